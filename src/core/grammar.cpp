@@ -1,0 +1,35 @@
+#include "grammar.h"
+
+#include <utility>
+
+#include "errors.h"
+
+namespace guiderail {
+
+Symbol SymbolTable::nonterminal(RuleProvider* provider, uint32_t local, bool nullable) {
+  std::size_t index = nonterminals_.emplace_back(Nonterminal{provider, local, nullable});
+  if (index >= kTerminalBit) throw LimitError("symbols", "too many nonterminals");
+  return Symbol{static_cast<uint32_t>(index)};
+}
+
+Symbol SymbolTable::terminal(Node start, uint32_t tag, std::string name) {
+  uint64_t key = (uint64_t{static_cast<uint32_t>(start)} << 32) | tag;
+  auto [it, fresh] = terminal_ids_.try_emplace(key, Symbol{});
+  if (fresh) {
+    std::size_t index = terminals_.emplace_back(Terminal{start, tag, std::move(name)});
+    it->second = Symbol{static_cast<uint32_t>(index) | kTerminalBit};
+  }
+  return it->second;
+}
+
+Symbol SymbolTable::special_token(const std::string& text) {
+  auto [it, fresh] = special_ids_.try_emplace(text, Symbol{});
+  if (fresh) {
+    std::size_t index = terminals_.emplace_back(Terminal{kNone, static_cast<uint32_t>(special_tokens_.size()), text});
+    special_tokens_.push_back(text);
+    it->second = Symbol{static_cast<uint32_t>(index) | kTerminalBit};
+  }
+  return it->second;
+}
+
+}  // namespace guiderail

@@ -1,0 +1,113 @@
+// What a grammar is to the engine: symbols, and a function from a nonterminal to its productions.
+//
+// The function is called at most once per nonterminal, when the parser first predicts it ("rules on demand"): a static
+// grammar answers from a table, JSON Schema from its algebra, and one grammar may mix both, because a nonterminal of
+// another provider is an ordinary symbol. So compiling costs what understanding the root costs.
+//
+// Contract of a provider: every nonterminal it hands out is productive (derives some text), every terminal is
+// an alive node without the empty string, and only nonterminals registered as nullable derive the empty string.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lexicon.h"
+#include "stable_vector.h"
+
+namespace guiderail {
+
+enum class Symbol : uint32_t {};  // bit 31: terminal
+
+constexpr uint32_t kTerminalBit = uint32_t{1} << 31;
+constexpr bool is_terminal(Symbol s) { return (static_cast<uint32_t>(s) & kTerminalBit) != 0; }
+constexpr uint32_t index_of(Symbol s) { return static_cast<uint32_t>(s) & ~kTerminalBit; }
+
+// Collects the productions of one nonterminal. An empty list of symbols is the empty production.
+class Productions {
+ public:
+  void add(std::vector<Symbol> symbols) { alternatives_.push_back(std::move(symbols)); }
+  const std::vector<std::vector<Symbol>>& alternatives() const { return alternatives_; }
+
+ private:
+  std::vector<std::vector<Symbol>> alternatives_;
+};
+
+class RuleProvider {
+ public:
+  virtual ~RuleProvider() = default;
+  // Called under the engine's growth lock, at most once for each `local` that was registered with SymbolTable::nonterminal.
+  // May register new symbols. May throw LimitError or SchemaError.
+  virtual void productions(uint32_t local, Productions& out) = 0;
+  // A name for people: the rule, the JSON pointer.
+  virtual std::string name(uint32_t local) const = 0;
+};
+
+// The symbols of one engine. All calls under the engine's growth lock; lookups by index are lock-free.
+class SymbolTable {
+ public:
+  explicit SymbolTable(std::shared_ptr<Lexicon> lexicon) : lexicon_(std::move(lexicon)) {}
+
+  Lexicon& lexicon() { return *lexicon_; }
+  const std::shared_ptr<Lexicon>& shared_lexicon() const { return lexicon_; }
+
+  // A new nonterminal. The provider keeps its own map from what it means to the symbol.
+  Symbol nonterminal(RuleProvider* provider, uint32_t local, bool nullable = false);
+  // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
+  // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
+  Symbol terminal(Node start, uint32_t tag = 0, std::string name = "");
+  // One special token of the vocabulary, by its text; matches as a whole token only.
+  Symbol special_token(const std::string& text);
+
+  struct Nonterminal {
+    RuleProvider* provider;
+    uint32_t local;
+    bool nullable;
+  };
+  struct Terminal {
+    Node start;         // kNone for a special token
+    uint32_t tag;       // of a special token: index into special_tokens()
+    std::string name;
+  };
+  const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
+  const Terminal& terminal_info(Symbol s) const { return terminals_[index_of(s)]; }
+  std::size_t num_nonterminals() const { return nonterminals_.size(); }
+  std::size_t num_terminals() const { return terminals_.size(); }
+  const std::vector<std::string>& special_tokens() const { return special_tokens_; }
+
+ private:
+  std::shared_ptr<Lexicon> lexicon_;
+  StableVector<Nonterminal> nonterminals_;
+  StableVector<Terminal> terminals_;
+  std::unordered_map<uint64_t, Symbol> terminal_ids_;
+  std::unordered_map<std::string, Symbol> special_ids_;
+  std::vector<std::string> special_tokens_;
+};
+
+// How lexemes are cut out of the text (engine.md: lexing disciplines).
+enum class Lexing : uint8_t {
+  kFree,   // any segmentation the grammar admits
+  kMunch,  // the longest match among all terminals, ties by priority
+};
+
+// An opened grammar: its providers and start symbol inside one engine's symbol table.
+struct OpenGrammar {
+  std::vector<std::unique_ptr<RuleProvider>> providers;
+  Symbol start{};
+  Lexing lexing = Lexing::kFree;
+  std::vector<Symbol> ignored;     // terminals that may stand between any two lexemes
+  std::vector<std::pair<Symbol, int>> competitors;  // munch: every terminal of the grammar with its priority, best first
+};
+
+// The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each
+// epoch, each lexicon generation) and from several threads.
+class GrammarSource {
+ public:
+  virtual ~GrammarSource() = default;
+  virtual OpenGrammar open(SymbolTable& symbols) const = 0;
+};
+
+}  // namespace guiderail

@@ -1,0 +1,162 @@
+// Lexical automata, built on demand from an algebra of byte languages.
+//
+// A `Node` names a language of byte strings. Nodes are hash-consed, so the derivative of a node by a byte (Brzozowski 1964;
+// Owens, Reppy, Turon 2009) is again a node and the set of nodes is a deterministic automaton that exists only as far as
+// somebody has walked it: `step(node, b)` is its transition function, memoised per byte class, `tags(node)` its accepting
+// labels. Union, intersection and complement are nodes like any other, so no product is ever built ahead of need, a counter
+// `r{0,100000}` is one node, and equal remainders of different expressions, of different grammars even, are the
+// same node: whatever a vocabulary computes for a node (see lex_row.h) is computed once for all of them.
+//
+// 'Alive' means 'completable': `step` returns kNone unless some continuation is accepted. Expressions without
+// intersection, complement or conditions are alive by construction; for the others `alive` searches.
+//
+// Thread safety: any number of threads may call anything. Growth takes one lock, reads of known transitions none.
+// A lexicon only grows. `Lexicon::current()` hands out the process-wide one and starts a fresh generation when
+// the last has passed its budget; grammars keep the generation they were built in alive.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "byte_set.h"
+#include "stable_vector.h"
+
+namespace guiderail {
+
+enum class Node : uint32_t {};
+inline constexpr Node kNone{0};     // the empty language
+inline constexpr Node kEpsilon{1};  // the empty string, tag 0
+inline constexpr Node kAll{2};      // all byte strings
+inline constexpr uint32_t kUnbounded = UINT32_MAX;
+
+class Lexicon {
+ public:
+  explicit Lexicon(std::size_t max_bytes = kDefaultMaxBytes);
+  ~Lexicon();
+  Lexicon(const Lexicon&) = delete;
+  Lexicon& operator=(const Lexicon&) = delete;
+
+  static constexpr std::size_t kDefaultMaxBytes = std::size_t{1} << 30;
+  static std::shared_ptr<Lexicon> current();
+
+  // --- languages ------------------------------------------------------------------------------------------------
+  // The empty string, reported as `tag` when accepted. Put it at the right end of a concatenation, under unions.
+  Node accept(uint32_t tag);
+  Node bytes(const ByteSet& set);  // one byte out of `set`
+  Node literal(std::string_view text, Node rest = kEpsilon);
+  Node concat(Node first, Node rest);
+  Node either(std::vector<Node> options);  // union
+  Node both(std::vector<Node> parts);      // intersection; tags are those of the parts
+  Node complement(Node node);              // all byte strings that `node` does not contain; `node` carries no tags
+  Node difference(Node from, Node what) { return both({from, complement(what)}); }
+  Node repeat(Node body, uint32_t min, uint32_t max);  // max may be kUnbounded
+  Node optional(Node node) { return either({kEpsilon, node}); }
+  // One child per byte: a deterministic branch, the step of a trie. Children of kNone are dropped.
+  Node branch(std::vector<std::pair<uint8_t, Node>> children);
+  // The union of byte strings, each followed by its own rest: a trie. Equal strings: rests are united.
+  Node literals(std::vector<std::pair<std::string_view, Node>> entries);
+  // Accepts what `body` accepts; its tag is the bit set of those `classifiers` (at most 32) that accept too.
+  Node classify(Node body, std::vector<Node> classifiers);
+
+  // Recursive definitions, for lookarounds inside loops: `hole` makes a reference, `define` says once what it stands for.
+  // Every cycle through references must consume a byte.
+  Node hole();
+  void define(Node hole, Node definition);
+
+  // Lookbehind. `tracked(body, trackers)` walks the trackers over the text beside the body, from its first byte;
+  // `condition(i, positive)` inside the body is the empty string where tracker i accepts (does not accept) the text so
+  // far, else nothing. Trackers contain no conditions of their own.
+  Node condition(uint32_t tracker, bool positive);
+  Node tracked(Node body, std::vector<Node> trackers);
+
+  // --- automaton ------------------------------------------------------------------------------------------------
+  // The remainder after one byte: kNone if nothing can follow.
+  Node step(Node node, uint8_t byte);
+  Node walk(Node node, std::string_view text);
+  bool nullable(Node node);
+  bool alive(Node node);
+  // Tags of the empty string in `node`, sorted; empty if it is not nullable.
+  std::span<const uint32_t> tags(Node node);
+  ByteSet first_bytes(Node node);
+  // The parts of an intersection that are not complements, if there is exactly one, else kNone: a language close to it.
+  Node reference(Node node);
+
+  // For hot loops: the transition row of a node. `classes[b]` indexes `next`; a slot holds kUnknown until somebody steps.
+  static constexpr uint32_t kUnknown = UINT32_MAX;
+  struct Transitions {
+    const uint8_t* classes;  // 256 entries
+    std::atomic<uint32_t>* next;
+    uint32_t num_classes;
+  };
+  const Transitions& transitions(Node node);
+
+  std::size_t size() const { return infos_.size(); }
+  std::size_t bytes_used() const { return bytes_used_.load(std::memory_order_relaxed); }
+  bool over_budget() const { return bytes_used() > max_bytes_; }
+  std::string describe(Node node, int depth = 6);  // for people: tests, error messages
+
+  // Budgets of one call on behalf of one caller: new nodes made since the guard's construction. Nests; thread-local.
+  class Budget {
+   public:
+    explicit Budget(std::size_t max_new_nodes);
+    ~Budget();
+    Budget(const Budget&) = delete;
+
+   private:
+    std::size_t saved_;
+  };
+
+ private:
+  enum class Kind : uint8_t {
+    kNone, kAccept, kAll, kBytes, kPrefix, kBranch, kConcat, kEither, kBoth, kNot, kRepeat, kClassify, kHole, kCondition,
+    kTracked
+  };
+  struct Info;
+  struct TagList;
+  class Pool;
+  class Classes;
+
+  Node intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> children);
+  uint16_t flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> children);
+  Node make_bytes(const ByteSet& set);
+  Node make_concat(Node first, Node rest);
+  Node make_either(std::vector<Node> options);
+  Node make_both(std::vector<Node> parts);
+  Node make_complement(Node node);
+  Node make_repeat(Node body, uint32_t min, uint32_t max);
+  Node make_branch(std::vector<std::pair<uint8_t, Node>> children);
+  Node make_tracked(Node body, std::vector<Node> trackers);
+  Node make_classify(Node body, std::vector<Node> classifiers);
+  Node make_literals(std::span<std::pair<std::string_view, Node>> entries, std::size_t depth);
+  void merge_repeats(std::vector<Node>& options);
+
+  Node step_slow(Node node, uint8_t byte);
+  // The derivative without the check that it is alive. `env` holds the trackers that accept now, for conditions.
+  Node derive(Node node, uint8_t byte, uint32_t env, bool tracked);
+  Node derive_part(Node node, uint8_t byte, uint32_t env, bool tracked);
+  bool nullable_in(Node node, uint32_t env, bool tracked);
+  uint32_t environment(const Info& tracked);
+  const Transitions& build_transitions(Node node);
+  bool search_alive(Node node);
+  void collect_tags(Node node, uint32_t env, bool tracked, std::vector<uint32_t>& out);
+  bool rest_accepts_all(Node first);
+
+  Info& info(Node node) { return infos_[static_cast<uint32_t>(node)]; }
+  const Info& info(Node node) const { return infos_[static_cast<uint32_t>(node)]; }
+
+  std::recursive_mutex mutex_;
+  StableVector<Info> infos_;
+  std::unique_ptr<Pool> pool_;
+  std::vector<uint32_t> table_;  // open addressing over infos_
+  std::atomic<std::size_t> bytes_used_{0};
+  std::size_t max_bytes_;
+};
+
+}  // namespace guiderail

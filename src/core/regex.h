@@ -1,0 +1,50 @@
+// Regular expressions: text → syntax tree → Node, for Python's dialect and for ECMA-262's.
+//
+// The tree is over code points; lowering maps every character class through an encoder (UTF-8, or UTF-8 inside a JSON string), so one
+// parser serves texts, terminals and JSON Schema patterns.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "lexicon.h"
+
+namespace guiderail {
+
+// Code points as sorted, disjoint, inclusive ranges in [0, 0x10FFFF]; surrogates are never members of a range that lowering sees.
+using CodePoints = std::vector<std::pair<uint32_t, uint32_t>>;
+
+enum class RegexDialect : uint8_t { kPython, kEcma };
+
+struct RegexFlags {
+  bool ignore_case = false;  // Python i
+  bool multiline = false;    // Python m
+  bool dot_all = false;      // Python s
+  bool verbose = false;      // Python x
+  bool ascii = false;        // Python a
+};
+
+class RegexTree;  // defined in regex_tree.h
+
+// Throws GrammarError with the offset (code points) of what is wrong or not supported (backreferences, ...).
+std::shared_ptr<const RegexTree> parse_regex(std::string_view utf8_pattern, RegexDialect dialect, RegexFlags flags = {});
+
+// Turns a set of code points into the language of its encodings. `lexicon` is where the node is made.
+using Encoder = std::function<Node(Lexicon& lexicon, const CodePoints& points)>;
+Node encode_utf8(Lexicon& lexicon, const CodePoints& points);
+
+enum class RegexMatch : uint8_t {
+  kFull,    // the whole text matches (re.fullmatch); terminals, from_regex
+  kSearch,  // some part of the text matches (re.search, JSON Schema `pattern`)
+};
+
+// The language of a tree. `any` are all texts under the encoder (for complements and searches: encode(all code points) repeated).
+// Lookarounds look at this text only: the start and the end of the text are the edges of the match.
+Node lower_regex(Lexicon& lexicon, const RegexTree& tree, RegexMatch match, const Encoder& encoder);
+
+}  // namespace guiderail
