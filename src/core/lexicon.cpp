@@ -66,6 +66,8 @@ struct Lexicon::Info {
   std::span<const uint32_t> kids() const { return {children, num_children}; }
 };
 
+Lexicon::Info& Lexicon::info(Node node) { return infos_[static_cast<uint32_t>(node)]; }
+
 // Memory that is given back only with the lexicon: children, tables, tag lists.
 class Lexicon::Pool {
  public:

@@ -148,8 +148,7 @@ class Lexicon {
   void collect_tags(Node node, uint32_t env, bool tracked, std::vector<uint32_t>& out);
   bool rest_accepts_all(Node first);
 
-  Info& info(Node node) { return infos_[static_cast<uint32_t>(node)]; }
-  const Info& info(Node node) const { return infos_[static_cast<uint32_t>(node)]; }
+  Info& info(Node node);
 
   std::recursive_mutex mutex_;
   StableVector<Info> infos_;
