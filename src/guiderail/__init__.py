@@ -1,7 +1,7 @@
 """Exact grammar constraints and guidance for autoregressive models.
 
-What the next token *may* be (`Grammar`, `compile`, `Matcher`) and what it *should* be (`guidance`). Importing this package
-imports neither torch nor transformers nor any tokenizer library; everything below is loaded on first use (PEP 562).
+What the next token *may* be (`Grammar`, `compile`, `Matcher`) and what it *should* be (`guidance`). Importing this
+package imports neither torch nor transformers nor any tokenizer library; all names are loaded on first use (PEP 562).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HOME = {
     "guidance": "guiderail.guidance",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604  (the keys are strings)
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

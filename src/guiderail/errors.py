@@ -8,9 +8,9 @@
     ├── LimitError               a budget is exhausted: the limit's name
     └── DeadEndError             no token of the vocabulary can continue the text
 
-What the user passed in (a grammar, a schema, a vocabulary) raises errors that are also `ValueError`; what happens while
-running (`LimitError`, `DeadEndError`) are also `RuntimeError`. A token that the grammar does not allow is not an error but an
-answer: `Matcher.accept_token` returns False.
+Errors about what the user passed in (a grammar, a schema, a vocabulary) are also `ValueError`; those that come up while
+running (`LimitError`, `DeadEndError`) are also `RuntimeError`. A token that the grammar does not allow is not an error
+but an answer: `Matcher.accept_token` returns False.
 """
 
 from __future__ import annotations
@@ -131,4 +131,4 @@ class LimitError(GuiderailError, RuntimeError):
 
 
 class DeadEndError(GuiderailError, RuntimeError):
-    """No token can continue the text and the text is not complete: the vocabulary cannot spell what the grammar wants."""
+    """No token can continue the text, and the text is not complete: the vocabulary cannot spell what must follow."""
