@@ -28,7 +28,9 @@ def pack(allowed: np.ndarray) -> np.ndarray:
 
 def test_a_fresh_mask_allows_everything() -> None:
     mask = allocate_token_bitmask(3, 70)
-    assert mask.shape == (3, 3) and mask.dtype == np.int32 and mask.flags.c_contiguous
+    assert mask.shape == (3, 3)
+    assert mask.dtype == np.int32
+    assert mask.flags.c_contiguous
     assert unpack_token_bitmask(mask, 70).all()
     assert allocate_token_bitmask(2, ["a"] * 33).shape == (2, 2)
     with pytest.raises(ValueError, match="negative"):
@@ -62,7 +64,8 @@ def test_one_row_and_strided_logits() -> None:
     assert row.tolist() == [0.0, -np.inf, 0.0]
     strided = torch.zeros(3, 2).t()
     apply_token_bitmask_inplace(strided, np.repeat(mask, 2, axis=0))
-    assert torch.isinf(strided[:, 1]).all() and not torch.isinf(strided[:, ::2]).any()
+    assert torch.isinf(strided[:, 1]).all()
+    assert not torch.isinf(strided[:, ::2]).any()
 
 
 @pytest.mark.parametrize("width", [1, 31, 32, 33, 64, 90])

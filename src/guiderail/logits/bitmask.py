@@ -1,13 +1,13 @@
 """Packed token masks: allocation, application, unpacking.
 
-A token bitmask is an int32 array of shape (batch, ceil(vocab / 32)). Bit `t % 32` of word `t // 32` belongs to token `t`;
-1 means allowed. This is the layout of XGrammar (Dong et al. 2024, arXiv:2411.15100), so masks can be handed to any engine
-that reads it.
+A token bitmask is an int32 array of shape (batch, ceil(vocab / 32)). Bit `t % 32` of word `t // 32` belongs to token
+`t`; 1 means allowed. This is the layout of XGrammar (Dong et al. 2024, arXiv:2411.15100), so masks can be handed to
+any engine that reads it.
 
     vocab = 40, tokens 0, 31 and 33 allowed    ->    words [0x80000001, 0x00000002]
 
-Masks arrive packed because that is what crosses the boundary to the native engine and to a GPU cheaply: 16 KiB instead of
-128 KiB or 512 KiB per row at a vocabulary of 128k. They are unpacked where the logits live.
+Masks arrive packed because that is what crosses the boundary to the native engine and to a GPU cheaply: 16 KiB
+instead of 128 KiB or 512 KiB per row at a vocabulary of 128k. They are unpacked where the logits live.
 
 torch is never imported here. A tensor argument proves that the caller has, so `sys.modules` is enough.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,8 @@ def allocate_token_bitmask(batch: int, vocab_or_size: Sized | SupportsIndex) -> 
 def apply_token_bitmask_inplace(logits: Logits, bitmask: Bitmask) -> None:
     """Set the logits of banned tokens to -inf, in place.
 
-    Logits wider than the mask (models pad their output layer) are banned beyond it; a mask wider than the logits is read
-    as far as the logits go.
+    Logits wider than the mask (models pad their output layer) are banned beyond it; a mask wider than the logits is
+    read as far as the logits go.
 
     Args:
         logits: float (batch, vocab), or (vocab,) with a one-row mask. A numpy array, or a torch tensor of any floating
@@ -67,19 +67,22 @@ def apply_token_bitmask_inplace(logits: Logits, bitmask: Bitmask) -> None:
         ValueError: batch sizes or ranks do not fit.
     """
     if not _is_tensor(logits):
-        assert isinstance(logits, np.ndarray)
-        if not np.issubdtype(logits.dtype, np.floating):
-            raise TypeError(f"logits must be floating point, got {logits.dtype}")
-        mask_rows = bitmask.detach().cpu().numpy() if _is_tensor(bitmask) else bitmask
-        allowed = unpack_token_bitmask(_rows_for(logits.shape, mask_rows), logits.shape[-1])
-        np.putmask(logits, ~np.asarray(allowed).reshape(logits.shape), -np.inf)
+        _apply_on_host(cast("npt.NDArray[Any]", logits), bitmask)
         return
-    tensor: torch.Tensor = logits  # type: ignore[assignment]
+    tensor = cast("torch.Tensor", logits)
     if not tensor.is_floating_point():
         raise TypeError(f"logits must be floating point, got {tensor.dtype}")
     rows = _rows_for(tuple(tensor.shape), bitmask)
     allowed = unpack_token_bitmask(rows, tensor.shape[-1], device=tensor.device)
     tensor.masked_fill_(~allowed.reshape(tensor.shape), float("-inf"))
+
+
+def _apply_on_host(logits: npt.NDArray[Any], bitmask: Bitmask) -> None:
+    if not np.issubdtype(logits.dtype, np.floating):
+        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    words = cast("torch.Tensor", bitmask).detach().cpu().numpy() if _is_tensor(bitmask) else bitmask
+    allowed = unpack_token_bitmask(_rows_for(logits.shape, words), logits.shape[-1])
+    np.putmask(logits, ~allowed.reshape(logits.shape), -np.inf)
 
 
 def unpack_token_bitmask(bitmask: Bitmask, vocab_size: int, *, device: torch.device | str | None = None) -> Any:
@@ -88,8 +91,8 @@ def unpack_token_bitmask(bitmask: Bitmask, vocab_size: int, *, device: torch.dev
     Args:
         bitmask: int32 (..., words), numpy or torch.
         vocab_size: width of the result; tokens beyond the mask are False.
-        device: None keeps the kind of the input (numpy stays numpy). A torch device moves the *packed* words there first
-            and returns a tensor.
+        device: None keeps the kind of the input (numpy stays numpy). A torch device moves the *packed* words there
+            first and returns a tensor.
     Returns: bool (..., vocab_size), True where the token is allowed; a new array, never a view of the mask.
     Raises: TypeError if the mask is not int32.
     """
