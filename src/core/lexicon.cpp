@@ -58,6 +58,7 @@ struct Lexicon::Info {
   std::atomic<uint32_t> definition{0};  // of a hole; 0 = not yet
   std::atomic<const Transitions*> transitions{nullptr};
   std::atomic<const TagList*> tags{nullptr};
+  std::atomic<const ByteSet*> first_bound{nullptr};
   uint64_t hash;
 
   Info(Kind kind, uint16_t flags, uint16_t depth, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> kids, uint64_t hash)
@@ -1007,16 +1008,116 @@ ByteSet Lexicon::first_bytes(Node n) {
   return set;
 }
 
-Node Lexicon::reference(Node n) {
-  const Info& i = info(n);
-  if (i.kind != Kind::kBoth) return kNone;
-  Node found = kNone;
-  for (uint32_t child : i.kids()) {
-    if (infos_[child].kind == Kind::kNot) continue;
-    if (found != kNone) return kNone;
-    found = node(child);
+ByteSet Lexicon::first_bound(Node n) {
+  Info& i = info(n);
+  if (const ByteSet* known = i.first_bound.load(std::memory_order_acquire)) return *known;
+  std::lock_guard lock(mutex_);
+  return first_bound_locked(n);
+}
+
+ByteSet Lexicon::first_bound_locked(Node n) {
+  Info& i = info(n);
+  if (const ByteSet* known = i.first_bound.load(std::memory_order_acquire)) return *known;
+  ByteSet set;
+  switch (i.kind) {
+    case Kind::kNone:
+    case Kind::kAccept:
+    case Kind::kCondition: return set;
+    case Kind::kPrefix: return ByteSet::of(static_cast<uint8_t>(i.a));
+    case Kind::kBytes: return set_of(i.kids());
+    case Kind::kAll:
+    case Kind::kNot:
+    case Kind::kHole: return ByteSet::all();
+    case Kind::kBranch:
+      for (uint32_t k = 0; k < i.num_children; k += 2) set.add(static_cast<uint8_t>(i.children[k]));
+      break;
+    case Kind::kConcat: {
+      Node at = n;
+      while (true) {
+        const Info& c = info(at);
+        if (c.kind != Kind::kConcat) {
+          set = set | first_bound_locked(at);
+          break;
+        }
+        set = set | first_bound_locked(node(c.a));
+        if (!(infos_[c.a].flags & kCondHere) && !nullable_in(node(c.a), 0, false)) break;
+        at = node(c.b);
+      }
+      break;
+    }
+    case Kind::kEither:
+      for (uint32_t child : i.kids()) set = set | first_bound_locked(node(child));
+      break;
+    case Kind::kBoth:
+      set = ByteSet::all();
+      for (uint32_t child : i.kids()) set = set & first_bound_locked(node(child));
+      break;
+    case Kind::kRepeat: set = first_bound_locked(node(i.a)); break;
+    case Kind::kClassify:
+    case Kind::kTracked: set = first_bound_locked(node(i.children[0])); break;
   }
-  return found;
+  ByteSet* memo = pool_->allocate<ByteSet>(1);
+  *memo = set;
+  i.first_bound.store(memo, std::memory_order_release);
+  return set;
+}
+
+bool Lexicon::continues(Node n) {
+  const Info& i = info(n);
+  if (i.kind == Kind::kNone || i.kind == Kind::kAccept) return false;
+  if (i.kind != Kind::kEither) return true;
+  return !std::ranges::all_of(i.kids(), [this](uint32_t child) { return infos_[child].kind == Kind::kAccept; });
+}
+
+bool Lexicon::exclusion(Node n, Exclusion& out) {
+  const Info* i = &info(n);
+  Node rest = kEpsilon;
+  if (i->kind == Kind::kConcat) {
+    rest = node(i->b);
+    i = &infos_[i->a];
+  }
+  if (i->kind != Kind::kBoth || i->num_children != 2) return false;
+  uint32_t x = i->children[0], y = i->children[1];
+  if (infos_[x].kind == Kind::kNot) std::swap(x, y);
+  if (infos_[x].kind == Kind::kNot || infos_[y].kind != Kind::kNot) return false;
+  out.excluded = node(infos_[y].a);
+  out.reference = rest == kEpsilon ? node(x) : concat(node(x), rest);
+  return true;
+}
+
+bool Lexicon::certainly_infinite(Node n) { return info(n).flags & kInfinite; }
+bool Lexicon::certainly_finite(Node n) { return info(n).flags & kFinite; }
+
+Node Lexicon::saturate(Node n, uint32_t length) {
+  std::vector<Node> spine;  // left operands already passed
+  Node at = n;
+  std::lock_guard lock(mutex_);
+  if (info(n).flags & (kBoolean | kCondHere)) return n;
+  // Only as far as a text shorter than `length` may reach: past operands that can be empty.
+  while (true) {
+    const Info& i = info(at);
+    Node first = i.kind == Kind::kConcat ? node(i.a) : at;
+    const Info& f = info(first);
+    bool may_pass = true;
+    if (f.kind == Kind::kRepeat && (f.b > length || (f.c != kUnbounded && f.c > length))) {
+      // Each round takes a byte at least (a nullable body has min 0 and loses nothing by more rounds).
+      uint32_t min = std::min(f.b, length);
+      uint32_t max = f.c > length ? kUnbounded : f.c;
+      may_pass = min == 0;
+      first = make_repeat(node(f.a), min, max);
+    } else {
+      may_pass = nullable_in(first, 0, false);
+    }
+    spine.push_back(first);
+    if (i.kind != Kind::kConcat) {
+      at = kEpsilon;
+      break;
+    }
+    at = node(i.b);
+    if (!may_pass) break;
+  }
+  for (std::size_t k = spine.size(); k-- > 0;) at = make_concat(spine[k], at);
+  return at;
 }
 
 std::string Lexicon::describe(Node n, int depth) {

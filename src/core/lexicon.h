@@ -85,8 +85,22 @@ class Lexicon {
   // Tags of the empty string in `node`, sorted; empty if it is not nullable.
   std::span<const uint32_t> tags(Node node);
   ByteSet first_bytes(Node node);
-  // The parts of an intersection that are not complements, if there is exactly one, else kNone: a language close to it.
-  Node reference(Node node);
+  // A superset of first_bytes, read off the structure: cheap, memoised, no new nodes.
+  ByteSet first_bound(Node node);
+  // False if nothing but the empty string is left, as far as the structure tells.
+  bool continues(Node node);
+  // Is `node` the language of `reference` except that its first part must not be in `excluded`? That is, node = (r \ x) k and
+  // reference = r k, excluded = x. Once a text has left x, both remainders are the same node.
+  struct Exclusion {
+    Node reference, excluded;
+  };
+  bool exclusion(Node node, Exclusion& out);
+  // Certain properties, read off the structure; false means 'not known'.
+  bool certainly_infinite(Node node);
+  bool certainly_finite(Node node);
+  // A node that no text shorter than `length` bytes can tell from `node` (aliveness and tags after each byte alike): counters beyond the
+  // horizon are made equal.
+  Node saturate(Node node, uint32_t length);
 
   // For hot loops: the transition row of a node. `classes[b]` indexes `next`; a slot holds kUnknown until somebody steps.
   static constexpr uint32_t kUnknown = UINT32_MAX;
@@ -147,6 +161,7 @@ class Lexicon {
   bool search_alive(Node node);
   void collect_tags(Node node, uint32_t env, bool tracked, std::vector<uint32_t>& out);
   bool rest_accepts_all(Node first);
+  ByteSet first_bound_locked(Node node);
 
   Info& info(Node node);
 

@@ -1,0 +1,181 @@
+#include "engine.h"
+
+#include <algorithm>
+
+#include "errors.h"
+#include "munch.h"
+
+namespace guiderail {
+
+namespace {
+
+uint64_t hash_of(std::span<const Thread> threads) {
+  uint64_t h = threads.size();
+  auto mix = [&h](uint64_t v) {
+    h = (h ^ v) * 0xFF51AFD7ED558CCDull;
+    h ^= h >> 29;
+  };
+  for (const Thread& t : threads) {
+    mix((uint64_t{static_cast<uint32_t>(t.group)} << 32) | static_cast<uint32_t>(t.lexeme));
+    mix((uint64_t{static_cast<uint32_t>(t.parser)} << 32) | static_cast<uint32_t>(t.competing));
+    mix(static_cast<uint32_t>(t.obligation));
+  }
+  return h;
+}
+
+void sort_unique(std::vector<Thread>& threads) {
+  if (threads.size() < 2) return;
+  std::ranges::sort(threads);
+  threads.erase(std::ranges::unique(threads).begin(), threads.end());
+}
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits)
+    : source_(std::move(source)), limits_(limits), symbols_(Lexicon::current()) {
+  Lexicon::Budget budget(limits_.lexer_states_per_request);
+  grammar_ = source_->open(symbols_);
+  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_);
+  if (grammar_.lexing == Lexing::kMunch) {
+    std::vector<Node> all;
+    for (auto [terminal, priority] : grammar_.competitors) all.push_back(symbols_.terminal_info(terminal).start);
+    all_terminals_ = lexicon().either(std::move(all));
+    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_);
+  }
+  states_.emplace_back(std::vector<Thread>{}, false);
+  std::vector<Thread> threads;
+  Thread start{kNone, kNone, parser_->initial(), kNone, kAll};
+  if (!viability_ || viability_->viable(start.parser, start.obligation)) threads.push_back(start);
+  initial_ = intern(threads);
+  if (initial_ == kDead) throw GrammarError("the language is empty: no text can be lexed and parsed by this grammar");
+}
+
+Engine::~Engine() = default;
+
+bool Engine::thread_accepts(const Thread& t) {
+  return t.at_boundary() && parser_->accepting(t.parser) && (t.obligation == kAll || lexicon().nullable(t.obligation));
+}
+
+StateId Engine::intern(std::vector<Thread>& threads) {
+  sort_unique(threads);
+  if (threads.empty()) return kDead;
+  if (threads.size() > limits_.threads) throw LimitError("threads", "the text so far has too many readings");
+  uint64_t hash = hash_of(threads);
+  std::lock_guard lock(mutex_);
+  auto [begin, end] = state_ids_.equal_range(hash);
+  for (auto it = begin; it != end; ++it)
+    if (states_[it->second].threads == threads) return StateId{it->second};
+  if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
+  if (bytes_used() > limits_.grammar_bytes) throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
+  bool accepting = std::ranges::any_of(threads, [this](const Thread& t) { return thread_accepts(t); });
+  bytes_.fetch_add(sizeof(State) + 48 + threads.size() * sizeof(Thread), std::memory_order_relaxed);
+  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::vector<Thread>(threads), accepting));
+  state_ids_.emplace(hash, id);
+  return StateId{id};
+}
+
+void Engine::end_lexeme(const Thread& t, std::vector<Thread>& out) {
+  const Parser::Lookahead& look = parser_->lookahead(t.parser);
+  Node obligation = t.obligation;
+  if (viability_) obligation = lexicon().both({obligation, viability_->no_longer_match(t.competing)});
+  if (obligation == kNone || (viability_ && !lexicon().alive(obligation))) return;
+  for (uint32_t tag : lexicon().tags(t.lexeme)) {
+    const Parser::Expected* expected = Parser::find(look, t.group, tag);
+    if (!expected) continue;
+    Thread next{kNone, kNone, parser_->shift(t.parser, *expected), kNone, obligation};
+    if (viability_ && !viability_->viable(next.parser, next.obligation)) continue;
+    out.push_back(next);
+  }
+}
+
+// A lexeme has taken one more byte and `lexeme` is left of it.
+void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out) {
+  Thread next{t.group, lexeme, t.parser, competing, obligation};
+  bool nullable = lexicon().nullable(lexeme);
+  if (nullable) end_lexeme(next, out);
+  if (nullable && !lexicon().continues(lexeme)) return;
+  if (viability_ && !viability_->viable(next)) return;
+  out.push_back(next);
+}
+
+void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out) {
+  Node lexeme = lexicon().step(group, byte);
+  if (lexeme == kNone) return;
+  Node competing = viability_ ? lexicon().step(all_terminals_, byte) : kNone;
+  lexeme_step({group, group, boundary.parser, kNone, kAll}, lexeme, competing, obligation, out);
+}
+
+void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out) {
+  for (const Thread& t : in) {
+    Node obligation = t.obligation;
+    if (obligation != kAll) {
+      obligation = lexicon().step(obligation, byte);
+      if (obligation == kNone) continue;
+    }
+    if (t.at_boundary()) {
+      const Parser::Lookahead& look = parser_->lookahead(t.parser);
+      if (!look.first.has(byte)) continue;
+      for (const auto& [group, first] : look.groups)
+        if (first.has(byte)) begin(t, group, byte, obligation, out);
+    } else {
+      Node lexeme = lexicon().step(t.lexeme, byte);
+      if (lexeme == kNone) continue;
+      Node competing = viability_ ? lexicon().step(t.competing, byte) : kNone;
+      lexeme_step(t, lexeme, competing, obligation, out);
+    }
+  }
+}
+
+StateId Engine::advance(StateId state, std::string_view bytes) {
+  if (bytes.empty() || state == kDead) return state;
+  Lexicon::Budget budget(limits_.lexer_states_per_request);
+  std::vector<Thread> now(threads(state).begin(), threads(state).end()), next;
+  for (char c : bytes) {
+    next.clear();
+    step(now, static_cast<uint8_t>(c), next);
+    sort_unique(next);
+    if (next.empty()) return kDead;
+    if (next.size() > limits_.threads) throw LimitError("threads", "the text so far has too many readings");
+    std::swap(now, next);
+  }
+  return intern(now);
+}
+
+StateId Engine::advance_special(StateId state, uint32_t index) {
+  std::vector<Thread> next;
+  for (const Thread& t : threads(state)) {
+    if (!t.at_boundary()) continue;
+    // Longest match ends where text ends, and a special token is no text: it discharges like the end does.
+    if (t.obligation != kAll && !lexicon().nullable(t.obligation)) continue;
+    const Parser::Lookahead& look = parser_->lookahead(t.parser);
+    for (uint32_t i : look.specials) {
+      if (look.expected[i].tag != index) continue;
+      Thread after{kNone, kNone, parser_->shift(t.parser, look.expected[i]), kNone, kAll};
+      if (viability_ && !viability_->viable(after.parser, kAll)) continue;
+      next.push_back(after);
+    }
+  }
+  return intern(next);
+}
+
+ByteSet Engine::first_bound(const Thread& t) {
+  ByteSet set = t.at_boundary() ? parser_->lookahead(t.parser).first : lexicon().first_bound(t.lexeme);
+  if (t.obligation != kAll) set = set & lexicon().first_bound(t.obligation);
+  return set;
+}
+
+ByteSet Engine::next_bytes(StateId state) {
+  ByteSet bound, result;
+  for (const Thread& t : threads(state)) bound = bound | first_bound(t);
+  std::vector<Thread> out;
+  bound.for_each([&](uint8_t byte) {
+    out.clear();
+    step(threads(state), byte, out);
+    if (!out.empty()) result.add(byte);
+  });
+  return result;
+}
+
+bool Engine::always_viable(Node group, ParserState parser) { return !viability_ || viability_->always_viable(group, parser); }
+
+}  // namespace guiderail

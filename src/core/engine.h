@@ -1,0 +1,112 @@
+// One grammar at work: lexicon, parser and the interned states of sequences, independent of any vocabulary.
+//
+// A *thread* is one way to read the text so far: the lexeme being read (which terminal, which remainder of it) and
+// the parser state before it; or, at a lexeme boundary, the parser state alone. A *sequence state* is the interned set of threads, almost always one or
+// two, so a sequence is one integer: fork copies it, == compares it, and whatever is computed for it (a mask) is computed once.
+//
+// Under munch a thread also carries what longest match demands: `competing`, the remainder of the union of all terminals
+// (who else could still match, longer), and `obligation`, the language that the text to come must belong to so that every lexeme already
+// ended stays the longest one. The end of the text discharges an obligation that admits the empty string.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "grammar.h"
+#include "lexicon.h"
+#include "parser.h"
+#include "stable_vector.h"
+
+namespace guiderail {
+
+enum class StateId : uint32_t {};
+inline constexpr StateId kDead{0};  // the empty set of threads
+
+struct Thread {
+  Node group;       // the start node of the lexeme's terminals; kNone at a boundary
+  Node lexeme;      // its remainder; kNone at a boundary
+  ParserState parser;
+  Node competing;   // munch; else kNone
+  Node obligation;  // munch; else kAll
+  bool at_boundary() const { return group == kNone; }
+  auto operator<=>(const Thread&) const = default;
+};
+
+// Limits of one compiled grammar; every field's name is what a LimitError says.
+struct Limits {
+  std::size_t lexer_states_per_request = 2'000'000;  // new lexicon nodes one call may cause
+  std::size_t states = 4'000'000;                    // sequence states alive in one engine
+  std::size_t threads = 4'096;                       // readings of one text at once
+  std::size_t grammar_bytes = std::size_t{1} << 30;  // parser and state tables of one engine
+  std::size_t mask_bytes = std::size_t{1} << 30;     // masks of one compiled grammar
+};
+
+class MunchViability;
+
+class Engine {
+ public:
+  Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits);
+  ~Engine();
+
+  StateId initial() const { return initial_; }
+  // kDead if nothing in the language begins this way.
+  StateId advance(StateId state, std::string_view bytes);
+  // By special token number `index` of symbols().special_tokens().
+  StateId advance_special(StateId state, uint32_t index);
+  bool accepting(StateId state) const { return states_[static_cast<uint32_t>(state)].accepting; }
+  std::span<const Thread> threads(StateId state) const { return states_[static_cast<uint32_t>(state)].threads; }
+  StateId intern(std::vector<Thread>& threads);
+
+  // Appends the threads of `in` after one byte to `out`, which is not deduplicated.
+  void step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out);
+  // As step, for one lexeme of a boundary thread: begins `group` with `byte`.
+  void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
+  // The boundary threads after the lexeme of (group, lexeme) ends here with one of its tags.
+  void end_lexeme(const Thread& thread, std::vector<Thread>& out);
+  // What bytes may come next.
+  ByteSet next_bytes(StateId state);
+  // A superset, cheaply.
+  ByteSet first_bound(const Thread& thread);
+
+  Lexicon& lexicon() { return symbols_.lexicon(); }
+  SymbolTable& symbols() { return symbols_; }
+  Parser& parser() { return *parser_; }
+  Lexing lexing() const { return grammar_.lexing; }
+  const Limits& limits() const { return limits_; }
+  std::size_t num_states() const { return states_.size(); }
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed) + parser_->bytes_used(); }
+
+  // Under munch: can every lexeme of this group ended in this parser state go on, whatever it leaves behind? Then masks of the lexeme
+  // need not look at what follows.
+  bool always_viable(Node group, ParserState parser);
+
+ private:
+  struct State {
+    std::vector<Thread> threads;
+    bool accepting;
+    State(std::vector<Thread> threads, bool accepting) : threads(std::move(threads)), accepting(accepting) {}
+  };
+
+  void lexeme_step(const Thread& thread, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out);
+  bool thread_accepts(const Thread& thread);
+
+  std::shared_ptr<const GrammarSource> source_;
+  Limits limits_;
+  std::recursive_mutex mutex_;
+  SymbolTable symbols_;
+  OpenGrammar grammar_;
+  std::unique_ptr<Parser> parser_;
+  Node all_terminals_ = kNone;  // munch: the union of every terminal
+  std::unique_ptr<MunchViability> viability_;
+  StableVector<State> states_;
+  std::unordered_multimap<uint64_t, uint32_t> state_ids_;
+  StateId initial_{};
+  std::atomic<std::size_t> bytes_{0};
+};
+
+}  // namespace guiderail

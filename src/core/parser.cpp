@@ -1,0 +1,343 @@
+#include "parser.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "errors.h"
+
+namespace guiderail {
+
+namespace {
+
+template <typename T>
+uint64_t hash_of(const std::vector<T>& values, uint64_t seed) {
+  uint64_t h = seed * 0x9E3779B97F4A7C15ull + values.size();
+  for (T v : values) {
+    h = (h ^ static_cast<uint64_t>(v)) * 0xFF51AFD7ED558CCDull;
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+template <typename T>
+void sort_unique(std::vector<T>& v) {
+  std::ranges::sort(v);
+  v.erase(std::ranges::unique(v).begin(), v.end());
+}
+
+}  // namespace
+
+Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock)
+    : symbols_(symbols), ignored_(std::move(ignored)), mutex_(lock) {
+  // The production  root → start  at position 0, waiting in the root context.
+  pool_ = {static_cast<uint32_t>(start), kEnd};
+  owner_ = {kEnd, kEnd};
+  uint32_t root = context({kAcceptWaiter});
+  std::vector<uint32_t> kernels, completed;
+  bool accepts = false;
+  advance({0, root}, kernels, completed);
+  for (uint32_t c : completed) accepts = accepts || c == root;
+  initial_ = state(std::move(kernels), accepts);
+}
+
+Parser::~Parser() = default;
+
+bool Parser::accepting(ParserState s) const { return states_[static_cast<uint32_t>(s)].accepting; }
+
+bool Parser::nullable(uint32_t symbol) const {
+  return !is_terminal(Symbol{symbol}) && symbols_.nonterminal_info(Symbol{symbol}).nullable;
+}
+
+bool Parser::nullable_from(uint32_t position) const {
+  while (pool_[position] != kEnd && nullable(pool_[position])) ++position;
+  return pool_[position] == kEnd;
+}
+
+// Calls back for the symbols that may come first from a position on: (symbol, position after it).
+template <typename OnTerminal, typename OnNonterminal>
+void Parser::heads(uint32_t position, OnTerminal on_terminal, OnNonterminal on_nonterminal) const {
+  for (; pool_[position] != kEnd; ++position) {
+    uint32_t symbol = pool_[position];
+    if (is_terminal(Symbol{symbol})) {
+      on_terminal(symbol, position + 1);
+      return;
+    }
+    on_nonterminal(symbol, position + 1);
+    if (!nullable(symbol)) return;
+  }
+}
+
+Parser::Rules& Parser::rules(uint32_t nonterminal) {
+  if (rules_.size() <= nonterminal) rules_.resize(std::max<std::size_t>(nonterminal + 1, symbols_.num_nonterminals()));
+  if (!rules_[nonterminal].known) {
+    Productions productions;
+    auto info = symbols_.nonterminal_info(Symbol{nonterminal});
+    info.provider->productions(info.local, productions);
+    // The provider may have registered symbols, but it cannot have come back here: productions are asked for one at a time.
+    if (rules_.size() <= nonterminal) rules_.resize(nonterminal + 1);
+    Rules& r = rules_[nonterminal];
+    r.known = true;
+    for (const auto& alternative : productions.alternatives()) {
+      if (alternative.empty()) continue;  // the registration said that it is nullable
+      r.starts.push_back(static_cast<uint32_t>(pool_.size()));
+      for (Symbol s : alternative) {
+        pool_.push_back(static_cast<uint32_t>(s));
+        owner_.push_back(nonterminal);
+      }
+      pool_.push_back(kEnd);
+      owner_.push_back(nonterminal);
+      charge(8 * (alternative.size() + 1));
+    }
+    for (uint32_t start : r.starts)
+      heads(start, [](uint32_t, uint32_t) {}, [&](uint32_t symbol, uint32_t) { r.heads.push_back(symbol); });
+    sort_unique(r.heads);
+    charge(sizeof(Rules) + 4 * r.heads.size());
+  }
+  return rules_[nonterminal];
+}
+
+const std::vector<uint32_t>& Parser::left_corners(uint32_t nonterminal) {
+  if (!rules(nonterminal).closed) {
+    std::vector<uint32_t> found{nonterminal};
+    std::unordered_map<uint32_t, bool> seen{{nonterminal, true}};
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      // A copy: fetching the rules of one nonterminal may move those of others.
+      for (uint32_t head : std::vector<uint32_t>(rules(found[i]).heads))
+        if (seen.emplace(head, true).second) found.push_back(head);
+    }
+    for (uint32_t x : found) rules(x);
+    std::ranges::sort(found);
+    charge(4 * found.size());
+    rules_[nonterminal].left_corners = std::move(found);
+    rules_[nonterminal].closed = true;
+  }
+  return rules_[nonterminal].left_corners;
+}
+
+uint32_t Parser::kernel(uint32_t position, uint32_t context) {
+  auto [it, fresh] = kernel_ids_.try_emplace((uint64_t{position} << 32) | context, static_cast<uint32_t>(kernels_.size()));
+  if (fresh) {
+    kernels_.push_back({position, context});
+    charge(48);
+  }
+  return it->second;
+}
+
+uint32_t Parser::context(std::vector<uint64_t> waiters) {
+  sort_unique(waiters);
+  uint64_t hash = hash_of(waiters, 1);
+  auto [begin, end] = context_ids_.equal_range(hash);
+  for (auto it = begin; it != end; ++it)
+    if (contexts_[it->second] == waiters) return it->second;
+  uint32_t id = static_cast<uint32_t>(contexts_.size());
+  charge(8 * waiters.size() + 80);
+  contexts_.push_back(std::move(waiters));
+  completions_.push_back(nullptr);
+  context_ids_.emplace(hash, id);
+  return id;
+}
+
+ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting) {
+  sort_unique(kernels);
+  uint64_t hash = hash_of(kernels, accepting ? 3 : 2);
+  auto [begin, end] = state_ids_.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    const State& s = states_[it->second];
+    if (s.accepting == accepting && s.kernels == kernels) return ParserState{it->second};
+  }
+  charge(4 * kernels.size() + sizeof(State) + 40);
+  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::move(kernels), accepting));
+  state_ids_.emplace(hash, id);
+  return ParserState{id};
+}
+
+const Parser::Expansion& Parser::expand(ParserState which) {
+  State& s = states_[static_cast<uint32_t>(which)];
+  if (const Expansion* done = s.expansion.load(std::memory_order_acquire)) return *done;
+  auto expansion = std::make_unique<Expansion>();
+
+  std::vector<std::pair<uint32_t, Entry>> scans, waits;  // symbol, what advances
+  // For each predicted nonterminal, the contexts it returns to.
+  std::unordered_map<uint32_t, std::vector<uint64_t>> predicted;
+  for (uint32_t k : s.kernels) {
+    Entry item = kernels_[k];
+    std::vector<std::pair<uint32_t, uint32_t>> own;  // nonterminals this item waits for, and the position after them
+    heads(item.position, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, item.context}}); },
+          [&](uint32_t symbol, uint32_t next) { own.push_back({symbol, next}); });
+    if (own.empty()) continue;
+    std::vector<uint32_t> reached;
+    for (auto [symbol, next] : own) {
+      waits.push_back({symbol, {next, item.context}});
+      const auto& corners = left_corners(symbol);
+      reached.insert(reached.end(), corners.begin(), corners.end());
+    }
+    sort_unique(reached);
+    std::vector<uint32_t> inner;  // what predictions wait for
+    for (uint32_t x : reached) inner.insert(inner.end(), rules_[x].heads.begin(), rules_[x].heads.end());
+    sort_unique(inner);
+    for (uint32_t x : reached) {
+      uint32_t times = 0;
+      bool last = false;
+      for (auto [symbol, next] : own)
+        if (symbol == x) {
+          ++times;
+          last = pool_[next] == kEnd;
+        }
+      auto& returns = predicted[x];
+      if (times == 1 && last && !std::ranges::binary_search(inner, x)) {
+        const auto& inherited = contexts_[item.context];
+        returns.insert(returns.end(), inherited.begin(), inherited.end());
+      } else {
+        returns.push_back((uint64_t{x} << 32) | k);
+      }
+    }
+  }
+  for (auto& [x, returns] : predicted) {
+    uint32_t c = context(std::move(returns));
+    for (uint32_t start : rules_[x].starts)
+      heads(start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, c}}); },
+            [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, c}}); });
+  }
+
+  sort_unique(waits);
+  for (const auto& [symbol, entry] : waits) {
+    if (expansion->waits.empty() || expansion->waits.back().first != symbol) expansion->waits.push_back({symbol, {}});
+    expansion->waits.back().second.push_back(entry);
+  }
+
+  Lookahead& look = expansion->lookahead;
+  sort_unique(scans);
+  for (std::size_t i = 0; i < scans.size();) {
+    uint32_t symbol = scans[i].first;
+    uint32_t first = static_cast<uint32_t>(expansion->entries.size());
+    for (; i < scans.size() && scans[i].first == symbol; ++i) expansion->entries.push_back(scans[i].second);
+    if (std::ranges::find(ignored_, Symbol{symbol}) != ignored_.end()) continue;
+    const auto& info = symbols_.terminal_info(Symbol{symbol});
+    look.expected.emplace_back(Symbol{symbol}, info.start, info.tag, kUnknown, first, static_cast<uint32_t>(expansion->entries.size()) - first);
+  }
+  for (Symbol ignored : ignored_) {
+    const auto& info = symbols_.terminal_info(ignored);
+    look.expected.emplace_back(ignored, info.start, info.tag, static_cast<uint32_t>(which), 0, 0);
+  }
+  // Expected has atomics: sort an index and rebuild.
+  std::vector<uint32_t> order(look.expected.size());
+  for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::ranges::sort(order, [&](uint32_t x, uint32_t y) {
+    const auto &a = look.expected[x], &b = look.expected[y];
+    return std::pair(a.start, a.tag) < std::pair(b.start, b.tag);
+  });
+  std::vector<Expected> sorted;
+  sorted.reserve(order.size());
+  for (uint32_t i : order) sorted.push_back(std::move(look.expected[i]));
+  look.expected = std::move(sorted);
+  for (uint32_t i = 0; i < look.expected.size(); ++i) {
+    const Expected& e = look.expected[i];
+    if (e.start == kNone) {
+      look.specials.push_back(i);
+    } else if (look.groups.empty() || look.groups.back().first != e.start) {
+      ByteSet bound = symbols_.lexicon().first_bound(e.start);
+      look.groups.push_back({e.start, bound});
+      look.first = look.first | bound;
+    }
+  }
+  charge(sizeof(Expansion) + expansion->entries.size() * sizeof(Entry) + look.expected.size() * sizeof(Expected) +
+         waits.size() * sizeof(Entry) + look.groups.size() * 40);
+  s.expansion.store(expansion.get(), std::memory_order_release);
+  return *expansion.release();
+}
+
+const Parser::Lookahead& Parser::lookahead(ParserState which) {
+  if (const Expansion* done = states_[static_cast<uint32_t>(which)].expansion.load(std::memory_order_acquire)) return done->lookahead;
+  std::lock_guard lock(mutex_);
+  return expand(which).lookahead;
+}
+
+const Parser::Expected* Parser::find(const Lookahead& look, Node start, uint32_t tag) {
+  auto it = std::ranges::lower_bound(look.expected, std::pair(start, tag), {}, [](const Expected& e) { return std::pair(e.start, e.tag); });
+  if (it == look.expected.end() || it->start != start || it->tag != tag) return nullptr;
+  return &*it;
+}
+
+// Puts an item whose dot has just moved where it belongs: among the kernels if symbols are left, among the completed
+// contexts if all that is left can be empty.
+void Parser::advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed) {
+  if (pool_[entry.position] != kEnd) kernels.push_back(kernel(entry.position, entry.context));
+  if (nullable_from(entry.position)) completed.push_back(entry.context);
+}
+
+const Parser::Completion& Parser::complete(uint32_t root) {
+  if (completions_[root]) return *completions_[root];
+  auto result = std::make_unique<Completion>();
+  std::vector<uint32_t> work{root};
+  std::unordered_map<uint32_t, bool> seen{{root, true}};
+  while (!work.empty()) {
+    uint32_t at = work.back();
+    work.pop_back();
+    const std::vector<uint64_t> waiters = contexts_[at];  // a copy: contexts_ may grow below
+    for (std::size_t i = 0; i < waiters.size();) {
+      if (waiters[i] == kAcceptWaiter) {
+        result->accepting = true;
+        ++i;
+        continue;
+      }
+      uint32_t x = static_cast<uint32_t>(waiters[i] >> 32);
+      std::vector<uint32_t> group;
+      for (; i < waiters.size() && waiters[i] != kAcceptWaiter && static_cast<uint32_t>(waiters[i] >> 32) == x; ++i)
+        group.push_back(static_cast<uint32_t>(waiters[i]));
+      const Expansion& closure = expand(state(std::move(group), false));
+      auto wait = std::ranges::lower_bound(closure.waits, x, {}, [](const auto& w) { return w.first; });
+      assert(wait != closure.waits.end() && wait->first == x);
+      std::vector<uint32_t> completed;
+      for (const Entry& entry : wait->second) advance(entry, result->kernels, completed);
+      for (uint32_t c : completed)
+        if (seen.emplace(c, true).second) work.push_back(c);
+    }
+  }
+  sort_unique(result->kernels);
+  charge(sizeof(Completion) + 4 * result->kernels.size());
+  completions_[root] = std::move(result);
+  return *completions_[root];
+}
+
+ParserState Parser::after(std::span<const Entry> entries) {
+  std::vector<uint32_t> kernels, completed;
+  bool accepting = false;
+  for (const Entry& entry : entries) advance(entry, kernels, completed);
+  sort_unique(completed);
+  for (uint32_t c : completed) {
+    const Completion& done = complete(c);
+    kernels.insert(kernels.end(), done.kernels.begin(), done.kernels.end());
+    accepting = accepting || done.accepting;
+  }
+  return state(std::move(kernels), accepting);
+}
+
+ParserState Parser::shift(ParserState from, const Expected& expected) {
+  uint32_t known = expected.target.load(std::memory_order_acquire);
+  if (known != kUnknown) return ParserState{known};
+  std::lock_guard lock(mutex_);
+  const Expansion& expansion = expand(from);
+  ParserState to = after({expansion.entries.data() + expected.first_entry, expected.num_entries});
+  expected.target.store(static_cast<uint32_t>(to), std::memory_order_release);
+  return to;
+}
+
+void Parser::describe(ParserState which, std::vector<std::string>& items) {
+  std::lock_guard lock(mutex_);
+  auto show = [&](uint32_t symbol) {
+    if (is_terminal(Symbol{symbol})) return symbols_.terminal_info(Symbol{symbol}).name;
+    const auto& info = symbols_.nonterminal_info(Symbol{symbol});
+    return info.provider->name(info.local);
+  };
+  for (uint32_t k : states_[static_cast<uint32_t>(which)].kernels) {
+    uint32_t position = kernels_[k].position;
+    uint32_t begin = position;
+    while (begin > 0 && pool_[begin - 1] != kEnd) --begin;
+    std::string text = owner_[position] == kEnd ? "start" : show(owner_[position]);
+    text += " →";
+    for (uint32_t p = begin; pool_[p] != kEnd; ++p) text += (p == position ? " · " : " ") + show(pool_[p]);
+    items.push_back(std::move(text));
+  }
+}
+
+}  // namespace guiderail

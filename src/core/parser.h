@@ -1,0 +1,139 @@
+// A parser for any context-free grammar: Earley sets as interned states.
+//
+// Earley's items carry the position where their rule began; ours carry an interned *return context* instead: the set of
+// waiters (X, k), read 'when X is complete, advance what waits for X in the closure of kernel item k'. Two positions with the same
+// continuations are then the same state, whatever lies to the left of them, so loops cycle through finitely many states and
+// only a new nesting context costs a new state. A state is the sorted set of its kernel items (those whose dot has
+// moved), and `shift(state, terminal)` is memoised: for a grammar without recursion this is a finite automaton built on demand.
+//
+//   list: "[" list* "]"      after "[[":   kernel { list → "[" · list* "]"  in context C1 },  C1 = {(list, the same item in the root context)}
+//
+// Contexts of predictions. A nonterminal X predicted from kernel K gets {(X, k) : k in K reaches X by left corners through
+// nullables}; but where k itself waits for X as its last symbol, and nothing else in the closure of k waits for X, k's own context stands in for
+// (X, k) (tail inheritance: right recursion stays flat). Completing X in context C groups C by nonterminal; the kernel items of
+// a group form a state of their own, whose closure is known, and what waits for X there is advanced.
+//
+// References: Earley 1970; Leo 1991 for the flattening of right recursion; McPeak and Necula 2004 on the graph this shares.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "grammar.h"
+#include "lexicon.h"
+#include "stable_vector.h"
+
+namespace guiderail {
+
+enum class ParserState : uint32_t {};
+
+class Parser {
+ public:
+  // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is.
+  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock);
+  ~Parser();
+
+  ParserState initial() const { return initial_; }
+  bool accepting(ParserState state) const;
+
+  // A terminal that may come next.
+  struct Expected {
+    Symbol terminal;
+    Node start;
+    uint32_t tag;
+    mutable std::atomic<uint32_t> target;  // the state after it, kUnknown until shifted
+    uint32_t first_entry, num_entries;     // what advances, in the expansion's entries
+    Expected(Symbol terminal, Node start, uint32_t tag, uint32_t target, uint32_t first, uint32_t count)
+        : terminal(terminal), start(start), tag(tag), target(target), first_entry(first), num_entries(count) {}
+    Expected(Expected&& o) noexcept
+        : terminal(o.terminal), start(o.start), tag(o.tag), target(o.target.load()), first_entry(o.first_entry), num_entries(o.num_entries) {}
+  };
+  // Everything that may come next in a state; immutable once published but for memoised targets.
+  struct Lookahead {
+    std::vector<Expected> expected;                    // sorted by (start, tag)
+    std::vector<std::pair<Node, ByteSet>> groups;      // distinct starts with a bound on their first bytes
+    std::vector<uint32_t> specials;                    // indices into expected, of special tokens
+    ByteSet first;                                     // union of the groups' first bytes
+  };
+  const Lookahead& lookahead(ParserState state);
+  ParserState shift(ParserState state, const Expected& expected);
+  // The entry for the terminal (start, tag), or null if the state does not expect it.
+  static const Expected* find(const Lookahead& lookahead, Node start, uint32_t tag);
+
+  std::size_t num_states() const { return states_.size(); }
+  std::size_t bytes_used() const { return bytes_; }
+  void describe(ParserState state, std::vector<std::string>& items);
+
+  static constexpr uint32_t kUnknown = UINT32_MAX;
+
+ private:
+  struct Entry {
+    uint32_t position, context;  // the item after the symbol
+    auto operator<=>(const Entry&) const = default;
+  };
+  struct Expansion {
+    Lookahead lookahead;
+    std::vector<Entry> entries;
+    std::vector<std::pair<uint32_t, std::vector<Entry>>> waits;  // nonterminal → what advances when it is complete
+  };
+  struct State {
+    std::vector<uint32_t> kernels;
+    bool accepting;
+    std::atomic<const Expansion*> expansion{nullptr};
+    State(std::vector<uint32_t> kernels, bool accepting) : kernels(std::move(kernels)), accepting(accepting) {}
+    ~State() { delete expansion.load(); }
+  };
+  struct Rules {
+    std::vector<uint32_t> starts;         // positions of the productions' first symbols
+    std::vector<uint32_t> heads;          // nonterminals at left corners, directly
+    std::vector<uint32_t> left_corners;   // all nonterminals reachable by left corners, itself included; sorted
+    bool known = false, closed = false;
+  };
+  struct Completion {
+    std::vector<uint32_t> kernels;
+    bool accepting = false;
+    bool known = false;
+  };
+
+  static constexpr uint32_t kEnd = UINT32_MAX;          // end of a production in the pool of symbols
+  static constexpr uint64_t kAcceptWaiter = UINT64_MAX;  // in the root context
+
+  Rules& rules(uint32_t nonterminal);
+  const std::vector<uint32_t>& left_corners(uint32_t nonterminal);
+  bool nullable(uint32_t symbol) const;
+  bool nullable_from(uint32_t position) const;
+  template <typename OnTerminal, typename OnNonterminal>
+  void heads(uint32_t position, OnTerminal on_terminal, OnNonterminal on_nonterminal) const;
+  uint32_t kernel(uint32_t position, uint32_t context);
+  uint32_t context(std::vector<uint64_t> waiters);
+  ParserState state(std::vector<uint32_t> kernels, bool accepting);
+  const Expansion& expand(ParserState state);
+  void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed);
+  const Completion& complete(uint32_t context);
+  ParserState after(std::span<const Entry> entries);
+  void charge(std::size_t bytes) { bytes_ += bytes; }
+
+  SymbolTable& symbols_;
+  std::vector<Symbol> ignored_;
+  std::recursive_mutex& mutex_;
+
+  std::vector<uint32_t> pool_;            // productions one after the other, each ended by kEnd
+  std::vector<uint32_t> owner_;           // per pool position: the nonterminal of the production (for descriptions)
+  std::vector<Rules> rules_;
+  std::vector<Entry> kernels_;            // kernel items: position, context
+  std::unordered_map<uint64_t, uint32_t> kernel_ids_;
+  std::vector<std::vector<uint64_t>> contexts_;  // waiters, (nonterminal << 32 | kernel), sorted
+  std::unordered_multimap<uint64_t, uint32_t> context_ids_;
+  std::vector<std::unique_ptr<Completion>> completions_;
+  StableVector<State> states_;
+  std::unordered_multimap<uint64_t, uint32_t> state_ids_;
+  ParserState initial_{};
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace guiderail
