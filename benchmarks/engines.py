@@ -49,7 +49,7 @@ class Engine(Protocol):
     name: str
     version: str
     compiles_eagerly: bool
-    """True if nothing is left to be found out lazily after compile, so that a second matcher is as cold as the first."""
+    """True if compile leaves nothing to be found out later, so that a second session is as cold as the first."""
 
     def compile_json_schema(self, schema: Any) -> Any: ...
     def compile_builtin_json(self) -> Any: ...

@@ -45,20 +45,30 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--instances", type=int, default=2, help="valid instances timed per schema")
     parser.add_argument("--cpu-limit", type=float, default=10.0, help="CPU seconds for one schema in one engine")
     parser.add_argument("--again", action="store_true", help="time a second fresh compile in the same process as well")
-    parser.add_argument("--cap", nargs="*", default=[], metavar="ENGINE=N", help="only the first N schemas for a slow engine")
-    parser.add_argument("--out", default=str(HERE / "results" / "masks"), help="path without suffix: .json and .md are written")
+    parser.add_argument(
+        "--cap", nargs="*", default=[], metavar="ENGINE=N", help="only the first N schemas for a slow engine"
+    )
+    parser.add_argument(
+        "--out", default=str(HERE / "results" / "masks"), help="path without suffix: .json and .md are written"
+    )
     return parser.parse_args(argv)
 
 
 def warm_up_jobs() -> list[dict[str, Any]]:
     """Schemas of our own that touch strings, numbers, literals, arrays and open objects once."""
     return [
-        {"kind": "verify", "schema": row["schema"], "texts": [json.dumps(t["data"]) for t in row["tests"] if t["valid"]]}
+        {
+            "kind": "verify",
+            "schema": row["schema"],
+            "texts": [json.dumps(t["data"]) for t in row["tests"] if t["valid"]],
+        }
         for row in read_jsonl(str(HERE / "schemas-warm-up.jsonl"))
     ]
 
 
-def each_turn(rows: list[dict[str, Any]], engines: list[str], caps: dict[str, int], options: argparse.Namespace, ask: Any) -> dict[str, Any]:
+def each_turn(
+    rows: list[dict[str, Any]], engines: list[str], caps: dict[str, int], options: argparse.Namespace, ask: Any
+) -> dict[str, Any]:
     """Run `ask(process, row)` for every row and engine, ten rows at a time; answers[engine][row id], and the hellos."""
     processes = {
         engine: EngineProcess(
@@ -149,13 +159,25 @@ def pooled(timings: dict[str, Any], repetition: int, only: set[str] | None = Non
 
 def run_keys(timings: dict[str, Any]) -> set[str]:
     return {
-        f"{row_id}\0{run['text']}" for row_id, answer in timings.items() if answer["status"] == "ok" for run in answer["runs"]
+        f"{row_id}\0{run['text']}"
+        for row_id, answer in timings.items()
+        if answer["status"] == "ok"
+        for run in answer["runs"]
     }
 
 
 def machine() -> dict[str, Any]:
-    model = next((l.split(":")[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if l.startswith("model name")), "")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cpu": model,
@@ -177,21 +199,52 @@ def report(result: dict[str, Any]) -> str:
         + ".\n",
         "Answers (every instance, valid and invalid):\n",
         table(
-            ["engine", "version", "compiled", "refused", "timed out", "raised", "crashed", "valid rejected", "invalid accepted"],
+            [
+                "engine",
+                "version",
+                "compiled",
+                "refused",
+                "timed out",
+                "raised",
+                "crashed",
+                "valid rejected",
+                "invalid accepted",
+            ],
             [
                 [name, e["hello"].get("version", "-"), f"{e['outcome']['ok']}/{e['outcome']['schemas']}"]
                 + [str(e["outcome"][key]) for key in ("refused", "timeout", "raised", "crashed")]
-                + [f"{e['outcome']['valid_rejected']}/{e['outcome']['valid']}", f"{e['outcome']['invalid_accepted']}/{e['outcome']['invalid']}"]
+                + [
+                    f"{e['outcome']['valid_rejected']}/{e['outcome']['valid']}",
+                    f"{e['outcome']['invalid_accepted']}/{e['outcome']['invalid']}",
+                ]
                 for name, e in result["engines"].items()
             ],
         ),
         "\nCosts in µs, mean / p50 / p90 / p99 / max, each engine over the valid instances that it accepts:\n",
         table(
-            ["engine", "compile", "first mask (with compile)", "cold mask", "warm mask", "warm, block of 8", "accept", "tokens", "clock floor", "setup s"],
+            [
+                "engine",
+                "compile",
+                "first mask (with compile)",
+                "cold mask",
+                "warm mask",
+                "warm, block of 8",
+                "accept",
+                "tokens",
+                "clock floor",
+                "setup s",
+            ],
             [
                 [name]
-                + [figures(e["own"][key], stats) for key in ("compile_us", "first_mask_us", "cold_us", "warm_us", "warm_block_us", "accept_us")]
-                + [str(e["own"]["accept_us"].get("n", 0)), figure(e["hello"].get("clock_floor_us")), figure(e["hello"].get("setup_s"))]
+                + [
+                    figures(e["own"][key], stats)
+                    for key in ("compile_us", "first_mask_us", "cold_us", "warm_us", "warm_block_us", "accept_us")
+                ]
+                + [
+                    str(e["own"]["accept_us"].get("n", 0)),
+                    figure(e["hello"].get("clock_floor_us")),
+                    figure(e["hello"].get("setup_s")),
+                ]
                 for name, e in result["engines"].items()
             ],
         ),
@@ -210,7 +263,8 @@ def report(result: dict[str, Any]) -> str:
         ]
     if result["ratios"]:
         parts += [
-            f"\nTimes as dear as {result['baseline']}, on the instances that both accept (peer's figure / ours), mean / p50 / p90 / p99 / max:\n",
+            f"\nTimes as dear as {result['baseline']} (the peer's figure / ours), on the instances that both accept, "
+            "mean / p50 / p90 / p99 / max:\n",
             table(
                 ["engine", "instances", "first mask", "cold mask", "warm mask", "accept"],
                 [
@@ -238,7 +292,11 @@ def main(argv: list[str] | None = None) -> None:
 
     verified = each_turn(rows, options.engines, caps, options, verify)
     texts = {
-        engine: {row["id"]: accepted_texts(row, answers[row["id"]], options.instances) for row in rows if row["id"] in answers}
+        engine: {
+            row["id"]: accepted_texts(row, answers[row["id"]], options.instances)
+            for row in rows
+            if row["id"] in answers
+        }
         for engine, answers in verified["answers"].items()
     }
 
@@ -258,7 +316,12 @@ def main(argv: list[str] | None = None) -> None:
         "rows": len(rows),
         "vocabulary": "Llama 3, 128,256 tokens",
         "machine": machine(),
-        "options": {"instances": options.instances, "cpu_limit_s": options.cpu_limit, "seed": options.seed, "caps": caps},
+        "options": {
+            "instances": options.instances,
+            "cpu_limit_s": options.cpu_limit,
+            "seed": options.seed,
+            "caps": caps,
+        },
         "engines": {},
         "ratios": {},
     }
@@ -289,7 +352,11 @@ def main(argv: list[str] | None = None) -> None:
             result["ratios"][engine] = {
                 "instances": len(common),
                 **{
-                    name: {key: theirs[name][key] / ours[name][key] for key in ours[name] if key != "n" and ours[name][key] > 0 and key in theirs[name]}
+                    name: {
+                        key: theirs[name][key] / ours[name][key]
+                        for key in ours[name]
+                        if key != "n" and ours[name][key] > 0 and key in theirs[name]
+                    }
                     for name in ours
                 },
                 "ours": ours,

@@ -72,7 +72,8 @@ class EngineProcess:
         return self._exchange(job)
 
     def _exchange(self, job: dict[str, Any]) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         used = self._cpu_s()
         deadline = time.monotonic() + self.wall_limit_s
         try:
@@ -91,7 +92,8 @@ class EngineProcess:
         return answer
 
     def _read(self, limit_s: float) -> dict[str, Any] | None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], limit_s)
         line = self._process.stdout.readline() if ready else ""
         return json.loads(line) if line else None

@@ -134,9 +134,7 @@ class Worker:
         return {"runs": runs}
 
     @staticmethod
-    def _walk(
-        session: Session, token_ids: list[int], first_fill_us: float | None
-    ) -> tuple[list[float], list[float]]:
+    def _walk(session: Session, token_ids: list[int], first_fill_us: float | None) -> tuple[list[float], list[float]]:
         """Mask and accept at each token, and the mask after the last. `first_fill_us`: that mask was timed already."""
         fill, accept = session.fill, session.accept
         masks, accepts = [], []
