@@ -23,7 +23,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_core": set(),
-    "vocabulary": {"errors", "_core"},
+    "token_bytes": {"errors"},
+    "vocabulary": {"errors", "_core", "token_bytes"},
     "grammars": {"errors", "_core", "vocabulary"},
     "logits": {"errors", "_core", "vocabulary"},
     "compiled": {"errors", "_core", "vocabulary", "grammars"},
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Parts that may name an engine at all. Streams own a model and its cache, so guidance and training know transformers'
 # classes; only the integrations and the command line know an inference engine.
 ENGINES = {
-    "transformers": {"vocabulary", "integrations", "cli", "guidance", "training"},
+    "transformers": {"integrations", "cli", "guidance", "training"},
     "vllm": {"integrations"},
 }
 
