@@ -1,0 +1,195 @@
+"""`Grammar`: what may be said, independent of any vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guiderail.errors import GrammarError
+from guiderail.grammars.regular import escape_text
+from guiderail.grammars.rules import StaticGrammar, Terminal
+
+if TYPE_CHECKING:
+    from guiderail import _core
+
+_BUILTINS = ("json",)
+
+
+class ReportRow(NamedTuple):
+    """What becomes of one part of a grammar or schema.
+
+    Args:
+        place: the rule, or the JSON pointer into the schema.
+        status: "enforced", "approximated", "annotation" (no effect on the language), "refused" or "unsatisfiable".
+        reason: why, where it is not plainly enforced.
+    """
+
+    place: str
+    status: str
+    reason: str
+
+
+class Grammar:
+    """A language of texts, read from one of several notations. Immutable; make one with a `from_…` constructor.
+
+    A grammar knows no vocabulary: `guiderail.compile(grammar, vocabulary)` brings the two together.
+
+        >>> grammar = Grammar.from_regex(r"[a-z]+@[a-z]+\\.org")     # doctest: +SKIP
+        >>> grammar.accepts("me@example.org"), grammar.accepts_prefix("me@"), grammar.accepts("me@")  # doctest: +SKIP
+        (True, True, False)
+    """
+
+    __slots__ = ("_fingerprint", "_report", "_source")
+
+    _source: _core.GrammarSource
+    _report: tuple[ReportRow, ...]
+    _fingerprint: str
+
+    def __init__(self) -> None:
+        raise TypeError("use one of Grammar's constructors: from_regex, from_json_schema, from_lark, …")
+
+    @classmethod
+    def _make(
+        cls, source: _core.GrammarSource, report: Iterable[tuple[str, str, str]], content: Iterable[object]
+    ) -> Grammar:
+        grammar = object.__new__(cls)
+        grammar._source = source
+        grammar._report = tuple(ReportRow(*row) for row in report)
+        grammar._fingerprint = _fingerprint(content)
+        return grammar
+
+    @classmethod
+    def _from_static(cls, static: StaticGrammar, report: Iterable[tuple[str, str, str]]) -> Grammar:
+        rules = sorted(static.rules.items())
+        content = ("static", static.terminals, rules, static.start, static.lexing, static.ignored)
+        return cls._make(static.source(), report, content)
+
+    # --- constructors ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_regex(cls, pattern: str, flags: int = 0) -> Grammar:
+        """The texts that a regular expression matches from end to end, as `re.fullmatch` would.
+
+        Args:
+            pattern: Python's dialect, and `\\p{…}`.
+            flags: bits of Python's `re`: IGNORECASE, MULTILINE, DOTALL, VERBOSE, ASCII.
+        Raises: GrammarError, with the offset, for what is malformed or not regular (backreferences).
+        """
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern is a str, got {type(pattern).__name__}")
+        terminal = Terminal("regex", pattern, flags=int(flags), name="regex")
+        static = StaticGrammar((terminal,), {"start": ((0,),)}, "start")
+        return cls._from_static(static, [("regex", "enforced", "")])
+
+    @classmethod
+    def from_choices(cls, choices: Iterable[str]) -> Grammar:
+        """Exactly these texts.
+
+        Raises: GrammarError if there are none, or one holds a lone surrogate (it has no UTF-8 encoding).
+        """
+        if isinstance(choices, (str, bytes)):
+            raise TypeError("choices is an iterable of strings, not one string")
+        unique = dict.fromkeys(choices)
+        for number, choice in enumerate(unique):
+            if not isinstance(choice, str):
+                raise TypeError(f"a choice is a str, got {type(choice).__name__}")
+            if any("\ud800" <= character <= "\udfff" for character in choice):
+                raise GrammarError(f"choice {number} holds a lone surrogate, which has no UTF-8 encoding: {choice!r}")
+        if not unique:
+            raise GrammarError("no choices: the language is empty")
+        terminal = Terminal("regex", "|".join(map(escape_text, unique)), name="choice")
+        static = StaticGrammar((terminal,), {"start": ((0,),)}, "start")
+        return cls._from_static(static, [("choices", "enforced", "")])
+
+    @classmethod
+    def from_gbnf(cls, text: str, root: str = "root") -> Grammar:
+        """A GBNF grammar, as llama.cpp and XGrammar write them; see `guiderail.grammars.gbnf`.
+
+        Raises: GrammarError with offset, line and column; LimitError.
+        """
+        from guiderail.grammars.gbnf import parse_gbnf
+
+        return cls._from_static(*parse_gbnf(text, root))
+
+    @classmethod
+    def from_lark(cls, text_or_path: str | os.PathLike[str], start: str = "start", lexer: str = "munch") -> Grammar:
+        """A Lark grammar; see `guiderail.grammars.lark`.
+
+        Args:
+            text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
+            start: the rule whose language it is.
+            lexer: how text is cut into lexemes. "munch": longest match among all terminals.
+        Raises: GrammarError with line and column; LimitError; OSError if the file cannot be read.
+        """
+        from guiderail.grammars.lark import parse_lark
+
+        return cls._from_static(*parse_lark(text_or_path, start, lexer))
+
+    @classmethod
+    def from_json_schema(cls, schema: Mapping[str, Any] | bool | str, **options: Any) -> Grammar:
+        """The JSON texts whose value satisfies a JSON Schema; see `guiderail.grammars.json_schema`.
+
+        Args:
+            schema: a dict, a bool, or the schema's JSON text.
+            options: whitespace, property_order, strict, on_unsupported, registry, formats, dialect.
+        Raises: SchemaError with the JSON pointer; UnsatisfiableError where no value satisfies the schema.
+        """
+        from guiderail.grammars.json_schema import json_schema_source
+
+        source, report = json_schema_source(schema, **options)
+        return cls._make(source, report, ("json schema", schema, sorted(options.items())))
+
+    @classmethod
+    def builtin(cls, name: str) -> Grammar:
+        """A grammar that comes with the library: "json" (RFC 8259, any value, any white space).
+
+        Raises: ValueError for a name that is not one of them.
+        """
+        if name not in _BUILTINS:
+            raise ValueError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
+        from guiderail import _core
+
+        return cls._make(_core.json_source(), [(name, "enforced", "")], ("builtin", name))
+
+    # --- questions that need no vocabulary ------------------------------------------------------------------------
+
+    @property
+    def report(self) -> tuple[ReportRow, ...]:
+        """One row per rule or keyword: what is enforced and what is not."""
+        return self._report
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the content: equal for grammars built from the same rules, in any process."""
+        return self._fingerprint
+
+    def accepts(self, text: bytes | str) -> bool:
+        """Whether `text`, from end to end, is in the language. Special tokens are no text and never match."""
+        return self._source.accepts(_as_bytes(text))
+
+    def accepts_prefix(self, text: bytes | str) -> bool:
+        """Whether some continuation of `text` (the empty one included) is in the language."""
+        return self._source.accepts_prefix(_as_bytes(text))
+
+    def __repr__(self) -> str:
+        return f"<guiderail.Grammar {self._fingerprint[:12]}>"
+
+
+def _as_bytes(text: bytes | str) -> bytes:
+    # A lone surrogate becomes bytes that are not UTF-8, which no grammar of characters accepts: an answer, not an
+    # error.
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+
+
+def _fingerprint(content: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for part in content:
+        if isinstance(part, (dict, list, bool, str)):
+            encoded = json.dumps(part, default=repr).encode("utf-8", "surrogatepass")
+        else:
+            encoded = repr(part).encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()

@@ -1,0 +1,392 @@
+"""Lark grammars, read by Lark's own loader and lexed by longest match.
+
+    start: pair ("," pair)*
+    pair: NAME "=" NUMBER
+    %import common.CNAME -> NAME
+    %import common.NUMBER
+    %ignore " "
+
+The loader (`lark.load_grammar`) resolves imports, templates' definitions, `%extend` and `%override`, and turns every
+terminal into a regular expression in Python's dialect, so a grammar means here what it means to Lark, down to the
+order of alternatives. Its own expansion of rules is not used: it multiplies optional parts out (2^n alternatives for
+n of them), and rejects rules that coincide, which only matters to a table-driven parser. Ours takes any context-free
+grammar.
+
+What shapes the tree but not the language has no effect: aliases, `?rule`, `!rule`, `_rule`, rule priorities.
+
+`lexer="munch"`: at each point the terminal that matches the longest text wins, ties go to the higher priority, then
+to strings before patterns, then to the one defined first. It does not depend on what the parser could use: all
+terminals that the rules use, and the ignored ones, compete everywhere. Lark's own lexers ("lark-basic",
+"lark-contextual", "lark-dynamic") are refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from guiderail.errors import GrammarError, GuiderailError, LimitError
+from guiderail.grammars.regular import escape_text
+from guiderail.grammars.rules import (
+    EMPTY,
+    Choice,
+    Expression,
+    Leaf,
+    Reference,
+    Repeat,
+    Sequence,
+    StaticGrammar,
+    Terminal,
+    Terminals,
+    assemble,
+    reachable,
+)
+
+LEXERS = ("munch", "lark-basic", "lark-contextual", "lark-dynamic")
+MAX_TERMINAL_NODES = 100_000
+MAX_NESTING = 100
+MAX_TEMPLATE_USES = 10_000
+
+_FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE, "u": re.RegexFlag(0)}
+
+
+def parse_lark(
+    text_or_path: str | os.PathLike[str], start: str = "start", lexer: str = "munch"
+) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
+    """Read a Lark grammar.
+
+    Args:
+        text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
+            `%import .other` is looked for beside the file.
+        start: the rule whose language it is.
+        lexer: "munch".
+    Returns: the grammar, and report rows (rule, status, reason).
+    Raises:
+        GrammarError: with line and column where Lark or a search for the name it complains about gives them.
+        LimitError: a terminal or the rules would become too large.
+        OSError: the file cannot be read.
+        ValueError: `lexer` is none of LEXERS.
+    """
+    if lexer not in LEXERS:
+        raise ValueError(f"lexer must be one of {', '.join(LEXERS)}; got {lexer!r}")
+    if lexer != "munch":
+        raise GrammarError(f"lexer={lexer!r} is not supported yet; only lexer='munch' is")
+    path = _as_path(text_or_path)
+    text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
+    with _lark_errors(text):
+        return _Reader(text, "<string>" if path is None else str(path.resolve())).read(start)
+
+
+def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
+    if isinstance(text_or_path, os.PathLike):
+        return Path(text_or_path)
+    return Path(text_or_path) if text_or_path.endswith(".lark") and "\n" not in text_or_path else None
+
+
+class _Reader:
+    def __init__(self, text: str, source: str) -> None:
+        # Imported here: `import guiderail` must stay light, and only users of Lark grammars need it.
+        from lark import load_grammar as loader
+
+        self.text = text
+        load: Any = loader.load_grammar  # Lark does not annotate it
+        self.loaded: Any = load(text, source, [], False)[0]
+        self.terminals = Terminals()
+        self.rules: dict[str, Expression] = {}
+        self.patterns: dict[str, Any] = {}  # name -> (lark pattern, priority)
+        self.names_of: dict[Any, str] = {}  # lark pattern -> the name that a rule's inline literal goes by
+        self.definitions: dict[str, Any] = {}
+        self.pending: list[tuple[str, Any, dict[str, Expression]]] = []
+        self.rows: list[tuple[str, str, str]] = []
+
+    def read(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
+        self.read_terminals()
+        self.definitions = {str(rule[0]): rule for rule in self.loaded.rule_defs}
+        if start not in self.definitions:
+            raise GrammarError(f"there is no rule {start!r}, where the language starts")
+        for name, parameters, tree, _ in self.loaded.rule_defs:
+            if not parameters and tree is not None:
+                self.pending.append((str(name), tree, {}))
+        self.pending.reverse()
+        uses = 0
+        while self.pending:  # grows while templates are met
+            name, tree, arguments = self.pending.pop()
+            uses += 1
+            if uses > MAX_TEMPLATE_USES + len(self.definitions):
+                raise LimitError(f"templates are used in more than {MAX_TEMPLATE_USES} ways", limit="grammar_size")
+            self.rules[name] = self.expression(tree, arguments, 0)
+        if start not in self.rules:
+            raise self.error(f"rule {start!r} is a template or only declared; the language cannot start there", start)
+        return self.finish(start)
+
+    def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
+        # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
+        ignored = [self.named(str(name)).terminal for name in self.loaded.ignore]
+        grammar = assemble(self.terminals, self.rules, start, "munch", ignored)
+        rules = reachable(self.rules, start)
+        for name in rules:
+            options = self.definitions[name][3] if name in self.definitions else None
+            if options is not None and options.priority is not None:
+                reason = "a rule's priority chooses between parses of a text, not between texts"
+                self.rows.append((name, "annotation", reason))
+            self.rows.append((name, "enforced", ""))
+        return grammar, self.rows
+
+    def error(self, message: str, name: str) -> GrammarError:
+        offset = _find_name(self.text, name)
+        return GrammarError(message) if offset is None else GrammarError.at(message, self.text, offset)
+
+    # --- terminals ------------------------------------------------------------------------------------------------
+
+    def read_terminals(self) -> None:
+        for name, (tree, priority) in self.loaded.term_defs:
+            if tree is None:
+                continue  # %declare: an error only where it is used
+            self.patterns[str(name)] = (self.pattern(str(name), tree), int(priority))
+        self.names_of = {pattern: name for name, (pattern, _) in self.patterns.items()}
+        for name in self.patterns:  # numbered in the order of definition, which decides ties, whatever uses them first
+            self.named(name)
+
+    def pattern(self, name: str, tree: Any) -> Any:
+        """The terminal as one of Lark's patterns: its definition with all it refers to written out."""
+        from lark import load_grammar as loader
+
+        copy: Any = loader.nr_deepcopy_tree
+        if _written_out(tree) > MAX_TERMINAL_NODES:
+            raise LimitError(f"terminal {name} becomes too large when written out", limit="terminal_size")
+        expansions = list(tree.find_data("expansion"))
+        if len(expansions) == 1 and not expansions[0].children:
+            raise self.error(f"terminal {name} is empty", name)
+        try:
+            return (loader.PrepareLiterals() * _terminal_to_pattern()).transform(copy(tree))
+        except re.error as error:
+            raise self.error(f"terminal {name} is not a regular expression of Python's: {error}", name) from error
+
+    def named(self, name: str) -> Leaf:
+        if name not in self.patterns:
+            raise self.error(f"terminal {name} is only declared; its text must be defined", name)
+        pattern, priority = self.patterns[name]
+        return self.terminals.add(_to_terminal(pattern, name, priority))
+
+    def inline(self, pattern: Any) -> Leaf:
+        """A literal or regular expression inside a rule. One that equals a named terminal is that terminal."""
+        if pattern in self.names_of:
+            return self.named(self.names_of[pattern])
+        return self.terminals.add(_to_terminal(pattern, pattern.raw or repr(pattern.value), 0))
+
+    # --- rules ----------------------------------------------------------------------------------------------------
+
+    def expression(self, tree: Any, arguments: dict[str, Expression], depth: int) -> Expression:
+        if depth > 2 * MAX_NESTING:
+            raise LimitError(f"groups are nested more than {MAX_NESTING} deep", limit="grammar_nesting")
+        convert = getattr(self, f"on_{tree.data}")
+        result: Expression = convert(tree.children, arguments, depth + 1)
+        return result
+
+    def on_expansions(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        options = tuple(self.expression(child, arguments, depth) for child in children)
+        return options[0] if len(options) == 1 else Choice(options)
+
+    def on_expansion(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        items = tuple(self.expression(child, arguments, depth) for child in children)
+        return items[0] if len(items) == 1 else Sequence(items)
+
+    def on_alias(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        return self.expression(children[0], arguments, depth)
+
+    def on_maybe(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        return Choice((self.expression(children[0], arguments, depth), EMPTY))
+
+    def on_expr(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        body = self.expression(children[0], arguments, depth)
+        operator = str(children[1])
+        if operator != "~":
+            least, most = {"?": (0, 1), "*": (0, None), "+": (1, None)}[operator]
+            return Repeat(body, least, most)
+        if any(len(count) > 10 for count in children[2:]):
+            raise LimitError(f"repetition ~{children[2]} is too large", limit="repeats")
+        least, most = int(children[2]), int(children[-1])
+        if most < least or least < 0:
+            line, column = getattr(children[1], "line", None), getattr(children[1], "column", None)
+            raise GrammarError(f"the bounds of ~{least}..{most} are in the wrong order", line=line, column=column)
+        return Repeat(body, least, most)
+
+    def on_value(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        from lark.grammar import NonTerminal
+        from lark.grammar import Terminal as LarkTerminal
+
+        child = children[0]
+        if isinstance(child, LarkTerminal):
+            return self.named(child.name)
+        if isinstance(child, NonTerminal):
+            return self.reference(child.name, arguments)
+        return self.expression(child, arguments, depth)
+
+    def reference(self, name: str, arguments: dict[str, Expression]) -> Expression:
+        if name in arguments:
+            return arguments[name]
+        definition = self.definitions[name]
+        if definition[1]:
+            raise self.error(f"template {name!r} is used without arguments", name)
+        if definition[2] is None:
+            raise self.error(f"rule {name!r} is only declared; it must be defined", name)
+        return Reference(name)
+
+    def on_literal(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        return self.literal(children, "literal")
+
+    def on_range(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        return self.literal(children, "range")
+
+    def literal(self, children: list[Any], data: str) -> Expression:
+        from lark import Tree
+        from lark.load_grammar import PrepareLiterals
+
+        with _positioned(children[0]):
+            return self.inline(PrepareLiterals().transform(Tree(data, list(children))).children[0])
+
+    def on_template_usage(self, children: list[Any], arguments: dict[str, Expression], depth: int) -> Expression:
+        template = children[0].name
+        if template in arguments:
+            bound = arguments[template]
+            if not isinstance(bound, Reference) or bound.name not in self.definitions:
+                raise self.error(f"template parameter {template!r} is not bound to a template", template)
+            template = bound.name
+        _, parameters, tree, _ = self.definitions[template]
+        values = [self.argument(child, arguments, depth) for child in children[1:]]
+        name = f"{template}{{{','.join(self.describe(value) for value in values)}}}"
+        if len(name) > 1000:
+            raise LimitError(f"template {template!r} is nested without end", limit="grammar_nesting")
+        if name not in self.rules:
+            self.rules[name] = EMPTY  # replaced when its turn comes
+            self.pending.append((name, tree, dict(zip(parameters, values, strict=True))))
+        return Reference(name)
+
+    def argument(self, tree: Any, arguments: dict[str, Expression], depth: int) -> Expression:
+        child = tree.children[0]
+        name = getattr(child, "name", None)
+        if name in self.definitions and name not in arguments and self.definitions[name][1]:
+            return Reference(name)  # a template handed on by name
+        return self.expression(tree, arguments, depth)
+
+    def describe(self, value: Expression) -> str:
+        return self.terminals[value.terminal].name if isinstance(value, Leaf) else getattr(value, "name", repr(value))
+
+
+def _terminal_to_pattern() -> Any:
+    from lark.lexer import PatternStr
+    from lark.load_grammar import TerminalTreeToPattern
+    from lark.utils import get_regexp_width
+
+    def widths(pattern: Any) -> tuple[int, int]:
+        if isinstance(pattern, PatternStr):
+            return len(pattern.value), len(pattern.value)
+        # Lark measures \p{…} with the `regex` package only; any one character measures the same.
+        narrowest, widest = get_regexp_width(re.sub(r"\\[pP]\{[^}]*\}", "A", pattern.to_regexp()))
+        return int(narrowest), int(widest)
+
+    class TerminalToPattern(TerminalTreeToPattern):
+        def expansions(self, exps: list[Any]) -> Any:
+            if len(exps) > 1:
+                order = {id(pattern): widths(pattern) for pattern in exps}
+                # Longest option first, as Lark sorts: the expression is matched leftmost-first.
+                exps.sort(key=lambda p: (-order[id(p)][1], -order[id(p)][0], -len(p.value)))
+                from lark.lexer import PatternRE
+
+                return PatternRE(f"(?:{'|'.join(pattern.to_regexp() for pattern in exps)})")
+            return exps[0]
+
+    return TerminalToPattern()
+
+
+def _to_terminal(pattern: Any, name: str, priority: int) -> Terminal:
+    from lark.lexer import PatternStr
+
+    flags = re.RegexFlag(0)
+    for letter in pattern.flags:
+        if letter not in _FLAGS:
+            raise GrammarError(f"flag {letter!r} of {name} depends on the machine's locale; it is not supported")
+        flags |= _FLAGS[letter]
+    is_string = isinstance(pattern, PatternStr)
+    rank = 2 * priority + is_string  # strings before patterns of the same priority
+    if is_string and not flags:
+        return Terminal("literal", pattern.value.encode("utf-8"), name=name, priority=rank)
+    text = escape_text(pattern.value) if is_string else pattern.value
+    return Terminal("regex", text, flags=int(flags), name=name, priority=rank)
+
+
+def _written_out(tree: Any) -> int:
+    """How many nodes the tree has when shared subtrees are copied (terminals refer to each other by sharing)."""
+    sizes: dict[int, int] = {}
+    pending = [tree]
+    while pending:
+        node = pending[-1]
+        missing = [c for c in node.children if hasattr(c, "children") and id(c) not in sizes]
+        if missing and id(node) not in sizes:
+            pending.extend(missing)
+            continue
+        pending.pop()
+        sizes[id(node)] = min(1 << 62, 1 + sum(sizes.get(id(child), 1) for child in node.children))
+    return sizes[id(tree)]
+
+
+def _find_name(text: str, name: str) -> int | None:
+    """Where `name` first stands as a whole word outside of comments, strings and regular expressions."""
+    skip = r'//[^\n]*|#[^\n]*|"(?:\\.|[^"\\\n])*"|/(?!/)(?:\\.|[^/\\\n])*/'
+    for match in re.finditer(rf"{skip}|(?P<name>(?<![\w.]){re.escape(name)}(?!\w))", text):
+        if match["name"] is not None:
+            return match.start()
+    return None
+
+
+@contextmanager
+def _positioned(token: Any) -> Iterator[None]:
+    """Lark's complaint about one literal, with the literal's place."""
+    from lark.exceptions import GrammarError as LarkGrammarError
+
+    try:
+        yield
+    except LarkGrammarError as error:
+        line, column = getattr(token, "line", None), getattr(token, "column", None)
+        raise GrammarError(_first_line(error), line=line, column=column) from error
+
+
+@contextmanager
+def _lark_errors(text: str) -> Iterator[None]:
+    """Whatever Lark's loader raises, as ours."""
+    from lark.exceptions import LarkError, UnexpectedInput
+
+    try:
+        yield
+    except GuiderailError:
+        raise
+    except UnexpectedInput as error:
+        raise GrammarError(_first_line(error), line=error.line, column=error.column) from error
+    except (LarkError, AssertionError, ValueError, KeyError, re.error) as error:
+        raise _with_place(_first_line(error), text) from error
+    except FileNotFoundError as error:
+        raise _with_place(f"cannot import {error.filename!r}: there is no such grammar", text) from error
+    except RecursionError as error:
+        raise LimitError("the grammar is nested too deeply", limit="grammar_nesting") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(": ") if lines else type(error).__name__
+
+
+def _with_place(message: str, text: str) -> GrammarError:
+    """`message` with the place it states, or else the place of the first name it quotes."""
+    stated = re.search(r",? at line (\d+),? column (\d+)(?: in <string>)?", message)
+    if stated is not None:
+        plain = message[: stated.start()] + message[stated.end() :]
+        return GrammarError(plain.strip(), line=int(stated[1]), column=int(stated[2]))
+    for name in re.findall(r"['`(: ]([A-Za-z_]\w*)", message):
+        offset = _find_name(text, name)
+        if offset is not None and (f"'{name}'" in message or f"`{name}`" in message or name.isupper()):
+            return GrammarError.at(message, text, offset)
+    return GrammarError(message)
