@@ -13,11 +13,9 @@
 #include <vector>
 
 #include "lexicon.h"
+#include "unicode.h"
 
 namespace guiderail {
-
-// Code points as sorted, disjoint, inclusive ranges in [0, 0x10FFFF]; surrogates are never members of a range that lowering sees.
-using CodePoints = std::vector<std::pair<uint32_t, uint32_t>>;
 
 enum class RegexDialect : uint8_t { kPython, kEcma };
 
