@@ -1,8 +1,8 @@
 """The munch discipline by its definition: the longest match among all terminals of the grammar, at each position.
 
 A terminal's match at a position is what its own expression says there (`re`: ordered alternatives, lazy quantifiers),
-found by Python's `re`; the lexeme is the longest of these, ties by priority, then a string before a pattern. Ignored
-terminals compete like the others and vanish afterwards. A text is in the language if it can be cut to its end in this
+found by Python's `re`; the lexeme is the longest of these, ties by priority, then a string before a pattern, then the
+one defined first. Ignored terminals compete like the others and vanish afterwards. A text is in the language if it can be cut to its end in this
 way and the sequence of terminals is a sentence of the grammar.
 
 Viability of a prefix is the hard part, because a lexeme's end may depend on bytes to come. Here it is found by
@@ -31,10 +31,6 @@ from .regular_expressions import (
     texts_of,
     to_pattern,
 )
-
-
-class UnresolvedTie(Exception):
-    """Two terminals of one priority and one kind match the same longest lexeme; the definition leaves this open."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +78,18 @@ class MunchGrammar:
         position = 0
         while position < len(text):
             best: tuple[int, int, bool] | None = None
-            winners: list[Terminal] = []
+            winner = None
             for terminal in self.terminals:
                 found = terminal.pattern.match(text, position)
                 if found is None or found.end() == position:
                     continue
                 rank = (found.end(), terminal.priority, terminal.is_string)
                 if best is None or rank > best:
-                    best, winners = rank, [terminal]
-                elif rank == best:
-                    winners.append(terminal)
-            if best is None:
+                    best, winner = rank, terminal
+            if best is None or winner is None:
                 return None
-            if len(winners) > 1:
-                raise UnresolvedTie([winner.name for winner in winners])
-            if not winners[0].ignored:
-                names.append(winners[0].name)
+            if not winner.ignored:
+                names.append(winner.name)
             position = best[0]
         return names
 
@@ -218,4 +210,21 @@ def random_munch_grammar(
             name: [tuple("start" if symbol == "r0" else symbol for symbol in p) for p in ps]
             for name, ps in rules.items()
         }
-    return MunchGrammar("start", rules, terminals)
+    return MunchGrammar("start", *_used(rules, terminals))
+
+
+def _used(
+    rules: dict[str, list[tuple[str, ...]]], terminals: list[Terminal]
+) -> tuple[dict[str, list[tuple[str, ...]]], list[Terminal]]:
+    """Without rules that `start` does not reach and terminals that no rule uses: those are not of the grammar."""
+    reached: set[str] = set()
+    waiting = ["start"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += [symbol for production in rules.get(name, ()) for symbol in production]
+    return (
+        {name: productions for name, productions in rules.items() if name in reached},
+        [terminal for terminal in terminals if terminal.ignored or terminal.name in reached],
+    )

@@ -132,8 +132,8 @@ def features(grammar: Grammar) -> set[str]:
                         break
         return edges
 
-    def recursive(edges: dict[str, set[str]]) -> bool:
-        return any(name in targets for name, targets in _reaches(edges).items())
+    def recursive(edges: dict[str, set[str]]) -> set[str]:
+        return {name for name, targets in _reaches(edges).items() if name in targets}
 
     units: dict[str, set[str]] = {name: set() for name in productions}
     for name, ps in productions.items():
@@ -144,15 +144,12 @@ def features(grammar: Grammar) -> set[str]:
                     units[name].add(symbol)
 
     found = set()
-    direct = corners(reverse=False, through_nullable=False)
-    if recursive(direct):
-        found.add("left recursive")
-    elif recursive(corners(reverse=False, through_nullable=True)):
-        found.add("hidden left recursive")
-    if recursive(corners(reverse=True, through_nullable=False)):
-        found.add("right recursive")
-    elif recursive(corners(reverse=True, through_nullable=True)):
-        found.add("hidden right recursive")
+    for side, reverse in (("left", False), ("right", True)):
+        direct = recursive(corners(reverse, through_nullable=False))
+        if direct:
+            found.add(f"{side} recursive")
+        if recursive(corners(reverse, through_nullable=True)) - direct:
+            found.add(f"hidden {side} recursive")
     if any(a != b and b in uses[a] and a in uses[b] for a in productions for b in productions):
         found.add("mutually recursive")
     if nullable & set(productions):
