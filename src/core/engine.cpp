@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "errors.h"
+#include "growth.h"
 #include "munch.h"
 
 namespace guiderail {
@@ -37,9 +38,7 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
   grammar_ = source_->open(symbols_);
   parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_);
   if (grammar_.lexing == Lexing::kMunch) {
-    std::vector<Node> all;
-    for (auto [terminal, priority] : grammar_.competitors) all.push_back(symbols_.terminal_info(terminal).start);
-    all_terminals_ = lexicon().either(std::move(all));
+    all_terminals_ = lexicon().either(grammar_.competitors);
     viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_);
   }
   states_.emplace_back(std::vector<Thread>{}, false);
@@ -68,18 +67,25 @@ StateId Engine::intern(std::vector<Thread>& threads) {
   if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
   if (bytes_used() > limits_.grammar_bytes) throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
   bool accepting = std::ranges::any_of(threads, [this](const Thread& t) { return thread_accepts(t); });
-  bytes_.fetch_add(sizeof(State) + 48 + threads.size() * sizeof(Thread), std::memory_order_relaxed);
+  std::size_t size = sizeof(State) + 48 + threads.size() * sizeof(Thread);
+  bytes_.fetch_add(size, std::memory_order_relaxed);
+  growth_of_this_thread += size;
   uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::vector<Thread>(threads), accepting));
   state_ids_.emplace(hash, id);
   return StateId{id};
 }
 
-void Engine::end_lexeme(const Thread& t, std::vector<Thread>& out) {
+void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
+  for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups)
+    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation});
+}
+
+void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, std::vector<Thread>& out) {
   const Parser::Lookahead& look = parser_->lookahead(t.parser);
   Node obligation = t.obligation;
-  if (viability_) obligation = lexicon().both({obligation, viability_->no_longer_match(t.competing)});
+  if (viability_) obligation = lexicon().both({obligation, viability_->no_longer_match(competing)});
   if (obligation == kNone || (viability_ && !lexicon().alive(obligation))) return;
-  for (uint32_t tag : lexicon().tags(t.lexeme)) {
+  for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;
     Thread next{kNone, kNone, parser_->shift(t.parser, *expected), kNone, obligation};
@@ -92,7 +98,7 @@ void Engine::end_lexeme(const Thread& t, std::vector<Thread>& out) {
 void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out) {
   Thread next{t.group, lexeme, t.parser, competing, obligation};
   bool nullable = lexicon().nullable(lexeme);
-  if (nullable) end_lexeme(next, out);
+  if (nullable) end_lexeme(next, lexicon().tags(lexeme), competing, out);
   if (nullable && !lexicon().continues(lexeme)) return;
   if (viability_ && !viability_->viable(next)) return;
   out.push_back(next);

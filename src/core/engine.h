@@ -44,6 +44,7 @@ struct Limits {
   std::size_t threads = 4'096;                       // readings of one text at once
   std::size_t grammar_bytes = std::size_t{1} << 30;  // parser and state tables of one engine
   std::size_t mask_bytes = std::size_t{1} << 30;     // masks of one compiled grammar
+  std::size_t request_bytes = std::size_t{1} << 30;  // growth of shared tables that one matcher may cause
 };
 
 class MunchViability;
@@ -66,8 +67,10 @@ class Engine {
   void step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out);
   // As step, for one lexeme of a boundary thread: begins `group` with `byte`.
   void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
-  // The boundary threads after the lexeme of (group, lexeme) ends here with one of its tags.
-  void end_lexeme(const Thread& thread, std::vector<Thread>& out);
+  // The lexemes a boundary thread may begin, none of their bytes read yet.
+  void begin_all(const Thread& boundary, std::vector<Thread>& out);
+  // The boundary threads after the thread's lexeme has ended with one of `tags`, leaving `competing` behind.
+  void end_lexeme(const Thread& thread, std::span<const uint32_t> tags, Node competing, std::vector<Thread>& out);
   // What bytes may come next.
   ByteSet next_bytes(StateId state);
   // A superset, cheaply.

@@ -99,7 +99,7 @@ struct OpenGrammar {
   Symbol start{};
   Lexing lexing = Lexing::kFree;
   std::vector<Symbol> ignored;     // terminals that may stand between any two lexemes
-  std::vector<std::pair<Symbol, int>> competitors;  // munch: every terminal of the grammar with its priority, best first
+  std::vector<Node> competitors;   // munch: what each terminal matches, whoever wins it
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "errors.h"
+#include "growth.h"
 
 namespace guiderail {
 
@@ -17,7 +18,13 @@ enum Flag : uint16_t {
   kCondHere = 2,    // contains a condition (or a reference that may)
   kFinite = 4,      // the language is certainly finite
   kInfinite = 8,    // the language is certainly infinite
+  kRecursive = 16,  // contains a reference: kept in disjunctive normal form, or its remainders would nest without end
 };
+
+constexpr uint16_t kHandedUp = kBoolean | kCondHere | kRecursive;
+
+// Terms of a disjunctive normal form; beyond it the request is refused.
+constexpr std::size_t kMaxTerms = 4096;
 
 // Nesting of the expression, right spines aside. Derivatives recurse this deep.
 constexpr uint16_t kMaxDepth = 1500;
@@ -67,6 +74,13 @@ struct Lexicon::Info {
   std::span<const uint32_t> kids() const { return {children, num_children}; }
 };
 
+// What holds at one place of a text inside `tracked`: which trackers accept, and what follows from that (one byte per scope).
+struct Lexicon::Scope {
+  uint32_t env;
+  std::unordered_map<uint32_t, Node> derived;
+  std::unordered_map<uint32_t, bool> nullable;
+};
+
 Lexicon::Info& Lexicon::info(Node node) { return infos_[static_cast<uint32_t>(node)]; }
 
 // Memory that is given back only with the lexicon: children, tables, tag lists.
@@ -92,6 +106,7 @@ class Lexicon::Pool {
   std::byte* fresh(std::size_t size) {
     blocks_.push_back(std::make_unique<std::byte[]>(size));
     used_.fetch_add(size, std::memory_order_relaxed);
+    growth_of_this_thread += size;
     return blocks_.back().get();
   }
   std::atomic<std::size_t>& used_;
@@ -166,6 +181,7 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
   }
   std::size_t index = infos_.emplace_back(kind, flags, depth, a, b, c, kept, hash);
   bytes_used_.fetch_add(sizeof(Info) + 8, std::memory_order_relaxed);
+  growth_of_this_thread += sizeof(Info) + 8;
   if (!(flags & kBoolean)) infos_[index].alive.store(1, std::memory_order_relaxed);
   if ((flags & kInfinite)) infos_[index].alive.store(1, std::memory_order_relaxed);
   table_[slot] = static_cast<uint32_t>(index);
@@ -191,12 +207,12 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
     case Kind::kAll: return kInfinite;
     case Kind::kPrefix: return f(b);
     case Kind::kConcat:
-      any = static_cast<uint16_t>((f(a) | f(b)) & (kBoolean | kCondHere));
+      any = static_cast<uint16_t>((f(a) | f(b)) & (kHandedUp));
       if (f(a) & f(b) & kFinite) any |= kFinite;
       if (!any && ((f(a) | f(b)) & kInfinite)) any |= kInfinite;
       return any;
     case Kind::kRepeat:
-      any = static_cast<uint16_t>(f(a) & (kBoolean | kCondHere));
+      any = static_cast<uint16_t>(f(a) & (kHandedUp));
       if (c != kUnbounded && (f(a) & kFinite)) any |= kFinite;
       if (!any && (c == kUnbounded || (f(a) & kInfinite))) any |= kInfinite;
       return any;
@@ -204,14 +220,14 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
     case Kind::kBranch: {
       bool finite = true, infinite = false;
       for (std::size_t i = kind == Kind::kBranch ? 1 : 0; i < children.size(); i += kind == Kind::kBranch ? 2 : 1) {
-        any |= static_cast<uint16_t>(f(children[i]) & (kBoolean | kCondHere));
+        any |= static_cast<uint16_t>(f(children[i]) & (kHandedUp));
         finite = finite && (f(children[i]) & kFinite);
         infinite = infinite || (f(children[i]) & kInfinite);
       }
       return static_cast<uint16_t>(any | (finite ? kFinite : 0) | (infinite ? kInfinite : 0));
     }
     case Kind::kNot: {
-      any = static_cast<uint16_t>(f(a) & kCondHere) | kBoolean;
+      any = static_cast<uint16_t>((f(a) & (kCondHere | kRecursive)) | kBoolean);
       if (f(a) & kFinite) any |= kInfinite;
       return any;
     }
@@ -219,7 +235,7 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
       // An infinite language without a finite one is infinite, hence alive.
       bool finite = false, infinite = false, others = false;
       for (uint32_t child : children) {
-        any |= static_cast<uint16_t>(f(child) & kCondHere);
+        any |= static_cast<uint16_t>(f(child) & (kCondHere | kRecursive));
         if (infos_[child].kind == Kind::kNot) {
           others = others || !(f(infos_[child].a) & kFinite);
         } else {
@@ -231,9 +247,9 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
       return static_cast<uint16_t>(any | kBoolean | (finite ? kFinite : 0) | (infinite && !others && !any ? kInfinite : 0));
     }
     case Kind::kClassify: return f(children[0]);
-    case Kind::kHole: return kBoolean | kCondHere;
+    case Kind::kHole: return kHandedUp;
     case Kind::kCondition: return kBoolean | kCondHere | kFinite;
-    case Kind::kTracked: return static_cast<uint16_t>((f(children[0]) & kFinite) | kBoolean);
+    case Kind::kTracked: return static_cast<uint16_t>((f(children[0]) & (kFinite | kRecursive)) | kBoolean);
   }
   return 0;
 }
@@ -350,7 +366,7 @@ ByteSet set_of(std::span<const uint32_t> words) {
 }
 }  // namespace
 
-bool Lexicon::rest_accepts_all(Node first) { return !(info(first).flags & (kCondHere)) && nullable_in(first, 0, false); }
+bool Lexicon::rest_accepts_all(Node first) { return !(info(first).flags & (kCondHere)) && nullable_in(first, nullptr); }
 
 Node Lexicon::make_concat(Node first, Node rest) {
   if (first == kNone || rest == kNone) return kNone;
@@ -418,7 +434,46 @@ Node Lexicon::make_either(std::vector<Node> options) {
   if (flat.empty()) return kNone;
   if (flat.size() == 1) return flat[0];
   if (std::ranges::binary_search(flat, kAll)) return kAll;
+  if (std::ranges::any_of(flat, [this](Node n) { return info(n).kind == Kind::kBoth && (info(n).flags & kRecursive); })) {
+    absorb(flat);
+    if (flat.size() == 1) return flat[0];
+  }
   return intern(Kind::kEither, 0, 0, 0, {reinterpret_cast<const uint32_t*>(flat.data()), flat.size()});
+}
+
+// The parts of an intersection, complements of unions taken apart; a complement is its operand with the top bit set.
+std::vector<uint32_t> Lexicon::conjuncts(Node n) {
+  constexpr uint32_t kNegated = uint32_t{1} << 31;
+  std::vector<uint32_t> out;
+  auto add = [&](uint32_t part) {
+    if (infos_[part].kind != Kind::kNot) {
+      out.push_back(part);
+    } else if (const Info& operand = infos_[infos_[part].a]; operand.kind == Kind::kEither) {
+      for (uint32_t child : operand.kids()) out.push_back(child | kNegated);
+    } else {
+      out.push_back(infos_[part].a | kNegated);
+    }
+  };
+  if (info(n).kind == Kind::kBoth)
+    for (uint32_t child : info(n).kids()) add(child);
+  else
+    add(id(n));
+  std::ranges::sort(out);
+  return out;
+}
+
+// x | (x & y) = x.
+void Lexicon::absorb(std::vector<Node>& options) {
+  std::vector<std::vector<uint32_t>> parts;
+  for (Node n : options) parts.push_back(conjuncts(n));
+  std::vector<Node> kept;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    bool absorbed = false;
+    for (std::size_t j = 0; j < options.size() && !absorbed; ++j)
+      absorbed = i != j && parts[j].size() < parts[i].size() && std::ranges::includes(parts[i], parts[j]);
+    if (!absorbed) kept.push_back(options[i]);
+  }
+  options = std::move(kept);
 }
 
 // r{2,5} k | r{3,7} k = r{2,7} k: without this, nested counters multiply their positions.
@@ -474,6 +529,24 @@ Node Lexicon::make_both(std::vector<Node> parts) {
       add(n);
   }
   if (some_bytes) flat.push_back(make_bytes(merged));
+  bool recursive = std::ranges::any_of(parts, [this](Node n) { return info(n).flags & kRecursive; });
+  if (recursive) {
+    // (a | b) & c = (a & c) | (b & c), one union at a time; what comes back in is distributed further.
+    auto either = std::ranges::find_if(flat, [this](Node n) { return info(n).kind == Kind::kEither; });
+    if (either != flat.end()) {
+      Node options = *either;
+      flat.erase(either);
+      for (Node n : negative) flat.push_back(make_complement(n));
+      std::vector<Node> terms;
+      for (uint32_t option : info(options).kids()) {
+        std::vector<Node> term = flat;
+        term.push_back(node(option));
+        terms.push_back(make_both(std::move(term)));
+        if (terms.size() > kMaxTerms) throw LimitError("lexer_states", "lookarounds inside loops multiply beyond the limit");
+      }
+      return make_either(std::move(terms));
+    }
+  }
   std::ranges::sort(flat);
   flat.erase(std::ranges::unique(flat).begin(), flat.end());
   if (!flat.empty() && flat[0] == kNone) return kNone;
@@ -492,7 +565,7 @@ Node Lexicon::make_both(std::vector<Node> parts) {
     for (Node other : flat) {
       if (info(other).flags & kCondHere)
         certain = false;
-      else if (!nullable_in(other, 0, false))
+      else if (!nullable_in(other, nullptr))
         all_nullable = false;
     }
     if (!all_nullable) return kNone;
@@ -516,7 +589,7 @@ Node Lexicon::make_repeat(Node body, uint32_t min, uint32_t max) {
   const Info& i = info(body);
   if (i.kind == Kind::kAccept) return kEpsilon;
   if (body == kAll) return kAll;
-  if (!(i.flags & kCondHere) && nullable_in(body, 0, false)) min = 0;
+  if (!(i.flags & kCondHere) && nullable_in(body, nullptr)) min = 0;
   if (i.kind == Kind::kRepeat && i.b == 0 && i.c == kUnbounded) return body;
   if (min == 1 && max == 1) return body;
   if (i.kind == Kind::kRepeat && i.b <= 1 && i.c == kUnbounded && max == kUnbounded) return make_repeat(node(i.a), i.b * min, kUnbounded);
@@ -559,17 +632,19 @@ Node Lexicon::make_tracked(Node body, std::vector<Node> trackers) {
 uint32_t Lexicon::environment(const Info& tracked) {
   uint32_t env = 0;
   for (uint32_t k = 1; k < tracked.num_children; ++k)
-    if (nullable_in(node(tracked.children[k]), 0, false)) env |= uint32_t{1} << (k - 1);
+    if (nullable_in(node(tracked.children[k]), nullptr)) env |= uint32_t{1} << (k - 1);
   return env;
 }
 
-bool Lexicon::nullable_in(Node n, uint32_t env, bool tracked) {
+bool Lexicon::nullable_in(Node n, Scope* scope) {
   while (true) {
     Info& i = info(n);
-    bool memo = !tracked || !(i.flags & kCondHere);
+    bool memo = !scope || !(i.flags & kCondHere);
     if (memo) {
       uint8_t known = i.nullable.load(std::memory_order_relaxed);
       if (known) return known == 1;
+    } else if (auto it = scope->nullable.find(id(n)); it != scope->nullable.end()) {
+      return it->second;
     }
     bool result = false;
     switch (i.kind) {
@@ -584,18 +659,18 @@ bool Lexicon::nullable_in(Node n, uint32_t env, bool tracked) {
         Node at = n;
         result = true;
         while (info(at).kind == Kind::kConcat) {
-          if (!nullable_in(node(info(at).a), env, tracked)) {
+          if (!nullable_in(node(info(at).a), scope)) {
             result = false;
             break;
           }
           at = node(info(at).b);
         }
-        if (result) result = nullable_in(at, env, tracked);
+        if (result) result = nullable_in(at, scope);
         break;
       }
       case Kind::kEither:
         for (uint32_t child : i.kids())
-          if (nullable_in(node(child), env, tracked)) {
+          if (nullable_in(node(child), scope)) {
             result = true;
             break;
           }
@@ -603,36 +678,46 @@ bool Lexicon::nullable_in(Node n, uint32_t env, bool tracked) {
       case Kind::kBoth:
         result = true;
         for (uint32_t child : i.kids())
-          if (!nullable_in(node(child), env, tracked)) {
+          if (!nullable_in(node(child), scope)) {
             result = false;
             break;
           }
         break;
-      case Kind::kNot: result = !nullable_in(node(i.a), env, tracked); break;
-      case Kind::kRepeat: result = i.b == 0 || nullable_in(node(i.a), env, tracked); break;
-      case Kind::kClassify: result = nullable_in(node(i.children[0]), env, tracked); break;
+      case Kind::kNot: result = !nullable_in(node(i.a), scope); break;
+      case Kind::kRepeat: result = i.b == 0 || nullable_in(node(i.a), scope); break;
+      case Kind::kClassify: result = nullable_in(node(i.children[0]), scope); break;
       case Kind::kHole: {
         uint32_t definition = i.definition.load(std::memory_order_acquire);
         if (!definition) throw GrammarError("internal: a reference is used before it is defined");
-        result = nullable_in(node(definition - 1), env, tracked);
+        result = nullable_in(node(definition - 1), scope);
         break;
       }
-      case Kind::kCondition: return ((env >> i.a) & 1) == i.b;
-      case Kind::kTracked: result = nullable_in(node(i.children[0]), environment(i), true); break;
+      case Kind::kCondition: return scope && ((scope->env >> i.a) & 1) == i.b;
+      case Kind::kTracked: {
+        Scope inner{environment(i), {}, {}};
+        result = nullable_in(node(i.children[0]), &inner);
+        break;
+      }
     }
-    if (memo) i.nullable.store(result ? 1 : 2, std::memory_order_relaxed);
+    if (memo)
+      i.nullable.store(result ? 1 : 2, std::memory_order_relaxed);
+    else
+      scope->nullable.emplace(id(n), result);
     return result;
   }
 }
 
-bool Lexicon::nullable(Node n) { return nullable_in(n, 0, false); }
+bool Lexicon::nullable(Node n) { return nullable_in(n, nullptr); }
 
-Node Lexicon::derive_part(Node n, uint8_t byte, uint32_t env, bool tracked) {
-  if (tracked && (info(n).flags & kCondHere)) return derive(n, byte, env, true);
-  return step(n, byte);
+Node Lexicon::derive_part(Node n, uint8_t byte, Scope* scope) {
+  if (!scope || !(info(n).flags & kCondHere)) return step(n, byte);
+  if (auto it = scope->derived.find(id(n)); it != scope->derived.end()) return it->second;
+  Node d = derive(n, byte, scope);
+  scope->derived.emplace(id(n), d);
+  return d;
 }
 
-Node Lexicon::derive(Node n, uint8_t byte, uint32_t env, bool tracked) {
+Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
   const Info& i = info(n);
   switch (i.kind) {
     case Kind::kNone:
@@ -659,12 +744,12 @@ Node Lexicon::derive(Node n, uint8_t byte, uint32_t env, bool tracked) {
       while (true) {
         const Info& c = info(at);
         if (c.kind != Kind::kConcat) {
-          options.push_back(derive_part(at, byte, env, tracked));
+          options.push_back(derive_part(at, byte, scope));
           break;
         }
-        Node d = derive_part(node(c.a), byte, env, tracked);
+        Node d = derive_part(node(c.a), byte, scope);
         if (d != kNone) options.push_back(make_concat(d, node(c.b)));
-        if (!nullable_in(node(c.a), env, tracked)) break;
+        if (!nullable_in(node(c.a), scope)) break;
         at = node(c.b);
       }
       if (options.empty()) return kNone;
@@ -673,7 +758,7 @@ Node Lexicon::derive(Node n, uint8_t byte, uint32_t env, bool tracked) {
     case Kind::kEither: {
       std::vector<Node> options;
       for (uint32_t child : i.kids()) {
-        Node d = derive_part(node(child), byte, env, tracked);
+        Node d = derive_part(node(child), byte, scope);
         if (d != kNone) options.push_back(d);
       }
       return options.empty() ? kNone : make_either(std::move(options));
@@ -681,32 +766,33 @@ Node Lexicon::derive(Node n, uint8_t byte, uint32_t env, bool tracked) {
     case Kind::kBoth: {
       std::vector<Node> parts;
       for (uint32_t child : i.kids()) {
-        Node d = derive_part(node(child), byte, env, tracked);
+        Node d = derive_part(node(child), byte, scope);
         if (d == kNone) return kNone;
         parts.push_back(d);
       }
       return make_both(std::move(parts));
     }
-    case Kind::kNot: return make_complement(derive_part(node(i.a), byte, env, tracked));
+    case Kind::kNot: return make_complement(derive_part(node(i.a), byte, scope));
     case Kind::kRepeat: {
-      Node d = derive_part(node(i.a), byte, env, tracked);
+      Node d = derive_part(node(i.a), byte, scope);
       if (d == kNone) return kNone;
       return make_concat(d, make_repeat(node(i.a), i.b ? i.b - 1 : 0, i.c == kUnbounded ? kUnbounded : i.c - 1));
     }
     case Kind::kClassify: {
-      Node body = derive_part(node(i.children[0]), byte, env, tracked);
+      Node body = derive_part(node(i.children[0]), byte, scope);
       if (body == kNone) return kNone;
       std::vector<Node> classifiers;
-      for (uint32_t k = 1; k < i.num_children; ++k) classifiers.push_back(derive_part(node(i.children[k]), byte, env, tracked));
+      for (uint32_t k = 1; k < i.num_children; ++k) classifiers.push_back(derive_part(node(i.children[k]), byte, scope));
       return make_classify(body, std::move(classifiers));
     }
     case Kind::kHole: {
       uint32_t definition = i.definition.load(std::memory_order_acquire);
       if (!definition) throw GrammarError("internal: a reference is used before it is defined");
-      return derive_part(node(definition - 1), byte, env, tracked);
+      return derive_part(node(definition - 1), byte, scope);
     }
     case Kind::kTracked: {
-      Node body = derive_part(node(i.children[0]), byte, environment(i), true);
+      Scope inner{environment(i), {}, {}};
+      Node body = derive_part(node(i.children[0]), byte, &inner);
       if (body == kNone) return kNone;
       std::vector<Node> trackers;
       for (uint32_t k = 1; k < i.num_children; ++k) trackers.push_back(step(node(i.children[k]), byte));
@@ -730,7 +816,7 @@ Node Lexicon::step(Node n, uint8_t byte) {
     case Kind::kPrefix:
     case Kind::kBranch:
     case Kind::kBytes: {
-      Node d = derive(n, byte, 0, false);
+      Node d = derive(n, byte, nullptr);
       return alive(d) ? d : kNone;
     }
     default: return step_slow(n, byte);
@@ -748,7 +834,7 @@ Node Lexicon::step_slow(Node n, uint8_t byte) {
     else
       i.uses.store(static_cast<uint8_t>(uses + 1), std::memory_order_relaxed);
   }
-  Node d = derive(n, byte, 0, false);
+  Node d = derive(n, byte, nullptr);
   if (!alive(d)) d = kNone;
   if (t) t->next[t->classes[byte]].store(id(d), std::memory_order_release);
   return d;
@@ -811,7 +897,7 @@ class Lexicon::Classes {
       switch (i.kind) {
         case Kind::kConcat:
           work.push_back(i.a);
-          if ((lexicon_.infos_[i.a].flags & kCondHere) || lexicon_.nullable_in(node(i.a), 0, false)) work.push_back(i.b);
+          if ((lexicon_.infos_[i.a].flags & kCondHere) || lexicon_.nullable_in(node(i.a), nullptr)) work.push_back(i.b);
           break;
         case Kind::kNot:
         case Kind::kRepeat: work.push_back(i.a); break;
@@ -904,7 +990,7 @@ bool Lexicon::search_alive(Node start) {
     uint8_t known = info(n).alive.load(std::memory_order_relaxed);
     if (known == 2) return false;
     if (known == 1) return true;
-    if (nullable_in(n, 0, false)) {
+    if (nullable_in(n, nullptr)) {
       info(n).alive.store(1, std::memory_order_release);
       return true;
     }
@@ -919,7 +1005,7 @@ bool Lexicon::search_alive(Node start) {
     Classes classes(*this);
     classes.refine_by_node(n);
     for (uint8_t byte : classes.representatives()) {
-      Node d = derive(n, byte, 0, false);
+      Node d = derive(n, byte, nullptr);
       if (meet(d, at)) return mark_path(at);
     }
   }
@@ -927,24 +1013,24 @@ bool Lexicon::search_alive(Node start) {
   return false;
 }
 
-void Lexicon::collect_tags(Node n, uint32_t env, bool tracked, std::vector<uint32_t>& out) {
-  if (!nullable_in(n, env, tracked)) return;
+void Lexicon::collect_tags(Node n, Scope* scope, std::vector<uint32_t>& out) {
+  if (!nullable_in(n, scope)) return;
   const Info& i = info(n);
   switch (i.kind) {
     case Kind::kAccept: out.push_back(i.a); break;
     case Kind::kConcat: {
       Node at = n;
       while (info(at).kind == Kind::kConcat) at = node(info(at).b);
-      collect_tags(at, env, tracked, out);
+      collect_tags(at, scope, out);
       break;
     }
     case Kind::kEither:
-      for (uint32_t child : i.kids()) collect_tags(node(child), env, tracked, out);
+      for (uint32_t child : i.kids()) collect_tags(node(child), scope, out);
       break;
     case Kind::kBoth: {
       std::vector<uint32_t> tags;
       for (uint32_t child : i.kids())
-        if (infos_[child].kind != Kind::kNot) collect_tags(node(child), env, tracked, tags);
+        if (infos_[child].kind != Kind::kNot) collect_tags(node(child), scope, tags);
       std::erase(tags, 0u);
       if (tags.empty()) tags.push_back(0);
       out.insert(out.end(), tags.begin(), tags.end());
@@ -953,12 +1039,16 @@ void Lexicon::collect_tags(Node n, uint32_t env, bool tracked, std::vector<uint3
     case Kind::kClassify: {
       uint32_t bits = 0;
       for (uint32_t k = 1; k < i.num_children; ++k)
-        if (nullable_in(node(i.children[k]), env, tracked)) bits |= uint32_t{1} << (k - 1);
+        if (nullable_in(node(i.children[k]), scope)) bits |= uint32_t{1} << (k - 1);
       out.push_back(bits);
       break;
     }
-    case Kind::kHole: collect_tags(node(i.definition.load(std::memory_order_acquire) - 1), env, tracked, out); break;
-    case Kind::kTracked: collect_tags(node(i.children[0]), environment(i), true, out); break;
+    case Kind::kHole: collect_tags(node(i.definition.load(std::memory_order_acquire) - 1), scope, out); break;
+    case Kind::kTracked: {
+      Scope inner{environment(i), {}, {}};
+      collect_tags(node(i.children[0]), &inner, out);
+      break;
+    }
     default: out.push_back(0);
   }
 }
@@ -969,7 +1059,7 @@ std::span<const uint32_t> Lexicon::tags(Node n) {
   if (!list) {
     std::lock_guard lock(mutex_);
     std::vector<uint32_t> tags;
-    collect_tags(n, 0, false, tags);
+    collect_tags(n, nullptr, tags);
     std::ranges::sort(tags);
     tags.erase(std::ranges::unique(tags).begin(), tags.end());
     auto* fresh = reinterpret_cast<TagList*>(pool_->allocate<uint32_t>(tags.size() + 1));
@@ -1040,7 +1130,7 @@ ByteSet Lexicon::first_bound_locked(Node n) {
           break;
         }
         set = set | first_bound_locked(node(c.a));
-        if (!(infos_[c.a].flags & kCondHere) && !nullable_in(node(c.a), 0, false)) break;
+        if (!(infos_[c.a].flags & kCondHere) && !nullable_in(node(c.a), nullptr)) break;
         at = node(c.b);
       }
       break;
@@ -1080,6 +1170,7 @@ bool Lexicon::exclusion(Node n, Exclusion& out) {
   uint32_t x = i->children[0], y = i->children[1];
   if (infos_[x].kind == Kind::kNot) std::swap(x, y);
   if (infos_[x].kind == Kind::kNot || infos_[y].kind != Kind::kNot) return false;
+  out.base = node(x);
   out.excluded = node(infos_[y].a);
   out.reference = rest == kEpsilon ? node(x) : concat(node(x), rest);
   return true;
@@ -1092,7 +1183,7 @@ Node Lexicon::saturate(Node n, uint32_t length) {
   std::vector<Node> spine;  // left operands already passed
   Node at = n;
   std::lock_guard lock(mutex_);
-  if (info(n).flags & (kBoolean | kCondHere)) return n;
+  if (info(n).flags & kHandedUp) return n;
   // Only as far as a text shorter than `length` may reach: past operands that can be empty.
   while (true) {
     const Info& i = info(at);
@@ -1106,7 +1197,7 @@ Node Lexicon::saturate(Node n, uint32_t length) {
       may_pass = min == 0;
       first = make_repeat(node(f.a), min, max);
     } else {
-      may_pass = nullable_in(first, 0, false);
+      may_pass = nullable_in(first, nullptr);
     }
     spine.push_back(first);
     if (i.kind != Kind::kConcat) {

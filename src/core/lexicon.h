@@ -89,10 +89,9 @@ class Lexicon {
   ByteSet first_bound(Node node);
   // False if nothing but the empty string is left, as far as the structure tells.
   bool continues(Node node);
-  // Is `node` the language of `reference` except that its first part must not be in `excluded`? That is, node = (r \ x) k and
-  // reference = r k, excluded = x. Once a text has left x, both remainders are the same node.
+  // Is `node` = (r without x) k for some r, x, k? Then it differs from reference = r k only while a text is inside x.
   struct Exclusion {
-    Node reference, excluded;
+    Node reference, base, excluded;  // r k, r, x
   };
   bool exclusion(Node node, Exclusion& out);
   // Certain properties, read off the structure; false means 'not known'.
@@ -152,14 +151,17 @@ class Lexicon {
   void merge_repeats(std::vector<Node>& options);
 
   Node step_slow(Node node, uint8_t byte);
-  // The derivative without the check that it is alive. `env` holds the trackers that accept now, for conditions.
-  Node derive(Node node, uint8_t byte, uint32_t env, bool tracked);
-  Node derive_part(Node node, uint8_t byte, uint32_t env, bool tracked);
-  bool nullable_in(Node node, uint32_t env, bool tracked);
+  // The derivative without the check that it is alive. `scope` says, inside trackers, which of them accept now; else null.
+  struct Scope;
+  Node derive(Node node, uint8_t byte, Scope* scope);
+  Node derive_part(Node node, uint8_t byte, Scope* scope);
+  bool nullable_in(Node node, Scope* scope);
   uint32_t environment(const Info& tracked);
   const Transitions& build_transitions(Node node);
   bool search_alive(Node node);
-  void collect_tags(Node node, uint32_t env, bool tracked, std::vector<uint32_t>& out);
+  void collect_tags(Node node, Scope* scope, std::vector<uint32_t>& out);
+  std::vector<uint32_t> conjuncts(Node node);
+  void absorb(std::vector<Node>& options);
   bool rest_accepts_all(Node first);
   ByteSet first_bound_locked(Node node);
 

@@ -299,6 +299,34 @@ const Parser::Completion& Parser::complete(uint32_t root) {
   return *completions_[root];
 }
 
+std::vector<Parser::Entry> Parser::kernel_items(ParserState which) const {
+  std::vector<Entry> items;
+  for (uint32_t k : states_[static_cast<uint32_t>(which)].kernels) items.push_back(kernels_[k]);
+  return items;
+}
+
+// One step of `complete`: nothing that is complete in turn is followed.
+Parser::Continuations Parser::continuations(uint32_t root) {
+  Continuations result;
+  const std::vector<uint64_t> waiters = contexts_[root];  // a copy: contexts_ may grow below
+  for (std::size_t i = 0; i < waiters.size();) {
+    if (waiters[i] == kAcceptWaiter) {
+      result.accepting = true;
+      ++i;
+      continue;
+    }
+    uint32_t x = static_cast<uint32_t>(waiters[i] >> 32);
+    std::vector<uint32_t> group;
+    for (; i < waiters.size() && waiters[i] != kAcceptWaiter && static_cast<uint32_t>(waiters[i] >> 32) == x; ++i)
+      group.push_back(static_cast<uint32_t>(waiters[i]));
+    const Expansion& closure = expand(state(std::move(group), false));
+    auto wait = std::ranges::lower_bound(closure.waits, x, {}, [](const auto& w) { return w.first; });
+    result.items.insert(result.items.end(), wait->second.begin(), wait->second.end());
+  }
+  sort_unique(result.items);
+  return result;
+}
+
 ParserState Parser::after(std::span<const Entry> entries) {
   std::vector<uint32_t> kernels, completed;
   bool accepting = false;

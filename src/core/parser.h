@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "grammar.h"
+#include "growth.h"
 #include "lexicon.h"
 #include "stable_vector.h"
 
@@ -66,16 +67,32 @@ class Parser {
   static const Expected* find(const Lookahead& lookahead, Node start, uint32_t tag);
 
   std::size_t num_states() const { return states_.size(); }
-  std::size_t bytes_used() const { return bytes_; }
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
   void describe(ParserState state, std::vector<std::string>& items);
 
   static constexpr uint32_t kUnknown = UINT32_MAX;
 
- private:
+  // --- for analyses of what can follow; the caller holds `mutex()` -----------------------------------------------------------------
+  // An item: what is left of a production, from a position in the pool of symbols on, and the context it returns to.
   struct Entry {
-    uint32_t position, context;  // the item after the symbol
+    uint32_t position, context;
     auto operator<=>(const Entry&) const = default;
   };
+  static constexpr uint32_t kEnd = UINT32_MAX;  // the symbol behind a production's last one
+  std::recursive_mutex& mutex() { return mutex_; }
+  const std::vector<Symbol>& ignored() const { return ignored_; }
+  uint32_t symbol_at(uint32_t position) const { return pool_[position]; }
+  // Where the productions of a nonterminal start; empty productions are not among them.
+  std::vector<uint32_t> productions(uint32_t nonterminal) { return rules(nonterminal).starts; }
+  std::vector<Entry> kernel_items(ParserState state) const;
+  // The items that advance when an item in `context` is complete, and whether the whole text may be complete then.
+  struct Continuations {
+    std::vector<Entry> items;
+    bool accepting = false;
+  };
+  Continuations continuations(uint32_t context);
+
+ private:
   struct Expansion {
     Lookahead lookahead;
     std::vector<Entry> entries;
@@ -100,7 +117,6 @@ class Parser {
     bool known = false;
   };
 
-  static constexpr uint32_t kEnd = UINT32_MAX;          // end of a production in the pool of symbols
   static constexpr uint64_t kAcceptWaiter = UINT64_MAX;  // in the root context
 
   Rules& rules(uint32_t nonterminal);
@@ -116,7 +132,10 @@ class Parser {
   void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed);
   const Completion& complete(uint32_t context);
   ParserState after(std::span<const Entry> entries);
-  void charge(std::size_t bytes) { bytes_ += bytes; }
+  void charge(std::size_t bytes) {
+    bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    growth_of_this_thread += bytes;
+  }
 
   SymbolTable& symbols_;
   std::vector<Symbol> ignored_;
@@ -133,7 +152,7 @@ class Parser {
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   ParserState initial_{};
-  std::size_t bytes_ = 0;
+  std::atomic<std::size_t> bytes_{0};
 };
 
 }  // namespace guiderail

@@ -1,0 +1,387 @@
+// The only file that knows Python. It converts arguments, releases the GIL around core calls that may take long, and translates
+// exceptions; it decides nothing.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unordered_map.h>
+#include <nanobind/stl/variant.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <variant>
+
+#include "core/compiled_grammar.h"
+#include "core/engine.h"
+#include "core/errors.h"
+#if __has_include("core/json_text.h")
+#include "core/json_text.h"
+#define HAS_JSON 1
+#endif
+#include "core/regex.h"
+#include "core/static_source.h"
+#include "core/thread_pool.h"
+#include "core/vocabulary.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace guiderail;
+
+namespace {
+
+using Bitmask = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+std::string_view view(const nb::bytes& b) { return {b.c_str(), b.size()}; }
+
+void raise(const char* name, const char* message, const nb::dict& fields) {
+  nb::object type = nb::module_::import_("guiderail.errors").attr(name);
+  nb::object error = type(nb::str(message), **fields);
+  PyErr_SetObject(type.ptr(), error.ptr());
+}
+
+void translate(const std::exception_ptr& p, void*) {
+  nb::dict fields;
+  try {
+    std::rethrow_exception(p);
+  } catch (const GrammarError& e) {
+    if (e.offset != GrammarError::kNoOffset) fields["offset"] = e.offset;
+    raise("GrammarError", e.what(), fields);
+  } catch (const SchemaError& e) {
+    fields["pointer"] = e.pointer;
+    raise(e.unsatisfiable ? "UnsatisfiableError" : "SchemaError", e.what(), fields);
+  } catch (const LimitError& e) {
+    fields["limit"] = e.limit;
+    raise("LimitError", e.what(), fields);
+  }
+}
+
+// A grammar's description and, once somebody asks about texts, an engine for it.
+class Source {
+ public:
+  explicit Source(std::shared_ptr<const GrammarSource> source) : source(std::move(source)) {}
+
+  // The longest prefix of `text` that some text of the language begins with, and whether all of it is a text.
+  std::pair<std::size_t, bool> match(std::string_view text) {
+    std::shared_ptr<Engine> engine = opened();
+    StateId state = engine->initial();
+    constexpr std::size_t kStride = 64;  // states are interned at these places only
+    std::size_t done = 0;
+    while (done < text.size()) {
+      std::size_t size = std::min(kStride, text.size() - done);
+      StateId next = engine->advance(state, text.substr(done, size));
+      if (next == kDead) {
+        for (; size > 1; --size)
+          if (engine->advance(state, text.substr(done, size - 1)) != kDead) break;
+        return {done + size - 1, false};
+      }
+      state = next;
+      done += size;
+    }
+    return {done, engine->accepting(state)};
+  }
+
+  std::shared_ptr<const GrammarSource> source;
+
+ private:
+  std::shared_ptr<Engine> opened() {
+    std::lock_guard lock(mutex_);
+    if (!engine_ || engine_->bytes_used() > kMaxBytes) engine_ = std::make_shared<Engine>(source, Limits{});
+    return engine_;
+  }
+  static constexpr std::size_t kMaxBytes = std::size_t{1} << 26;
+  std::mutex mutex_;
+  std::shared_ptr<Engine> engine_;
+};
+
+class Regex {
+ public:
+  Regex(const std::string& pattern, const std::string& dialect, int flags, bool search) : lexicon_(std::make_shared<Lexicon>()) {
+    auto tree = parse_regex(pattern, dialect == "ecma" ? RegexDialect::kEcma : RegexDialect::kPython, flags_of(flags));
+    Lexicon::Budget budget(Limits{}.lexer_states_per_request);
+    node_ = lower_regex(*lexicon_, *tree, search ? RegexMatch::kSearch : RegexMatch::kFull, encode_utf8);
+  }
+  bool accepts(std::string_view text) {
+    Lexicon::Budget budget(Limits{}.lexer_states_per_request);
+    return lexicon_->nullable(lexicon_->walk(node_, text));
+  }
+  bool accepts_prefix(std::string_view text) {
+    Lexicon::Budget budget(Limits{}.lexer_states_per_request);
+    return lexicon_->alive(lexicon_->walk(node_, text));
+  }
+  static RegexFlags flags_of(int bits) {
+    return {.ignore_case = (bits & 2) != 0, .multiline = (bits & 8) != 0, .dot_all = (bits & 16) != 0, .verbose = (bits & 64) != 0, .ascii = (bits & 256) != 0};
+  }
+
+ private:
+  std::shared_ptr<Lexicon> lexicon_;
+  Node node_;
+};
+
+using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
+using RuleSpec = std::pair<std::string, std::vector<std::vector<std::variant<uint32_t, std::string>>>>;
+
+std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals, const std::vector<RuleSpec>& rules, const std::string& start,
+                                      const std::string& lexing, std::vector<uint32_t> ignored, const std::vector<int>& priorities) {
+  if (lexing != "free" && lexing != "munch") throw GrammarError("unknown lexing discipline '" + lexing + "'");
+  if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
+  std::vector<StaticTerminal> table;
+  for (std::size_t i = 0; i < terminals.size(); ++i) {
+    const auto& [kind, text, flags, name] = terminals[i];
+    StaticTerminal t;
+    t.name = name;
+    t.priority = priorities.empty() ? -static_cast<int>(i) : priorities[i];
+    t.text = std::holds_alternative<std::string>(text) ? std::get<std::string>(text) : std::string(view(std::get<nb::bytes>(text)));
+    if (kind == "literal") {
+      t.kind = StaticTerminal::Kind::kLiteral;
+    } else if (kind == "special") {
+      t.kind = StaticTerminal::Kind::kSpecial;
+    } else if (kind == "regex" || kind == "ecma") {
+      t.kind = StaticTerminal::Kind::kRegex;
+      t.regex = parse_regex(t.text, kind == "ecma" ? RegexDialect::kEcma : RegexDialect::kPython, Regex::flags_of(flags));
+    } else {
+      throw GrammarError("unknown kind of terminal '" + kind + "'");
+    }
+    table.push_back(std::move(t));
+  }
+  std::unordered_map<std::string, uint32_t> ids;
+  for (const auto& [name, alternatives] : rules) ids.emplace(name, static_cast<uint32_t>(terminals.size() + ids.size()));
+  std::vector<StaticRule> rule_table(ids.size());
+  auto id_of = [&](const std::string& name) {
+    auto it = ids.find(name);
+    if (it == ids.end()) throw GrammarError("rule '" + name + "' is not defined");
+    return it->second;
+  };
+  for (const auto& [name, alternatives] : rules) {
+    StaticRule& rule = rule_table[id_of(name) - terminals.size()];
+    rule.name = name;
+    for (const auto& alternative : alternatives) {
+      std::vector<uint32_t> symbols;
+      for (const auto& s : alternative) {
+        if (std::holds_alternative<uint32_t>(s) && std::get<uint32_t>(s) >= terminals.size()) throw GrammarError("terminal index out of range in rule '" + name + "'");
+        symbols.push_back(std::holds_alternative<uint32_t>(s) ? std::get<uint32_t>(s) : id_of(std::get<std::string>(s)));
+      }
+      rule.alternatives.push_back(std::move(symbols));
+    }
+  }
+  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - terminals.size()),
+                                               lexing == "munch" ? Lexing::kMunch : Lexing::kFree, std::move(ignored));
+  auto result = std::make_shared<Source>(source);
+  nb::gil_scoped_release release;
+  result->match("");  // an empty language, a limit: now, not at the first token
+  return result;
+}
+
+// The row of a bitmask, its tail beyond the vocabulary cleared.
+uint32_t* row_of(const Bitmask& bitmask, std::size_t row, const Vocabulary& vocabulary) {
+  std::size_t width = bitmask.shape(1);
+  if (row >= bitmask.shape(0)) throw nb::index_error(("row " + std::to_string(row) + " of a bitmask with " + std::to_string(bitmask.shape(0)) + " rows").c_str());
+  if (width < vocabulary.num_words())
+    throw nb::value_error(("the bitmask has " + std::to_string(width) + " words a row, the vocabulary needs " + std::to_string(vocabulary.num_words())).c_str());
+  uint32_t* words = reinterpret_cast<uint32_t*>(bitmask.data()) + row * width;
+  if (width > vocabulary.num_words()) std::memset(words + vocabulary.num_words(), 0, (width - vocabulary.num_words()) * 4);
+  return words;
+}
+
+struct PyMatcher {
+  Matcher matcher;
+  nb::object encode;  // bytes → canonical token ids, or None
+};
+
+void fill(PyMatcher& self, const Bitmask& bitmask, std::size_t row) {
+  uint32_t* words = row_of(bitmask, row, self.matcher.compiled()->vocabulary());
+  if (self.matcher.fill_known(words)) return;
+  nb::gil_scoped_release release;
+  self.matcher.fill(words);
+}
+
+void fill_batch(const std::vector<PyMatcher*>& matchers, const Bitmask& bitmask, const std::optional<std::vector<std::size_t>>& rows) {
+  if (rows && rows->size() != matchers.size()) throw nb::value_error("one row per matcher");
+  std::vector<std::pair<Matcher*, uint32_t*>> work;
+  for (std::size_t i = 0; i < matchers.size(); ++i)
+    work.emplace_back(&matchers[i]->matcher, row_of(bitmask, rows ? (*rows)[i] : i, matchers[i]->matcher.compiled()->vocabulary()));
+  nb::gil_scoped_release release;
+  ThreadPool::shared().for_each(work.size(), [&](std::size_t i) { work[i].first->fill(work[i].second); });
+}
+
+void fill_draft(PyMatcher& self, const std::vector<std::pair<int32_t, uint32_t>>& tree, const Bitmask& bitmask) {
+  std::vector<int32_t> parents;
+  std::vector<uint32_t> tokens;
+  for (std::size_t i = 0; i < tree.size(); ++i) {
+    if (tree[i].first >= static_cast<int32_t>(i)) throw nb::value_error("the parent of a draft node must come before it (-1 for the matcher's own state)");
+    parents.push_back(tree[i].first);
+    tokens.push_back(tree[i].second);
+    row_of(bitmask, i, self.matcher.compiled()->vocabulary());
+  }
+  if (tree.empty()) return;
+  uint32_t* words = reinterpret_cast<uint32_t*>(bitmask.data());
+  nb::gil_scoped_release release;
+  self.matcher.fill_draft(parents, tokens, words, bitmask.shape(1));
+}
+
+// Canonical tokens of the forced bytes: those that no token reaching beyond the forced bytes could replace.
+std::vector<uint32_t> forced_tokens(PyMatcher& self) {
+  constexpr std::size_t kMaxForced = 4096;
+  std::string bytes = self.matcher.forced_bytes(kMaxForced);
+  const Vocabulary& vocabulary = self.matcher.compiled()->vocabulary();
+  if (bytes.empty()) return {};
+  std::vector<uint32_t> tokens;
+  if (self.encode.is_none()) return {};
+  tokens = nb::cast<std::vector<uint32_t>>(self.encode(nb::bytes(bytes.data(), bytes.size())));
+  std::size_t end = 0, kept = 0, stable_end = 0;
+  // A boundary is stable if no suffix of the forced bytes that begins at or before it could be the beginning of a longer token.
+  std::vector<std::size_t> ends;
+  for (uint32_t token : tokens) {
+    if (token >= vocabulary.size()) return {};
+    end += vocabulary.token(token).size();
+    ends.push_back(end);
+  }
+  if (end != bytes.size()) return {};  // a tokenizer that changes text (normalisation): nothing can be said
+  std::size_t limit = bytes.size();
+  std::size_t longest = vocabulary.longest_token();
+  for (std::size_t begin = bytes.size() > longest ? bytes.size() - longest : 0; begin < bytes.size(); ++begin) {
+    uint32_t place = vocabulary.trie().find(TokenTrie::kRoot, std::string_view(bytes).substr(begin));
+    if (place && vocabulary.trie().node(place).num_children) {
+      limit = begin;
+      break;
+    }
+  }
+  for (std::size_t i = 0; i < ends.size() && ends[i] <= limit; ++i) {
+    kept = i + 1;
+    stable_end = ends[i];
+  }
+  (void)stable_end;
+  tokens.resize(kept);
+  tokens.resize(self.matcher.count_valid(tokens));
+  return tokens;
+}
+
+std::string explain(PyMatcher& self, uint32_t token) {
+  const Vocabulary& vocabulary = self.matcher.compiled()->vocabulary();
+  auto list = [](const std::vector<std::string>& names) {
+    std::string out;
+    for (std::size_t i = 0; i < names.size() && i < 20; ++i) out += (i ? ", " : "") + names[i];
+    if (names.size() > 20) out += ", … (" + std::to_string(names.size()) + " in all)";
+    return out.empty() ? std::string("nothing") : out;
+  };
+  if (token >= vocabulary.size()) return "refused: token id " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(vocabulary.size());
+  if (self.matcher.is_terminated()) return "refused: the sequence has ended";
+  Matcher copy = self.matcher;
+  if (copy.accept_token(token)) return "allowed; expected here: " + list(self.matcher.expected());
+  if (vocabulary.is_eos(token)) return "refused: the text is not complete; expected here: " + list(self.matcher.expected());
+  if (!vocabulary.is_text(token)) return "refused: a special or unused token that the grammar does not name here; expected here: " + list(self.matcher.expected());
+  std::string_view text = vocabulary.token(token);
+  std::size_t good = self.matcher.count_bytes(text);
+  nb::object shown = nb::bytes(text.data(), text.size()).attr("__repr__")();
+  return "refused: of " + nb::cast<std::string>(shown) + " the first " + std::to_string(good) + " byte(s) fit, the next one does not; expected here: " +
+         list(self.matcher.expected());
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  nb::register_exception_translator(translate);
+
+  nb::class_<Source>(m, "GrammarSource")
+      .def("match", [](Source& self, nb::bytes text) {
+        std::string_view v = view(text);
+        nb::gil_scoped_release release;
+        return self.match(v);
+      }, "text"_a, "(bytes that fit, whether all of it is a text of the language)")
+      .def("accepts", [](Source& self, nb::bytes text) {
+        std::string_view v = view(text);
+        nb::gil_scoped_release release;
+        return self.match(v).second;
+      }, "text"_a)
+      .def("accepts_prefix", [](Source& self, nb::bytes text) {
+        std::string_view v = view(text);
+        nb::gil_scoped_release release;
+        return self.match(v).first == v.size();
+      }, "text"_a);
+
+  m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
+#ifdef HAS_JSON
+  m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
+#endif
+
+  nb::class_<Regex>(m, "Regex")
+      .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python", "flags"_a = 0, "search"_a = false)
+      .def("accepts", [](Regex& self, nb::bytes text) { return self.accepts(view(text)); }, "text"_a)
+      .def("accepts_prefix", [](Regex& self, nb::bytes text) { return self.accepts_prefix(view(text)); }, "text"_a);
+
+  nb::class_<Vocabulary>(m, "Vocabulary")
+      .def("__init__",
+           [](Vocabulary* self, nb::bytes bytes, nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> offsets,
+              nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> kinds,
+              std::unordered_map<std::string, uint32_t> specials, std::vector<uint32_t> eos) {
+             std::string data(view(bytes));
+             std::vector<uint32_t> o(offsets.data(), offsets.data() + offsets.size());
+             std::vector<uint8_t> k(kinds.data(), kinds.data() + kinds.size());
+             nb::gil_scoped_release release;
+             new (self) Vocabulary(std::move(data), std::move(o), std::move(k), std::move(specials), std::move(eos));
+           },
+           "token_bytes"_a, "offsets"_a.noconvert(), "kinds"_a.noconvert(), "special_tokens"_a, "eos_token_ids"_a)
+      .def_prop_ro("size", &Vocabulary::size)
+      .def_prop_ro("num_words", &Vocabulary::num_words)
+      .def_prop_ro("byte_complete", &Vocabulary::byte_complete)
+      .def_prop_ro("trie_nodes", [](const Vocabulary& v) { return v.trie().size(); });
+
+  nb::class_<Limits>(m, "Limits")
+      .def(nb::init<>())
+      .def_rw("lexer_states_per_request", &Limits::lexer_states_per_request)
+      .def_rw("states", &Limits::states)
+      .def_rw("threads", &Limits::threads)
+      .def_rw("grammar_bytes", &Limits::grammar_bytes)
+      .def_rw("mask_bytes", &Limits::mask_bytes)
+      .def_rw("request_bytes", &Limits::request_bytes);
+
+  nb::class_<PyMatcher>(m, "Matcher")
+      .def("accept_token", [](PyMatcher& self, uint32_t token) { return self.matcher.accept_token(token); }, "token_id"_a)
+      .def("accept_tokens", [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.accept_tokens(tokens); }, "token_ids"_a)
+      .def("count_valid", [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.count_valid(tokens); }, "token_ids"_a)
+      .def("fill_next_token_bitmask", &fill, "bitmask"_a.noconvert(), "row"_a = 0)
+      .def("fill_draft_bitmask", &fill_draft, "tree"_a, "bitmask"_a.noconvert())
+      .def_prop_ro("is_accepting", [](PyMatcher& self) { return self.matcher.is_accepting(); })
+      .def_prop_ro("is_terminated", [](PyMatcher& self) { return self.matcher.is_terminated(); })
+      .def_prop_ro("must_stop", [](PyMatcher& self) { return self.matcher.must_stop(); })
+      .def_prop_ro("num_tokens", [](PyMatcher& self) { return self.matcher.num_tokens(); })
+      .def("rollback", [](PyMatcher& self, std::size_t n) { self.matcher.rollback(n); }, "num_tokens"_a)
+      .def("fork", [](PyMatcher& self) { return new PyMatcher(self); }, nb::rv_policy::take_ownership)
+      .def("reset", [](PyMatcher& self) { self.matcher.reset(); })
+      .def("forced_bytes", [](PyMatcher& self, std::size_t limit) {
+        std::string out = self.matcher.forced_bytes(limit);
+        return nb::bytes(out.data(), out.size());
+      }, "limit"_a = 4096)
+      .def("forced_tokens", &forced_tokens)
+      .def("explain", &explain, "token_id"_a)
+      .def("expected", [](PyMatcher& self) { return self.matcher.expected(); })
+      .def("__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); }, "other"_a);
+
+  nb::class_<CompiledGrammar>(m, "CompiledGrammar")
+      .def("matcher", [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode) {
+        std::string p(view(prefix));
+        return new PyMatcher{Matcher(std::move(self), std::move(p)), std::move(encode)};
+      }, "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), nb::rv_policy::take_ownership)
+      .def("counters", [](CompiledGrammar& self) {
+        auto epoch = self.epoch();
+        nb::dict d;
+        d["parser_states"] = epoch->engine().parser().num_states();
+        d["sequence_states"] = epoch->engine().num_states();
+        d["mask_rows"] = epoch->num_rows();
+        d["mask_bytes"] = epoch->mask_bytes();
+        d["table_bytes"] = epoch->engine().bytes_used();
+        d["lexicon_nodes"] = epoch->engine().lexicon().size();
+        d["lexicon_bytes"] = epoch->engine().lexicon().bytes_used();
+        d["lexeme_rows"] = epoch->lex_rows().size();
+        d["lexeme_row_bytes"] = epoch->lex_rows().bytes_used();
+        return d;
+      });
+
+  m.def("compile", [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits) {
+    nb::gil_scoped_release release;
+    return std::make_shared<CompiledGrammar>(source->source, std::move(vocabulary), limits);
+  }, "source"_a, "vocabulary"_a, "limits"_a);
+  m.def("fill_next_token_bitmask_batch", &fill_batch, "matchers"_a, "bitmask"_a.noconvert(), "rows"_a = nb::none());
+}

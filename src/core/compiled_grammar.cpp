@@ -1,0 +1,241 @@
+#include "compiled_grammar.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "errors.h"
+#include "growth.h"
+
+namespace guiderail {
+
+Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, const Limits& limits)
+    : vocabulary_(std::move(vocabulary)), engine_(std::move(source), limits),
+      lex_rows_(vocabulary_->rows(engine_.symbols().shared_lexicon())) {}
+
+Epoch::~Epoch() {
+  for (std::size_t i = 0; i < rows_.size(); ++i) delete rows_[i].load(std::memory_order_relaxed);
+}
+
+const MaskRow& Epoch::row(StateId state) {
+  std::size_t index = static_cast<std::size_t>(state);
+  if (const MaskRow* known = known_row(state)) return *known;
+  if (mask_bytes() > engine_.limits().mask_bytes) throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
+  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *vocabulary_, *lex_rows_).build(state));
+  std::lock_guard lock(mutex_);
+  while (rows_.size() <= index) rows_.emplace_back(nullptr);
+  if (const MaskRow* known = rows_[index].load(std::memory_order_acquire)) return *known;
+  std::size_t size = fresh->bytes_used();
+  mask_bytes_.fetch_add(size, std::memory_order_relaxed);
+  num_rows_.fetch_add(1, std::memory_order_relaxed);
+  growth_of_this_thread += size;
+  rows_[index].store(fresh.get(), std::memory_order_release);
+  return *fresh.release();
+}
+
+StateId Epoch::after(StateId state, uint32_t token) {
+  if (vocabulary_->is_text(token)) return engine_.advance(state, vocabulary_->token(token));
+  const auto& names = engine_.symbols().special_tokens();
+  for (uint32_t i = 0; i < names.size(); ++i)
+    if (vocabulary_->special(names[i]) == int64_t{token}) return engine_.advance_special(state, i);
+  return kDead;
+}
+
+CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, Limits limits)
+    : source_(std::move(source)), vocabulary_(std::move(vocabulary)), limits_(limits),
+      epoch_(std::make_shared<Epoch>(source_, vocabulary_, limits_)) {}
+
+std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
+  std::lock_guard lock(mutex_);
+  return epoch_;
+}
+
+std::shared_ptr<Epoch> CompiledGrammar::renew(const std::shared_ptr<Epoch>& full) {
+  std::lock_guard lock(mutex_);
+  if (epoch_ == full) epoch_ = std::make_shared<Epoch>(source_, vocabulary_, limits_);
+  return epoch_;
+}
+
+std::size_t CompiledGrammar::bytes_used() const {
+  auto e = epoch();
+  return e->engine().bytes_used() + e->mask_bytes();
+}
+
+// --- matcher --------------------------------------------------------------------------------------------------------
+
+namespace {
+bool of_epoch(const LimitError& e) { return e.limit == "states" || e.limit == "grammar_bytes" || e.limit == "mask_bytes" || e.limit == "lexicon_bytes"; }
+}  // namespace
+
+// Runs f; if the epoch's tables are full, once more in a fresh one. Growth counts against this matcher.
+template <typename F>
+auto Matcher::with_epoch(F f) {
+  std::size_t before = growth_of_this_thread;
+  struct Account {
+    Matcher& m;
+    std::size_t before;
+    ~Account() { m.growth_ += growth_of_this_thread - before; }
+  } account{*this, before};
+  if (growth_ > compiled_->limits().request_bytes) throw LimitError("request_bytes", "this sequence has made the shared tables grow too much");
+  try {
+    return f();
+  } catch (const LimitError& e) {
+    if (!of_epoch(e)) throw;
+    epoch_ = compiled_->renew(epoch_);
+    replay();
+    return f();
+  }
+}
+
+Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix)
+    : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)) {
+  with_epoch([this] {
+    if (states_.empty()) replay();
+    return 0;
+  });
+}
+
+void Matcher::replay() {
+  states_.clear();
+  StateId at = epoch_->engine().advance(epoch_->engine().initial(), prefix_);
+  if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
+  states_.push_back(at);
+  std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing
+  for (std::size_t i = 0; i < moving; ++i) states_.push_back(epoch_->after(states_.back(), tokens_[i]));
+  if (terminated_) states_.push_back(states_.back());
+}
+
+bool Matcher::accept_token(uint32_t token) {
+  if (terminated_ || token >= compiled_->vocabulary().size()) return false;
+  return with_epoch([&] {
+    StateId from = states_.back();
+    StateId to = epoch_->after(from, token);
+    if (to == kDead) {
+      if (!compiled_->vocabulary().is_eos(token) || !epoch_->engine().accepting(from)) return false;
+      terminated_ = true;
+      to = from;
+    }
+    states_.push_back(to);
+    tokens_.push_back(token);
+    return true;
+  });
+}
+
+std::size_t Matcher::accept_tokens(std::span<const uint32_t> tokens) {
+  std::size_t n = 0;
+  while (n < tokens.size() && accept_token(tokens[n])) ++n;
+  return n;
+}
+
+std::size_t Matcher::count_valid(std::span<const uint32_t> tokens) {
+  Matcher copy(*this);
+  return copy.accept_tokens(tokens);
+}
+
+void Matcher::fill(uint32_t* words) {
+  uint32_t n = compiled_->vocabulary().num_words();
+  if (terminated_) {
+    std::memset(words, 0, std::size_t{n} * 4);
+    return;
+  }
+  with_epoch([&] {
+    epoch_->row(states_.back()).fill(words, n);
+    return 0;
+  });
+}
+
+bool Matcher::fill_known(uint32_t* words) {
+  const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back());
+  if (row) row->fill(words, compiled_->vocabulary().num_words());
+  return row;
+}
+
+void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words, std::size_t stride) {
+  uint32_t n = compiled_->vocabulary().num_words();
+  // A draft is short: states are recomputed by the epoch that all of them are in.
+  with_epoch([&] {
+    std::vector<StateId> states(tokens.size(), kDead);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      StateId from = parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
+      if (from != kDead && tokens[i] < compiled_->vocabulary().size()) states[i] = epoch_->after(from, tokens[i]);
+      uint32_t* row = words + i * stride;
+      if (states[i] == kDead)
+        std::memset(row, 0, std::size_t{n} * 4);
+      else
+        epoch_->row(states[i]).fill(row, n);
+    }
+    return 0;
+  });
+}
+
+bool Matcher::is_accepting() { return epoch_->engine().accepting(states_.back()); }
+
+void Matcher::rollback(std::size_t count) {
+  if (count > tokens_.size()) throw GrammarError("cannot roll back " + std::to_string(count) + " tokens: only " + std::to_string(tokens_.size()) + " were accepted");
+  if (count == 0) return;
+  tokens_.resize(tokens_.size() - count);
+  states_.resize(tokens_.size() + 1);
+  terminated_ = false;
+}
+
+void Matcher::reset() { rollback(tokens_.size()); }
+
+std::string Matcher::forced_bytes(std::size_t limit) {
+  if (terminated_) return "";
+  return with_epoch([&] {
+    std::string out;
+    StateId at = states_.back();
+    Engine& engine = epoch_->engine();
+    while (out.size() < limit && !engine.accepting(at)) {
+      ByteSet next = engine.next_bytes(at);
+      if (next.count() != 1) break;
+      for (const Thread& t : engine.threads(at))
+        if (t.at_boundary() && !engine.parser().lookahead(t.parser).specials.empty()) return out;
+      char byte = static_cast<char>(next.first());
+      out.push_back(byte);
+      at = engine.advance(at, {&byte, 1});
+    }
+    return out;
+  });
+}
+
+bool Matcher::must_stop() {
+  if (terminated_) return false;
+  return with_epoch([&] {
+    Engine& engine = epoch_->engine();
+    if (!engine.accepting(states_.back())) return false;
+    if (!engine.next_bytes(states_.back()).empty()) return false;
+    return std::ranges::all_of(engine.threads(states_.back()), [&](const Thread& t) {
+      return !t.at_boundary() || engine.parser().lookahead(t.parser).specials.empty();
+    });
+  });
+}
+
+std::vector<std::string> Matcher::expected() {
+  return with_epoch([&] {
+    std::vector<std::string> names;
+    Engine& engine = epoch_->engine();
+    for (const Thread& t : engine.threads(states_.back())) {
+      for (const auto& e : engine.parser().lookahead(t.parser).expected) {
+        if (!t.at_boundary() && e.start != t.group) continue;
+        names.push_back((t.at_boundary() ? "" : "inside ") + engine.symbols().terminal_info(e.terminal).name);
+      }
+    }
+    std::ranges::sort(names);
+    names.erase(std::ranges::unique(names).begin(), names.end());
+    return names;
+  });
+}
+
+std::size_t Matcher::count_bytes(std::string_view text) {
+  return with_epoch([&] {
+    StateId at = states_.back();
+    std::size_t n = 0;
+    for (; n < text.size(); ++n) {
+      at = epoch_->engine().advance(at, text.substr(n, 1));
+      if (at == kDead) break;
+    }
+    return n;
+  });
+}
+
+}  // namespace guiderail

@@ -1,0 +1,118 @@
+// A grammar joined with a vocabulary, and the matcher that follows one sequence through it.
+//
+// A compiled grammar may be shared by threads; a matcher may not. All that grows (parser states, sequence states, mask rows) lives in an
+// *epoch*. When an epoch exceeds its limits a fresh one replaces it: new matchers start there, and a live matcher that
+// meets the limit moves over by reading its own tokens again, so memory stays bounded by what live matchers stand on. A limit that a
+// fresh epoch exceeds too is the request's own and is reported to it as LimitError.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine.h"
+#include "lex_row.h"
+#include "mask_builder.h"
+#include "vocabulary.h"
+
+namespace guiderail {
+
+// The tables of one epoch: an engine and its mask store.
+class Epoch {
+ public:
+  Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, const Limits& limits);
+  ~Epoch();
+
+  Engine& engine() { return engine_; }
+  const LexRowCache& lex_rows() const { return *lex_rows_; }
+  const MaskRow& row(StateId state);
+  const MaskRow* known_row(StateId state) const {
+    std::size_t index = static_cast<std::size_t>(state);
+    return index < rows_.size() ? rows_[index].load(std::memory_order_acquire) : nullptr;
+  }
+  // The state after a token; kDead if the token is not allowed. End-of-sequence tokens are the matcher's business.
+  StateId after(StateId state, uint32_t token);
+  std::size_t mask_bytes() const { return mask_bytes_.load(std::memory_order_relaxed); }
+  std::size_t num_rows() const { return num_rows_.load(std::memory_order_relaxed); }
+
+ private:
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  Engine engine_;
+  std::shared_ptr<LexRowCache> lex_rows_;
+  std::vector<std::pair<uint32_t, uint32_t>> specials_;  // token id, index in the symbol table
+  std::mutex mutex_;
+  StableVector<std::atomic<const MaskRow*>> rows_;
+  std::atomic<std::size_t> mask_bytes_{0}, num_rows_{0};
+};
+
+class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
+ public:
+  CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, Limits limits);
+
+  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  const Limits& limits() const { return limits_; }
+  std::shared_ptr<Epoch> epoch() const;
+  // A fresh epoch in place of `full`, or the one that already replaced it.
+  std::shared_ptr<Epoch> renew(const std::shared_ptr<Epoch>& full);
+  std::size_t bytes_used() const;
+
+ private:
+  std::shared_ptr<const GrammarSource> source_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  Limits limits_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<Epoch> epoch_;
+};
+
+class Matcher {
+ public:
+  // Throws GrammarError if nothing in the language begins with `prefix`.
+  Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix);
+
+  bool accept_token(uint32_t token);
+  std::size_t accept_tokens(std::span<const uint32_t> tokens);
+  // How many of these tokens would be accepted one after the other; the matcher does not move.
+  std::size_t count_valid(std::span<const uint32_t> tokens);
+  void fill(uint32_t* words);
+  // As fill, but only if the row is there already; never takes long.
+  bool fill_known(uint32_t* words);
+  // One row per node of a tree of draft tokens: row i is the mask after the path to node i; parents[i] < i or -1 for the root, whose path is
+  // the matcher's own state. A node whose token is not allowed gets an empty row.
+  void fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words, std::size_t row_stride);
+  bool is_accepting();
+  bool is_terminated() const { return terminated_; }
+  void rollback(std::size_t tokens);
+  void reset();
+  std::size_t num_tokens() const { return tokens_.size(); }
+  // Bytes that every continuation begins with, at most `limit`; stops where the text may end.
+  std::string forced_bytes(std::size_t limit);
+  // True if the text must end here: it is in the language and nothing may follow.
+  bool must_stop();
+  // What may come next, in the grammar's words.
+  std::vector<std::string> expected();
+  // The number of bytes of `text` that may follow.
+  std::size_t count_bytes(std::string_view text);
+
+  const std::shared_ptr<CompiledGrammar>& compiled() const { return compiled_; }
+  StateId state() const { return states_.back(); }
+  bool same_state(const Matcher& other) const { return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_; }
+
+ private:
+  template <typename F>
+  auto with_epoch(F f);
+  void replay();
+
+  std::shared_ptr<CompiledGrammar> compiled_;
+  std::shared_ptr<Epoch> epoch_;
+  std::string prefix_;
+  std::vector<uint32_t> tokens_;
+  std::vector<StateId> states_;  // states_[0] after the prefix, then one per token
+  bool terminated_ = false;
+  std::size_t growth_ = 0;       // bytes of shared tables this matcher has caused
+};
+
+}  // namespace guiderail

@@ -1,0 +1,91 @@
+#include "lex_row.h"
+
+#include <algorithm>
+#include <map>
+
+#include "growth.h"
+#include "vocabulary.h"
+
+namespace guiderail {
+
+const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
+  remainder = lexicon_.saturate(remainder, vocabulary_.longest_token() + 1);
+  Key key{static_cast<uint32_t>(remainder), static_cast<uint32_t>(competing), place};
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = rows_.find(key); it != rows_.end()) return *it->second;
+  }
+  // Built without the lock: two threads may build the same row, the first one stays.
+  auto fresh = build(remainder, competing, place);
+  std::size_t size = fresh->stay_.size() * 4 + sizeof(LexRow);
+  for (const auto& exit : fresh->exits_) size += sizeof(LexRow::Exit) + exit->places.size() * 4;
+  std::lock_guard lock(mutex_);
+  auto [it, added] = rows_.try_emplace(key, std::move(fresh));
+  if (added) {
+    bytes_.fetch_add(size, std::memory_order_relaxed);
+    growth_of_this_thread += size;
+  }
+  return *it->second;
+}
+
+std::size_t LexRowCache::size() const {
+  std::lock_guard lock(mutex_);
+  return rows_.size();
+}
+
+std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint32_t place) {
+  auto result = std::make_unique<LexRow>();
+  result->stay_.assign(vocabulary_.num_words(), 0);
+  const TokenTrie& trie = vocabulary_.trie();
+  std::map<std::pair<std::vector<uint32_t>, Node>, LexRow::Exit*> exits;
+  struct Frame {
+    uint32_t place;
+    Node remainder, competing;
+  };
+  std::vector<Frame> work{{place, remainder, competing}};
+  while (!work.empty()) {
+    Frame f = work.back();
+    work.pop_back();
+    const Lexicon::Transitions& t = lexicon_.transitions(f.remainder);
+    uint32_t first = trie.node(f.place).first_child, end = first + trie.node(f.place).num_children;
+    for (uint32_t c = first; c < end; ++c) {
+      uint8_t byte = trie.node(c).byte;
+      uint32_t known = t.next[t.classes[byte]].load(std::memory_order_acquire);
+      Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, byte);
+      if (next == kNone) continue;
+      for (uint32_t token : trie.tokens(c)) result->stay_[token >> 5] |= uint32_t{1} << (token & 31);
+      if (trie.node(c).num_children == 0) continue;
+      Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, byte);
+      if (lexicon_.nullable(next)) {
+        auto tags = lexicon_.tags(next);
+        auto [it, fresh] = exits.try_emplace({std::vector<uint32_t>(tags.begin(), tags.end()), rival}, nullptr);
+        if (fresh) {
+          result->exits_.push_back(std::make_unique<LexRow::Exit>());
+          it->second = result->exits_.back().get();
+          it->second->tags = it->first.first;
+          it->second->competing = rival;
+        }
+        it->second->places.push_back(c);
+        for (const TrieNode& child : trie.children(c)) it->second->first.add(child.byte);
+      }
+      if (lexicon_.continues(next)) work.push_back({c, next, rival});
+    }
+  }
+  return result;
+}
+
+const TokenTrie& LexRow::left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
+  if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
+  std::lock_guard lock(mutex_);
+  if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
+  std::vector<uint32_t> roots;
+  for (uint32_t place : exit.places)
+    if (uint32_t child = vocabulary.child(place, byte)) roots.push_back(child);
+  // The root of the merged trie stands for `byte` itself, so its own tokens count too: hang it below a new root.
+  auto* merged = new TokenTrie(TokenTrie::merge_below(vocabulary, std::move(roots), byte));
+  growth_of_this_thread += merged->bytes_used();
+  const_cast<Exit&>(exit).left[byte].store(merged, std::memory_order_release);
+  return *merged;
+}
+
+}  // namespace guiderail

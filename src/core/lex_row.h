@@ -1,0 +1,83 @@
+// What one lexeme's remainder does to a whole vocabulary: which tokens keep it going, and where it ends inside a token.
+//
+// A row depends on the remainder, the vocabulary and nothing else, so it is computed once and shared by every grammar that meets the same
+// node: every JSON string of every schema, every identifier. Two more steps keep rows few:
+//  - a remainder with counters beyond the longest token is replaced by its saturated twin (Lexicon::saturate);
+//  - a remainder 'reference but not excluded' uses the reference's row; only the tokens that touch the excluded set are
+//    looked at one by one (see mask_builder.cpp).
+// Tokens in which the lexeme ends are grouped by (tags, obligation) and kept as tries of what is left over, one per first byte, made when
+// a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "lexicon.h"
+#include "token_trie.h"
+
+namespace guiderail {
+
+class Vocabulary;
+
+class LexRow {
+ public:
+  // One way to end: all places in the vocabulary trie where the lexeme can end with these tags, under this competing remainder (munch).
+  struct Exit {
+    std::vector<uint32_t> tags;
+    Node competing;
+    std::vector<uint32_t> places;                         // nodes of the vocabulary trie with something below them
+    std::array<std::atomic<const TokenTrie*>, 256> left;  // by first byte left over; built on demand
+    ByteSet first;                                        // which bytes may be left over first
+    Exit() { for (auto& l : left) l.store(nullptr, std::memory_order_relaxed); }
+    ~Exit() { for (auto& l : left) delete l.load(std::memory_order_relaxed); }
+    Exit(const Exit&) = delete;
+  };
+
+  // Bits of the tokens that keep the lexeme going to their last byte (or end it exactly there).
+  std::span<const uint32_t> stay() const { return stay_; }
+  const std::vector<std::unique_ptr<Exit>>& exits() const { return exits_; }
+  // What is left over after `byte`, for tokens in which the lexeme ends just before it.
+  const TokenTrie& left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
+
+ private:
+  friend class LexRowCache;
+  std::vector<uint32_t> stay_;
+  std::vector<std::unique_ptr<Exit>> exits_;
+  mutable std::mutex mutex_;
+};
+
+class LexRowCache {
+ public:
+  LexRowCache(const Vocabulary& vocabulary, Lexicon& lexicon) : vocabulary_(vocabulary), lexicon_(lexicon) {}
+
+  // The row of `remainder` over the tokens below `place` of the vocabulary trie. `competing` is kNone unless lexing is munch.
+  const LexRow& row(Node remainder, Node competing, uint32_t place);
+  std::size_t size() const;
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Key {
+    uint32_t remainder, competing, place;
+    bool operator==(const Key&) const = default;
+  };
+  struct KeyHash {
+    std::size_t operator()(const Key& k) const {
+      return ((uint64_t{k.remainder} << 32 | k.competing) * 0x9E3779B97F4A7C15ull) ^ (k.place * 0xFF51AFD7ED558CCDull);
+    }
+  };
+  std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place);
+
+  const Vocabulary& vocabulary_;
+  Lexicon& lexicon_;
+  mutable std::mutex mutex_;
+  std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash> rows_;
+  std::atomic<std::size_t> bytes_{0};
+};
+
+}  // namespace guiderail

@@ -1,0 +1,292 @@
+#include "static_source.h"
+
+#include <algorithm>
+
+#include "errors.h"
+
+namespace guiderail {
+
+namespace {
+
+// Regular rules larger than this stay rules.
+constexpr std::size_t kMaxRegularSize = 4000;
+constexpr std::size_t kMaxRegularDepth = 100;
+
+class StaticRules : public RuleProvider {
+ public:
+  std::vector<std::vector<std::vector<Symbol>>> productions_of;
+  std::vector<std::string> names;
+
+  void productions(uint32_t local, Productions& out) override {
+    for (const auto& alternative : productions_of[local]) out.add(alternative);
+  }
+  std::string name(uint32_t local) const override { return names[local]; }
+};
+
+// One opening of the table: terminals to nodes, useless rules out, regular rules folded.
+class Opener {
+ public:
+  Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start, Lexing lexing,
+         const std::vector<uint32_t>& ignored, SymbolTable& symbols)
+      : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored), symbols_(symbols),
+        lexicon_(symbols.lexicon()) {}
+
+  OpenGrammar run() {
+    make_nodes();
+    find_productive();
+    if (!productive_[start_]) throw GrammarError("the language is empty: rule '" + rules_[start_].name + "' derives no text");
+    find_nullable();
+    if (lexing_ == Lexing::kFree) fold_regular();
+    find_reachable();
+    return build();
+  }
+
+ private:
+  bool is_rule(uint32_t symbol) const { return symbol >= terminals_.size(); }
+  uint32_t rule_of(uint32_t symbol) const { return symbol - static_cast<uint32_t>(terminals_.size()); }
+
+  void make_nodes() {
+    for (const StaticTerminal& t : terminals_) {
+      switch (t.kind) {
+        case StaticTerminal::Kind::kLiteral: nodes_.push_back(lexicon_.literal(t.text)); break;
+        case StaticTerminal::Kind::kRegex: nodes_.push_back(lower_regex(lexicon_, *t.regex, RegexMatch::kFull, encode_utf8)); break;
+        case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
+      }
+      if (t.kind != StaticTerminal::Kind::kSpecial && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
+        throw GrammarError("terminal '" + t.name + "' matches the empty string, which longest match cannot use");
+    }
+    whole_ = nodes_;
+    if (lexing_ == Lexing::kMunch) subtract_winners();
+  }
+
+  // Under munch a text that several terminals match belongs to the one of highest priority.
+  void subtract_winners() {
+    std::vector<uint32_t> order;
+    for (uint32_t t = 0; t < terminals_.size(); ++t)
+      if (terminals_[t].kind != StaticTerminal::Kind::kSpecial) order.push_back(t);
+    std::ranges::stable_sort(order, std::greater<>{}, [this](uint32_t t) { return terminals_[t].priority; });
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      std::vector<Node> higher;
+      for (std::size_t j = 0; j < i; ++j)
+        if (lexicon_.alive(lexicon_.both({whole_[order[i]], whole_[order[j]]}))) higher.push_back(whole_[order[j]]);
+      if (!higher.empty()) nodes_[order[i]] = lexicon_.difference(whole_[order[i]], lexicon_.either(std::move(higher)));
+    }
+    competitors_ = order;
+  }
+
+  bool terminal_usable(uint32_t t) const {
+    return terminals_[t].kind == StaticTerminal::Kind::kSpecial || (nodes_[t] != kNone && lexicon_.alive(nodes_[t]));
+  }
+
+  bool alternative_productive(const std::vector<uint32_t>& alternative) const {
+    return std::ranges::all_of(alternative, [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : terminal_usable(s); });
+  }
+
+  void find_productive() {
+    productive_.assign(rules_.size(), false);
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (std::size_t r = 0; r < rules_.size(); ++r) {
+        if (productive_[r]) continue;
+        if (std::ranges::any_of(rules_[r].alternatives, [this](const auto& a) { return alternative_productive(a); })) {
+          productive_[r] = true;
+          changed = true;
+        }
+      }
+    }
+  }
+
+  bool terminal_nullable(uint32_t t) const { return terminals_[t].kind != StaticTerminal::Kind::kSpecial && lexicon_.nullable(nodes_[t]); }
+
+  void find_nullable() {
+    nullable_.assign(rules_.size(), false);
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (std::size_t r = 0; r < rules_.size(); ++r) {
+        if (nullable_[r]) continue;
+        for (const auto& a : rules_[r].alternatives) {
+          if (!std::ranges::all_of(a, [this](uint32_t s) { return is_rule(s) ? nullable_[rule_of(s)] : terminal_nullable(s); })) continue;
+          nullable_[r] = true;
+          changed = true;
+          break;
+        }
+      }
+    }
+  }
+
+  // A rule is regular if nothing below it is recursive or special: it becomes a node. Bottom-up, without recursion.
+  void fold_regular() {
+    enum State : uint8_t { kUnseen, kOpen, kRegular, kNot };
+    std::vector<State> state(rules_.size(), kUnseen);
+    std::vector<std::size_t> size(rules_.size(), 0), depth(rules_.size(), 0);
+    regular_.assign(rules_.size(), kNone);
+    is_regular_.assign(rules_.size(), false);
+    std::vector<uint32_t> work{start_};
+    while (!work.empty()) {
+      uint32_t r = work.back();
+      if (state[r] == kRegular || state[r] == kNot) {
+        work.pop_back();
+        continue;
+      }
+      bool first_visit = state[r] == kUnseen;
+      state[r] = kOpen;
+      bool waiting = false, regular = true;
+      for (const auto& a : rules_[r].alternatives) {
+        if (!alternative_productive(a)) continue;
+        for (uint32_t s : a) {
+          if (!is_rule(s)) {
+            regular = regular && terminals_[s].kind != StaticTerminal::Kind::kSpecial;
+            continue;
+          }
+          uint32_t child = rule_of(s);
+          if (state[child] == kUnseen) {
+            work.push_back(child);
+            waiting = true;
+          } else if (state[child] != kRegular) {
+            regular = false;  // open means recursive
+          }
+        }
+      }
+      if (waiting && first_visit) continue;
+      if (waiting) continue;
+      work.pop_back();
+      std::size_t total = 1, deepest = 0;
+      for (const auto& a : rules_[r].alternatives)
+        for (uint32_t s : a) {
+          total += is_rule(s) ? size[rule_of(s)] : 1;
+          if (is_rule(s)) deepest = std::max(deepest, depth[rule_of(s)] + 1);
+        }
+      size[r] = total;
+      depth[r] = deepest;
+      regular = regular && total <= kMaxRegularSize && deepest <= kMaxRegularDepth;
+      state[r] = regular ? kRegular : kNot;
+      if (!regular) continue;
+      std::vector<Node> options;
+      for (const auto& a : rules_[r].alternatives) {
+        if (!alternative_productive(a)) continue;
+        Node sequence = kEpsilon;
+        for (std::size_t k = a.size(); k-- > 0;) sequence = lexicon_.concat(is_rule(a[k]) ? regular_[rule_of(a[k])] : nodes_[a[k]], sequence);
+        options.push_back(sequence);
+      }
+      regular_[r] = lexicon_.either(std::move(options));
+      is_regular_[r] = true;
+    }
+  }
+
+  bool folded(uint32_t rule) const { return lexing_ == Lexing::kFree && is_regular_[rule]; }
+
+  void find_reachable() {
+    reachable_.assign(rules_.size(), false);
+    std::vector<uint32_t> work{start_};
+    reachable_[start_] = true;
+    while (!work.empty()) {
+      uint32_t r = work.back();
+      work.pop_back();
+      if (folded(r)) continue;
+      for (const auto& a : rules_[r].alternatives) {
+        if (!alternative_productive(a)) continue;
+        for (uint32_t s : a)
+          if (is_rule(s) && !reachable_[rule_of(s)]) {
+            reachable_[rule_of(s)] = true;
+            work.push_back(rule_of(s));
+          }
+      }
+    }
+  }
+
+  // The symbol of a node that may be empty: a nonterminal with the rest as its only production.
+  Symbol lexical(Node node, const std::string& name) {
+    if (!lexicon_.nullable(node)) return symbols_.terminal(node, 0, name);
+    uint32_t local = static_cast<uint32_t>(provider_->productions_of.size());
+    Node nonempty = lexicon_.both({node, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)});
+    provider_->names.push_back(name);
+    provider_->productions_of.emplace_back();
+    if (nonempty != kNone && lexicon_.alive(nonempty)) provider_->productions_of.back().push_back({symbols_.terminal(nonempty, 0, name)});
+    return symbols_.nonterminal(provider_, local, true);
+  }
+
+  Symbol terminal_symbol(uint32_t t) {
+    if (!terminal_symbols_[t]) {
+      const StaticTerminal& terminal = terminals_[t];
+      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text) : lexical(nodes_[t], terminal.name);
+    }
+    return *terminal_symbols_[t];
+  }
+
+  OpenGrammar build() {
+    auto owned = std::make_unique<StaticRules>();
+    provider_ = owned.get();
+    terminal_symbols_.resize(terminals_.size());
+    provider_->productions_of.resize(rules_.size());
+    for (const StaticRule& r : rules_) provider_->names.push_back(r.name);
+    std::vector<Symbol> rule_symbols(rules_.size());
+    for (uint32_t r = 0; r < rules_.size(); ++r) {
+      if (!reachable_[r]) continue;
+      rule_symbols[r] = folded(r) ? lexical(regular_[r], rules_[r].name) : symbols_.nonterminal(provider_, r, nullable_[r]);
+    }
+    for (uint32_t r = 0; r < rules_.size(); ++r) {
+      if (!reachable_[r] || folded(r)) continue;
+      // Alternatives that are one lexeme each are one terminal: which of them it was does not matter under free lexing.
+      std::vector<Node> lexemes;
+      std::string name;
+      for (const auto& a : rules_[r].alternatives) {
+        if (!alternative_productive(a)) continue;
+        if (lexing_ == Lexing::kFree && a.size() == 1) {
+          Node node = is_rule(a[0]) ? (folded(rule_of(a[0])) ? regular_[rule_of(a[0])] : kNone) : nodes_[a[0]];
+          if (node != kNone && !lexicon_.nullable(node)) {
+            lexemes.push_back(node);
+            if (name.size() < 60) name += (name.empty() ? "" : " | ") + (is_rule(a[0]) ? rules_[rule_of(a[0])].name : terminals_[a[0]].name);
+            continue;
+          }
+        }
+        std::vector<Symbol> sequence;
+        for (uint32_t s : a) sequence.push_back(is_rule(s) ? rule_symbols[rule_of(s)] : terminal_symbol(s));
+        provider_->productions_of[r].push_back(std::move(sequence));
+      }
+      if (!lexemes.empty()) provider_->productions_of[r].push_back({symbols_.terminal(lexicon_.either(std::move(lexemes)), 0, name)});
+    }
+    OpenGrammar result;
+    result.start = rule_symbols[start_];
+    result.lexing = lexing_;
+    for (uint32_t t : ignored_)
+      if (terminal_usable(t)) result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
+    for (uint32_t t : competitors_)
+      if (whole_[t] != kNone) result.competitors.push_back(whole_[t]);
+    result.providers.push_back(std::move(owned));
+    return result;
+  }
+
+  const std::vector<StaticTerminal>& terminals_;
+  const std::vector<StaticRule>& rules_;
+  uint32_t start_;
+  Lexing lexing_;
+  const std::vector<uint32_t>& ignored_;
+  SymbolTable& symbols_;
+  Lexicon& lexicon_;
+  std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
+  std::vector<uint32_t> competitors_;
+  std::vector<bool> productive_, nullable_, reachable_, is_regular_;
+  std::vector<Node> regular_;
+  std::vector<std::optional<Symbol>> terminal_symbols_;
+  StaticRules* provider_ = nullptr;
+};
+
+}  // namespace
+
+StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start, Lexing lexing,
+                           std::vector<uint32_t> ignored)
+    : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing), ignored_(std::move(ignored)) {
+  if (start_ >= rules_.size()) throw GrammarError("the start rule is not defined");
+  for (const StaticRule& r : rules_)
+    for (const auto& a : r.alternatives)
+      for (uint32_t s : a)
+        if (s >= terminals_.size() + rules_.size()) throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
+  for (uint32_t t : ignored_)
+    if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial) throw GrammarError("an ignored symbol is not a terminal");
+}
+
+OpenGrammar StaticSource::open(SymbolTable& symbols) const {
+  return Opener(terminals_, rules_, start_, lexing_, ignored_, symbols).run();
+}
+
+}  // namespace guiderail

@@ -1,0 +1,48 @@
+// Grammars given as a table of rules over terminals: what the Lark, GBNF, regex and choice front ends produce.
+//
+// Under free lexing the boundaries between lexemes carry no meaning, so a rule that is not recursive is a regular expression and becomes a single terminal;
+// what is left for the parser is what nests.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <optional>
+#include <vector>
+
+#include "grammar.h"
+#include "regex.h"
+
+namespace guiderail {
+
+struct StaticTerminal {
+  enum class Kind : uint8_t { kLiteral, kRegex, kSpecial };
+  Kind kind;
+  std::string text;                        // bytes of a literal; name of a special token; pattern of a regex
+  std::shared_ptr<const RegexTree> regex;  // of a regex
+  std::string name;
+  int priority = 0;                        // munch: higher wins ties; all different
+};
+
+struct StaticRule {
+  std::string name;
+  // Symbols: terminals as their index, nonterminals as their index + number of terminals.
+  std::vector<std::vector<uint32_t>> alternatives;
+};
+
+class StaticSource : public GrammarSource {
+ public:
+  // Throws GrammarError if a symbol is out of range, the language is empty, or a terminal matches the empty string under munch.
+  StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start, Lexing lexing,
+               std::vector<uint32_t> ignored);
+  OpenGrammar open(SymbolTable& symbols) const override;
+
+ private:
+  std::vector<StaticTerminal> terminals_;
+  std::vector<StaticRule> rules_;
+  uint32_t start_;  // index into rules_
+  Lexing lexing_;
+  std::vector<uint32_t> ignored_;
+};
+
+}  // namespace guiderail
