@@ -60,6 +60,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_EXTENSION = re.compile(r"(TagDispatch|TokenTagDispatch|Token|ExcludeToken)\s*\((?!=)")
 _ESCAPES = {
     "n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'", "[": "[", "]": "]", "-": "-", "?": "?", "/": "/",
     "a": "\a", "b": "\b", "f": "\f", "v": "\v", "0": "\0", "e": "\x1b",
@@ -126,6 +127,8 @@ class _Reader:
             for outer in ("repeat", "special"):
                 if match.group(outer) is not None:
                     kind = outer
+            if kind == "name" and (extension := _EXTENSION.match(self.text, offset)):
+                raise self.error(f"XGrammar's {extension[1]}(…) is not supported", offset)
             if kind == "string":
                 value, end = self.read_string(offset + 1)
                 tokens.append(_Token(kind, self.text[offset:end], offset, value))
@@ -327,8 +330,6 @@ class _Reader:
         self.rows.append((self.rule, "annotation", reason))
 
     def reference(self, token: _Token) -> Reference:
-        if token.text in ("TagDispatch", "TokenTagDispatch", "Token", "ExcludeToken") and self.peek().kind == "open":
-            raise self.error(f"XGrammar's {token.text}(…) is not supported", token.offset)
         reference = Reference(token.text, token.offset)
         self.referred.append(reference)
         return Reference(token.text)

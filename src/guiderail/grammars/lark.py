@@ -93,6 +93,8 @@ class _Reader:
         from lark import load_grammar as loader
 
         self.text = text
+        # The loader follows references between terminals one by one: check how many there are before it starts.
+        _check_terminal_sizes(text)
         load: Any = loader.load_grammar  # Lark does not annotate it
         self.loaded: Any = load(text, source, [], False)[0]
         self.terminals = Terminals()
@@ -154,17 +156,18 @@ class _Reader:
     def pattern(self, name: str, tree: Any) -> Any:
         """The terminal as one of Lark's patterns: its definition with all it refers to written out."""
         from lark import load_grammar as loader
+        from lark.exceptions import VisitError
 
         copy: Any = loader.nr_deepcopy_tree
-        if _written_out(tree) > MAX_TERMINAL_NODES:
-            raise LimitError(f"terminal {name} becomes too large when written out", limit="terminal_size")
         expansions = list(tree.find_data("expansion"))
         if len(expansions) == 1 and not expansions[0].children:
             raise self.error(f"terminal {name} is empty", name)
         try:
             return (loader.PrepareLiterals() * _terminal_to_pattern()).transform(copy(tree))
-        except re.error as error:
-            raise self.error(f"terminal {name} is not a regular expression of Python's: {error}", name) from error
+        except VisitError as error:
+            if isinstance(error.orig_exc, RecursionError):
+                raise LimitError(f"terminal {name} is nested too deeply", limit="grammar_nesting") from error
+            raise self.error(f"terminal {name}: {_first_line(error.orig_exc)}", name) from error
 
     def named(self, name: str) -> Leaf:
         if name not in self.patterns:
@@ -319,25 +322,43 @@ def _to_terminal(pattern: Any, name: str, priority: int) -> Terminal:
     return Terminal("regex", text, flags=int(flags), name=name, priority=rank)
 
 
-def _written_out(tree: Any) -> int:
-    """How many nodes the tree has when shared subtrees are copied (terminals refer to each other by sharing)."""
-    sizes: dict[int, int] = {}
-    pending = [tree]
-    while pending:
-        node = pending[-1]
-        missing = [c for c in node.children if hasattr(c, "children") and id(c) not in sizes]
-        if missing and id(node) not in sizes:
+_NOT_NAMES = r'//[^\n]*|#[^\n]*|"(?:\\.|[^"\\\n])*"|/(?!/)(?:\\.|[^/\\\n])*/'
+
+
+def _check_terminal_sizes(text: str) -> None:
+    """Refuse terminals that refer to each other so often that writing them out would explode.
+
+    Raises: LimitError (limit "terminal_size").
+    """
+    bodies: dict[str, list[str]] = {}
+    body: list[str] = []
+    for match in re.finditer(
+        rf"{_NOT_NAMES}|^(?P<defined>_?[A-Z][_A-Z0-9]*)(?:\.\d+)?[ \t]*:|(?P<used>\w+)", text, re.M
+    ):
+        if match["defined"] is not None:
+            body = bodies.setdefault(match["defined"], [])
+        elif match["used"] is not None:
+            body.append(match["used"])
+    sizes: dict[str, int] = {}
+    for root in bodies:
+        pending = [root]
+        while pending:
+            name = pending[-1]
+            # A cycle is Lark's to report: a name that is being measured counts as one.
+            missing = [used for used in bodies[name] if used in bodies and used not in sizes and name not in sizes]
+            sizes.setdefault(name, 1)
             pending.extend(missing)
-            continue
-        pending.pop()
-        sizes[id(node)] = min(1 << 62, 1 + sum(sizes.get(id(child), 1) for child in node.children))
-    return sizes[id(tree)]
+            if missing:
+                continue
+            pending.pop()
+            sizes[name] = 1 + sum(sizes.get(used, 1) for used in bodies[name])
+            if sizes[name] > MAX_TERMINAL_NODES:
+                raise LimitError(f"terminal {name} becomes too large when written out", limit="terminal_size")
 
 
 def _find_name(text: str, name: str) -> int | None:
     """Where `name` first stands as a whole word outside of comments, strings and regular expressions."""
-    skip = r'//[^\n]*|#[^\n]*|"(?:\\.|[^"\\\n])*"|/(?!/)(?:\\.|[^/\\\n])*/'
-    for match in re.finditer(rf"{skip}|(?P<name>(?<![\w.]){re.escape(name)}(?!\w))", text):
+    for match in re.finditer(rf"{_NOT_NAMES}|(?P<name>(?<![\w.]){re.escape(name)}(?!\w))", text):
         if match["name"] is not None:
             return match.start()
     return None
@@ -369,7 +390,8 @@ def _lark_errors(text: str) -> Iterator[None]:
     except (LarkError, AssertionError, ValueError, KeyError, re.error) as error:
         raise _with_place(_first_line(error), text) from error
     except FileNotFoundError as error:
-        raise _with_place(f"cannot import {error.filename!r}: there is no such grammar", text) from error
+        missing = str(error.filename).removesuffix(".lark")
+        raise _with_place(f"cannot import '{missing}': there is no such grammar", text) from error
     except RecursionError as error:
         raise LimitError("the grammar is nested too deeply", limit="grammar_nesting") from error
 
