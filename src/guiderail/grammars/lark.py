@@ -156,7 +156,7 @@ class _Reader:
     def pattern(self, name: str, tree: Any) -> Any:
         """The terminal as one of Lark's patterns: its definition with all it refers to written out."""
         from lark import load_grammar as loader
-        from lark.exceptions import VisitError
+        from lark.exceptions import LarkError
 
         copy: Any = loader.nr_deepcopy_tree
         expansions = list(tree.find_data("expansion"))
@@ -164,10 +164,10 @@ class _Reader:
             raise self.error(f"terminal {name} is empty", name)
         try:
             return (loader.PrepareLiterals() * _terminal_to_pattern()).transform(copy(tree))
-        except VisitError as error:
-            if isinstance(error.orig_exc, RecursionError):
+        except LarkError as error:
+            if isinstance(getattr(error, "orig_exc", None), RecursionError):
                 raise LimitError(f"terminal {name} is nested too deeply", limit="grammar_nesting") from error
-            raise self.error(f"terminal {name}: {_first_line(error.orig_exc)}", name) from error
+            raise self.error(f"terminal {name}: {_first_line(error)}", name) from error
 
     def named(self, name: str) -> Leaf:
         if name not in self.patterns:
@@ -367,11 +367,11 @@ def _find_name(text: str, name: str) -> int | None:
 @contextmanager
 def _positioned(token: Any) -> Iterator[None]:
     """Lark's complaint about one literal, with the literal's place."""
-    from lark.exceptions import GrammarError as LarkGrammarError
+    from lark.exceptions import LarkError
 
     try:
         yield
-    except LarkGrammarError as error:
+    except (LarkError, UnicodeError) as error:
         line, column = getattr(token, "line", None), getattr(token, "column", None)
         raise GrammarError(_first_line(error), line=line, column=column) from error
 
@@ -397,7 +397,8 @@ def _lark_errors(text: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    # A visitor's error only says that there was one; the first is what went wrong.
+    lines = str(getattr(error, "orig_exc", error)).strip().splitlines()
     return lines[0].rstrip(": ") if lines else type(error).__name__
 
 
