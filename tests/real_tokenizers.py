@@ -144,7 +144,7 @@ def mistral_common_tekken() -> Any:
     file = package_file("mistral_common", "data/tekken_240911.json")
     try:
         from mistral_common.tokens.tokenizers.tekken import Tekkenizer
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # pydantic_extra_types raises the latter for what it lacks
         raise MissingPackage(f"mistral-common cannot be imported: {error}") from error
     return Tekkenizer.from_file(file)
 
