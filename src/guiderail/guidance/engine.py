@@ -1,0 +1,203 @@
+"""Bring streams and terms together: from the scores of one step to guided scores.
+
+`GuidanceEngine` owns one `StreamRunner` per model and nothing about any particular loop. Whoever decodes (a
+transformers processor, our own loop) tells it the rows and the conditional scores; the engine finds out which streams
+are needed for which rows, evaluates the streams of one model in one pass, and applies the term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guiderail.guidance.runner import Evaluation, Request, StreamRunner
+from guiderail.guidance.streams import (
+    ChangedInputs,
+    ControlCode,
+    LastPromptToken,
+    PromptTail,
+    PromptText,
+    PromptTokens,
+    Row,
+    RowInputs,
+    Stream,
+    dropped,
+    row_of,
+)
+from guiderail.guidance.terms import Step, StreamScores, Term, TokenMemory, apply_contribution
+from guiderail.logits.combination import log_probabilities, without_bans
+
+Encode = Callable[[str], Sequence[int]]
+"""Text to token ids, as the guided model's prompts are encoded."""
+
+
+# Another encoder-decoder reads the same source through its own encoder.
+_OWN_STATES = ChangedInputs(dropped("encoder_outputs"))
+
+
+class GuidanceEngine:
+    """Evaluates a term for batches of sequences.
+
+    Args:
+        model: the guided model; streams without a model of their own run on it.
+        encode: needed only if a stream's prompt is given as text.
+    """
+
+    def __init__(self, term: Term, model: Any, encode: Encode | None = None) -> None:
+        self.term = term
+        self.model = model
+        self._encode = encode
+        self._runners: dict[int, StreamRunner] = {}
+        self._null_inputs: dict[tuple[Any, RowInputs], RowInputs] = {}
+        self._sources: dict[tuple[int, ...], RowInputs] = {}
+        self.memory = TokenMemory()
+        if encode is None and any(isinstance(stream.condition, PromptText) for stream in term.streams()):
+            raise ValueError("a prompt was given as text: pass a tokenizer, or give the prompt as token ids")
+
+    def runner(self, model: Any = None) -> StreamRunner:
+        """The runner of a model; None is the guided model's."""
+        model = self.model if model is None else model
+        if id(model) not in self._runners:
+            self._runners[id(model)] = StreamRunner(model)
+        return self._runners[id(model)]
+
+    @property
+    def runners(self) -> list[StreamRunner]:
+        """All runners in use, for their counts."""
+        return list(self._runners.values())
+
+    def reset(self) -> None:
+        """Forget every cached state; call it when a model's weights may have changed."""
+        for runner in self._runners.values():
+            runner.reset()
+        self._null_inputs.clear()
+        self._sources.clear()
+        self.memory.clear()
+
+    def guide(self, rows: Sequence[Row], scores: Tensor, legal: Tensor | None = None) -> Tensor:
+        """Guided scores of one step.
+
+        Args:
+            rows: the sequences. scores: (rows, vocab) logits or log-probabilities of the guided model after them.
+            legal: bool (rows, vocab), what a constraint allows, for filters to respect; it is not applied here.
+        Returns: float32 (rows, vocab); see `apply_contribution`.
+        """
+        step = Step(rows, log_probabilities(scores), legal, memory=self.memory)
+        wanted = self.term.wanted(step)
+        if wanted:
+            self._evaluate(step, wanted)
+        return apply_contribution(step, scores, self.term.contribute(step))
+
+    def _evaluate(self, step: Step, wanted: dict[Stream, list[bool]]) -> None:
+        by_model: dict[int, list[tuple[Stream, int, Request]]] = {}
+        for stream, flags in wanted.items():
+            runner = self.runner(stream.model)
+            for index, (row, flag) in enumerate(zip(step.rows, flags, strict=True)):
+                if flag:
+                    by_model.setdefault(id(runner), []).append((stream, index, self.request(stream, row)))
+        runners = {id(runner): runner for runner in self._runners.values()}
+        answers: dict[Stream, dict[int, Evaluation]] = {}
+        for key, asked in by_model.items():
+            for (stream, index, _), answer in zip(asked, runners[key].evaluate([r for *_, r in asked]), strict=True):
+                answers.setdefault(stream, {})[index] = answer
+        for stream, rows in answers.items():
+            step.scores[stream] = _gathered(step, stream, rows)
+
+    def request(self, stream: Stream, row: Row) -> Request:
+        """What a stream must evaluate for a row.
+
+        Raises: ValueError if the stream needs inputs (an image, a source) that the row does not have.
+        """
+        runner = self.runner(stream.model)
+        prompt, inputs = self._prompt(stream, row, runner.is_encoder_decoder)
+        return Request(
+            (*prompt, *row.generated),
+            len(prompt),
+            inputs,
+            stream.perturbation,
+            stream.with_likelihood,
+            stream.early_layers,
+        )
+
+    def _prompt(self, stream: Stream, row: Row, is_encoder_decoder: bool) -> tuple[tuple[int, ...], RowInputs | None]:
+        condition = stream.condition
+        if isinstance(condition, ChangedInputs):
+            if row.inputs is None:
+                raise ValueError("a null made by changing the inputs needs a prompt with inputs besides its tokens")
+            return row.prompt, self._changed(condition, row.inputs)
+        tokens = self._tokens(stream, row)
+        if tokens is None:  # the guided prompt itself, with its image or source
+            if stream.model is None or row.inputs is None:
+                return row.prompt, row.inputs
+            return row.prompt, self._changed(_OWN_STATES, row.inputs) if is_encoder_decoder else None
+        if not is_encoder_decoder:
+            return tokens, None
+        if isinstance(condition, LastPromptToken):
+            end = self.runner(stream.model).model.config.eos_token_id
+            tokens = (end[0] if isinstance(end, list) else end,)
+        return row.prompt, self._sources.setdefault(tokens, RowInputs({}, 0, tokens))
+
+    def _tokens(self, stream: Stream, row: Row) -> tuple[int, ...] | None:
+        """The tokens a stream reads before the generated ones; None for the guided prompt."""
+        condition = stream.condition
+        if isinstance(condition, LastPromptToken):
+            return row.prompt[-1:]
+        if isinstance(condition, PromptTail):
+            return row.prompt[-condition.length :]
+        if isinstance(condition, PromptTokens):
+            prompt = row_of(condition.prompts, row.prompt_index, "prompts")
+            assert isinstance(prompt, tuple)
+            return prompt
+        if isinstance(condition, PromptText):
+            assert self._encode is not None
+            return tuple(self._encode(row_of(condition.texts, row.prompt_index, "prompts")))
+        if isinstance(condition, ControlCode):
+            return (*condition.code, *row.prompt)
+        return None
+
+    def _changed(self, condition: ChangedInputs, inputs: RowInputs) -> RowInputs:
+        # Rows are found by the identity of their inputs, so the same change of the same inputs must be the same object.
+        key = condition, inputs
+        if key not in self._null_inputs:
+            changed = dict(condition.change(inputs.tensors))
+            # States of the old source do not belong to a changed one.
+            if changed.get("encoder_outputs") is inputs.tensors.get("encoder_outputs"):
+                changed.pop("encoder_outputs", None)
+            self._null_inputs[key] = RowInputs(changed, inputs.prompt_length, inputs.encoder_tokens)
+        return self._null_inputs[key]
+
+
+def _gathered(step: Step, stream: Stream, rows: dict[int, Evaluation]) -> StreamScores:
+    """A stream's answers as tensors over all rows. Rows that did not ask repeat the conditional scores, which is
+    neutral."""
+    like = step.conditional
+    order = sorted(rows)
+    index = torch.tensor(order, device=like.device)
+
+    def scattered(values: Tensor, neutral: Tensor) -> Tensor:
+        values = without_bans(log_probabilities(_fitted(values.to(like.device), like.shape[-1])))
+        if len(order) == like.shape[0]:
+            return values
+        return neutral.index_copy(0, index, values.to(neutral.dtype))
+
+    neutral = without_bans(like)
+    log_probs = scattered(torch.stack([rows[i].logits for i in order]), neutral)
+    likelihood = [rows[i].log_likelihood if i in rows else 0.0 for i in range(like.shape[0])]
+    early = None
+    if stream.early_layers:
+        per_row = [rows[i].early_logits for i in order]
+        stacked = torch.stack([layers for layers in per_row if layers is not None], dim=1)
+        early = torch.stack([scattered(layer, neutral) for layer in stacked])
+    return StreamScores(log_probs, step.column(likelihood).squeeze(-1), early)
+
+
+def _fitted(logits: Tensor, vocab: int) -> Tensor:
+    """Logits cut or padded to the guided vocabulary: models of one family pad their output layers differently."""
+    if logits.shape[-1] > vocab:
+        return logits[..., :vocab]
+    if logits.shape[-1] < vocab:
+        return torch.nn.functional.pad(logits, (0, vocab - logits.shape[-1]), value=float("-inf"))
+    return logits

@@ -1,0 +1,539 @@
+"""Evaluate streams: one forward pass per model for all of them, with a key-value cache that is looked up by tokens.
+
+The problem. Guidance evaluates prefixes chosen by somebody else: beams are reordered, drafts are rejected, a stream
+is skipped for a while, one processor object serves many prompts. A cache that advances with a counter is wrong for
+all of these, and wrong silently.
+
+The idea. A cached row *is* the token sequence it was computed from. To evaluate a prefix, look for the cached row
+that shares the longest prefix with it, keep that many of its slots, and feed the rest:
+
+    cached      [a b c d]                [a b c]              [a b]
+    wanted      [a b c e]                [a b c x]            [a b c d e]
+    reuse       a b c, feed e            a b c, feed x        a b, feed c d e in one pass
+                (draft rejected)         (plain decoding)     (stream had been skipped)
+
+A beam reorder is a row gather, `num_return_sequences` a row gathered twice, a new prompt shares nothing and is
+prefilled.
+
+Rows of different lengths share one rectangular cache. A rejected or padded slot is not moved, it is *masked*: attention
+masks hide it and explicit position ids keep counting the row's own tokens. Slots that no row needs at the end are cut
+off, and when masked slots outnumber the used ones the rows are compacted.
+
+Models for which a masked slot in the middle is not invisible (sliding windows, relative positions by slot, recurrent
+states, encoder-decoders, images in the prompt) are *rigid*: their rows are grouped by prompt length so that no hole
+arises, and a prefix that would need one is recomputed from its first token. That is slower and never wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guiderail.guidance.perturbation import Perturbation, decoder_layers, perturbed_rows
+from guiderail.guidance.streams import RowInputs
+from guiderail.logits.combination import log_probabilities
+
+_MIN_REMEMBERED = 64
+_COMPACT_ABOVE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prefix to evaluate: all its tokens, prompt first. Equal requests are evaluated once."""
+
+    tokens: tuple[int, ...]
+    prompt_length: int
+    inputs: RowInputs | None = None
+    perturbation: Perturbation | None = None
+    with_likelihood: bool = False
+    early_layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a stream says after a prefix.
+
+    Args:
+        logits: (vocab,), the model's dtype.
+        log_likelihood: sum of log p over all tokens but the first (0.0 unless the request asked for it).
+        early_logits: (layers, vocab) or None.
+    """
+
+    logits: Tensor
+    log_likelihood: float = 0.0
+    early_logits: Tensor | None = None
+
+
+@dataclass(slots=True)
+class RunnerCounts:
+    """What the evaluations cost; the benchmark's and the tests' evidence.
+
+    Args:
+        passes: forward passes of the model. rows: rows in them. tokens: positions computed. prefills: passes from
+            nothing.
+    """
+
+    passes: int = 0
+    rows: int = 0
+    tokens: int = 0
+    prefills: int = 0
+
+
+_Key = tuple[RowInputs | None, Perturbation | None]
+
+
+@dataclass(slots=True)
+class _CachedRow:
+    key: _Key
+    tokens: tuple[int, ...]
+    slots: list[int]
+    log_probs: list[float] | None
+    last_logits: Tensor | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A rectangular cache. `mask` (rows, slots): 1 where a slot holds a token of its row."""
+
+    cache: Any = None
+    rows: list[_CachedRow] = field(default_factory=list)
+    mask: Tensor | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def slot_count(self) -> int:
+        return 0 if self.mask is None else int(self.mask.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    parent: int
+    reuse: int
+
+
+class StreamRunner:
+    """Evaluates prefixes on one model.
+
+    Not thread-safe; a runner belongs to one decoding loop. `reset()` forgets everything, which is needed only if the
+    model's weights change: cached states are found by tokens and cannot be mistaken for those of another text.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.counts = RunnerCounts()
+        self.is_running = False
+        parameters = inspect.signature(model.forward).parameters
+        self._accepts = frozenset(parameters)
+        config = getattr(model, "config", None)
+        self.is_encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+        self._rigid = (
+            self.is_encoder_decoder or "position_ids" not in self._accepts or not _attends_to_everything(config)
+        )
+        self._batches: dict[Any, _Batch] = {}
+        self._remembered: OrderedDict[Request, Evaluation] = OrderedDict()
+        self._encoded: dict[RowInputs, tuple[Any, Tensor, Tensor]] = {}
+
+    def reset(self) -> None:
+        """Forget all cached states and results."""
+        self._batches.clear()
+        self._remembered.clear()
+        self._encoded.clear()
+
+    def evaluate(self, requests: Sequence[Request]) -> list[Evaluation]:
+        """Next-token logits for every request, in order.
+
+        Requests already answered recently cost nothing; the others go through the model together, one forward pass
+        per group of rows that can share a cache (all of them, for an ordinary text model).
+
+        Raises: ValueError if a request has no tokens.
+        """
+        unique = list(dict.fromkeys(requests))
+        missing = [request for request in unique if request not in self._remembered]
+        groups: dict[Any, list[Request]] = {}
+        for request in missing:
+            if not request.tokens:
+                raise ValueError("a stream needs at least one token before the first generated one")
+            groups.setdefault(self._group_of(request), []).append(request)
+        found = {request: self._remembered[request] for request in unique if request in self._remembered}
+        for group, members in groups.items():
+            for request, evaluation in zip(members, self._run_group(group, members), strict=True):
+                found[request] = self._remembered[request] = evaluation
+        for request in unique:
+            self._remembered.move_to_end(request)
+        while len(self._remembered) > max(_MIN_REMEMBERED, 2 * len(unique)):
+            self._remembered.popitem(last=False)
+        return [found[request] for request in requests]
+
+    def _group_of(self, request: Request) -> Any:
+        names = frozenset(request.inputs.tensors) if request.inputs is not None else frozenset()
+        encoded = request.inputs is not None and request.inputs.encoder_tokens is not None
+        if self._rigid or names:
+            return names, encoded, request.prompt_length
+        return names, encoded, None
+
+    def _run_group(self, group: Any, requests: list[Request]) -> list[Evaluation]:
+        batch = self._batches.get(group, _Batch())
+        rigid = self._rigid or bool(group[0])
+        plans = [_plan(batch, request) for request in requests]
+        lengths = {len(request.tokens) for request in requests}
+        if rigid and len(lengths) > 1:
+            # No rectangle without holes: evaluate each length on its own, and keep none of it.
+            answers: dict[Request, Evaluation] = {}
+            for length in sorted(lengths):
+                same = [request for request in requests if len(request.tokens) == length]
+                evaluations, _ = self._forward(_Batch(), same, [_Plan(0, 0)] * len(same), rigid)
+                answers.update(zip(same, evaluations, strict=True))
+            return [answers[request] for request in requests]
+        reused = sum(plan.reuse for plan in plans)
+        wanted = sum(len(request.tokens) for request in requests)
+        uniform = len({plan.reuse for plan in plans}) == 1
+        # Feeding nearly everything into an old rectangle would only widen it.
+        worthwhile = reused > 0 and (uniform if rigid else 2 * reused >= wanted or len(plans) == 1)
+        if not worthwhile or not _keep_rows(batch, plans, rigid):
+            batch, plans = _Batch(), [_Plan(0, 0)] * len(requests)
+        evaluations, batch = self._forward(batch, requests, plans, rigid)
+        self._batches[group] = batch
+        return evaluations
+
+    def _forward(
+        self, batch: _Batch, requests: list[Request], plans: list[_Plan], rigid: bool
+    ) -> tuple[list[Evaluation], _Batch]:
+        """Feed what each row lacks. `batch` holds exactly the rows of `requests`, cut to what `plans` reuse."""
+        device = self.model.device
+        new = [list(request.tokens[plan.reuse :]) for request, plan in zip(requests, plans, strict=True)]
+        width = max(len(tokens) for tokens in new)
+        pads = [width - len(tokens) for tokens in new]
+        start = batch.slot_count
+        ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(pads, new, strict=True)], device=device)
+        block_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)
+        positions = torch.tensor(
+            [
+                [0] * pad + list(range(plan.reuse, plan.reuse + width - pad))
+                for pad, plan in zip(pads, plans, strict=True)
+            ],
+            device=device,
+        )
+        mask = block_mask if batch.mask is None else torch.cat([batch.mask, block_mask], dim=1)
+        inputs: dict[str, Any] = {"use_cache": True}
+        if self.is_encoder_decoder:
+            inputs["decoder_input_ids"] = ids
+        else:
+            inputs["input_ids"] = ids
+            inputs["attention_mask"] = mask
+            if not rigid:
+                inputs["position_ids"] = positions
+        if batch.cache is not None:
+            inputs["past_key_values"] = batch.cache
+        inputs |= batch.extra if batch.cache is not None else self._extra_inputs(batch, requests)
+        every_position = any(request.with_likelihood for request in requests)
+        if not every_position and "logits_to_keep" in self._accepts:
+            inputs["logits_to_keep"] = 1
+        layers = sorted({layer for request in requests for layer in request.early_layers})
+        if layers:
+            inputs["output_hidden_states"] = True
+        self.counts.passes += 1
+        self.counts.rows += len(requests)
+        self.counts.tokens += sum(len(tokens) for tokens in new)
+        self.counts.prefills += batch.cache is None
+        output = self._call(inputs, [request.perturbation for request in requests])
+        batch.cache = getattr(output, "past_key_values", None)
+        batch.mask = mask
+        early = self._early_logits(output, layers)
+        last = output.logits[:, -1]
+        evaluations, rows = [], []
+        for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
+            old = batch.rows[index] if batch.rows else None
+            log_probs = None
+            if request.with_likelihood:
+                log_probs = _token_log_probs(output.logits[index, pads[index] :], request.tokens, plan.reuse, old)
+            slots = [*(old.slots[: plan.reuse] if old else []), *range(start + pads[index], start + width)]
+            rows.append(
+                _CachedRow(
+                    _key(request), request.tokens, slots, log_probs, last[index] if log_probs is not None else None
+                )
+            )
+            evaluations.append(
+                Evaluation(
+                    last[index],
+                    sum(log_probs) if log_probs else 0.0,
+                    torch.stack([early[layer][index] for layer in request.early_layers])
+                    if request.early_layers
+                    else None,
+                )
+            )
+        batch.rows = rows
+        if not _is_one_slot_per_token(batch.cache, mask.shape[1]):
+            batch = _Batch()  # nothing here could be cut or matched by tokens; the next pass starts from nothing
+        return evaluations, batch
+
+    def _call(self, inputs: dict[str, Any], perturbations: list[Perturbation | None]) -> Any:
+        self.is_running = True
+        try:
+            with torch.no_grad(), perturbed_rows(self.model, perturbations):
+                return self.model(**inputs, return_dict=True)
+        finally:
+            self.is_running = False
+
+    def _early_logits(self, output: Any, layers: list[int]) -> dict[int, Tensor]:
+        if not layers:
+            return {}
+        head, norm = self.model.get_output_embeddings(), _final_norm(self.model)
+        hidden = output.hidden_states
+        with torch.no_grad():
+            return {layer: head(norm(hidden[layer][:, -1])) for layer in layers}
+
+    def _extra_inputs(self, batch: _Batch, requests: list[Request]) -> dict[str, Any]:
+        """Inputs besides tokens for a prefill; those every later pass needs too stay in `batch.extra`."""
+        if self.is_encoder_decoder:
+            batch.extra = self._encoder_inputs(requests)
+            return batch.extra
+        rows = [dict(request.inputs.tensors) if request.inputs is not None else {} for request in requests]
+        stacked = {name: _stack([row[name] for row in rows]) for name in rows[0]}
+        # Cross-attention inputs of a decoder on its own (captioners) are read at every pass, images only at the first.
+        batch.extra = {name: value for name, value in stacked.items() if name.startswith("encoder_")}
+        return stacked
+
+    def _encoder_inputs(self, requests: list[Request]) -> dict[str, Any]:
+        encoded = [self._encode(request.inputs) for request in requests]
+        longest = max(states.shape[1] for _, states, _ in encoded)
+        kind = encoded[0][0]
+        states = torch.cat([_pad_to(states, longest) for _, states, _ in encoded])
+        mask = torch.cat([_pad_to(mask, longest) for _, _, mask in encoded])
+        inputs: dict[str, Any] = {"encoder_outputs": kind(last_hidden_state=states)}
+        if "attention_mask" in self._accepts:
+            inputs["attention_mask"] = mask
+        return inputs
+
+    def _encode(self, inputs: RowInputs | None) -> tuple[Any, Tensor, Tensor]:
+        """Encoder states (1, length, width) and their mask (1, length), computed once per source."""
+        if inputs is None:
+            raise ValueError("an encoder-decoder stream needs a source")
+        if inputs not in self._encoded:
+            given = dict(inputs.tensors)
+            device = self.model.device
+            outputs = given.pop("encoder_outputs", None)
+            mask = given.pop("attention_mask", None)
+            if outputs is None:
+                if inputs.encoder_tokens is None and not given:
+                    raise ValueError(
+                        "an encoder-decoder stream needs a source, and only the guided model's states are known"
+                    )
+                if inputs.encoder_tokens is not None:
+                    given["input_ids"] = torch.tensor([inputs.encoder_tokens], device=device)
+                    mask = torch.ones_like(given["input_ids"])
+                self.is_running = True
+                try:
+                    with torch.no_grad():
+                        source_mask = {"attention_mask": mask} if mask is not None else {}
+                        outputs = self.model.get_encoder()(**given, **source_mask, return_dict=True)
+                finally:
+                    self.is_running = False
+            states = outputs[0]
+            if mask is None:
+                mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+            self._encoded[inputs] = (type(outputs), states, mask)
+        return self._encoded[inputs]
+
+
+def _key(request: Request) -> _Key:
+    return request.inputs, request.perturbation
+
+
+def _common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # slices compare in C; a Python loop over 4 000 tokens would cost more than the mask
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _plan(batch: _Batch, request: Request) -> _Plan:
+    """The cached row that shares most with a request. At least the last token is fed again, its logits are what is
+    wanted."""
+    best = _Plan(0, 0)
+    for index, row in enumerate(batch.rows):
+        if row.key != _key(request):
+            continue
+        shared = _common_prefix(row.tokens, request.tokens)
+        reuse = min(shared, len(request.tokens) - 1)
+        if request.with_likelihood:
+            if row.log_probs is None:
+                continue
+            # What predicts the first token fed is the position before it, whose logits are kept only at a row's end.
+            # Elsewhere one more known token is fed again.
+            if reuse < len(row.tokens):
+                reuse = max(shared - 1, 0)
+        if request.inputs is not None and reuse < request.inputs.prompt_length:
+            reuse = 0
+        if reuse > best.reuse:
+            best = _Plan(index, reuse)
+    return best
+
+
+def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool) -> bool:
+    """Turn the cached rows into the parents of the wanted ones. False if this cache cannot (the caller starts
+    afresh)."""
+    assert batch.mask is not None
+    parents = [plan.parent for plan in plans]
+    rows = [batch.rows[parent] for parent in parents]
+    if parents != list(range(len(batch.rows))):
+        index = torch.tensor(parents, device=batch.mask.device)
+        batch.cache.batch_select_indices(index)
+        batch.mask = batch.mask[index]
+        batch.extra = {name: _select(value, index) for name, value in batch.extra.items()}
+    else:
+        batch.mask = batch.mask.clone()
+    for position, (row, plan) in enumerate(zip(rows, plans, strict=True)):
+        if plan.reuse < len(row.tokens):
+            batch.mask[position, row.slots[plan.reuse :]] = 0
+    batch.rows = [
+        _CachedRow(
+            row.key,
+            row.tokens[: plan.reuse],
+            row.slots[: plan.reuse],
+            row.log_probs[: plan.reuse] if row.log_probs is not None else None,
+            row.last_logits if plan.reuse == len(row.tokens) else None,
+        )
+        for row, plan in zip(rows, plans, strict=True)
+    ]
+    used = max(row.slots[-1] + 1 if row.slots else 0 for row in batch.rows)
+    surplus = batch.slot_count - used
+    if surplus:
+        if not _cut(batch.cache, used):
+            return False
+        batch.mask = batch.mask[:, :used]
+    longest = max(len(row.slots) for row in batch.rows)
+    if rigid:
+        return used == longest and all(len(row.slots) == longest for row in batch.rows)
+    if used - longest > max(_COMPACT_ABOVE, longest):
+        _compact(batch, longest)
+    return True
+
+
+def _is_one_slot_per_token(cache: Any, width: int) -> bool:
+    """Whether a cache can be addressed by tokens: no recurrent state, no image positions of its own."""
+    if cache is None or not hasattr(cache, "batch_select_indices"):
+        return False
+    linear = getattr(cache, "is_linear", None)
+    return not (linear and any(linear)) and bool(cache.get_seq_length() == width)
+
+
+def _self_attention_cache(cache: Any) -> Any:
+    return getattr(cache, "self_attention_cache", cache)
+
+
+def _plain_layers(cache: Any) -> list[Any] | None:
+    """The layers of a cache whose slots are exactly its tokens, or None."""
+    layers = getattr(_self_attention_cache(cache), "layers", None)
+    if layers is None:
+        return None
+    plain = [
+        layer
+        for layer in layers
+        if isinstance(getattr(layer, "keys", None), Tensor)
+        and isinstance(getattr(layer, "values", None), Tensor)
+        and not getattr(layer, "is_sliding", False)
+        and type(layer).__name__ == "DynamicLayer"
+    ]
+    return plain if len(plain) == len(layers) else None
+
+
+def _cut(cache: Any, slots: int) -> bool:
+    layers = _plain_layers(cache)
+    if layers is None:
+        return False
+    for layer in layers:
+        layer.keys = layer.keys[..., :slots, :]
+        layer.values = layer.values[..., :slots, :]
+    return True
+
+
+def _compact(batch: _Batch, longest: int) -> None:
+    """Move every row's used slots to the right end of a narrower cache. Keys carry their positions, so order is all
+    that counts."""
+    layers = _plain_layers(batch.cache)
+    if layers is None or batch.mask is None:
+        return
+    order = torch.tensor([[0] * (longest - len(row.slots)) + row.slots for row in batch.rows], device=batch.mask.device)
+    for layer in layers:
+        index = order.to(layer.keys.device)[:, None, :, None]
+        layer.keys = layer.keys.gather(2, index.expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3]))
+        layer.values = layer.values.gather(2, index.expand(-1, layer.values.shape[1], -1, layer.values.shape[3]))
+    batch.mask = torch.zeros_like(order)
+    for position, row in enumerate(batch.rows):
+        row.slots = list(range(longest - len(row.slots), longest))
+        batch.mask[position, row.slots] = 1
+
+
+def _token_log_probs(logits: Tensor, tokens: tuple[int, ...], reuse: int, old: _CachedRow | None) -> list[float]:
+    """log p of every token after the first (entry i belongs to token i + 1). `logits` are those of tokens[reuse:]."""
+    predictions = logits[:-1]
+    if reuse == 0 or old is None or old.log_probs is None:
+        known, targets = [], tokens[1:]
+    elif old.last_logits is not None:
+        known, targets = old.log_probs[: reuse - 1], tokens[reuse:]
+        predictions = torch.cat([old.last_logits[None], predictions])
+    else:  # tokens[reuse] is a known token fed again, see `_plan`
+        known, targets = old.log_probs[:reuse], tokens[reuse + 1 :]
+    if not targets:
+        return list(known)
+    rows = log_probabilities(predictions)
+    picked = rows.gather(-1, torch.tensor(targets, device=rows.device)[:, None]).squeeze(-1)
+    return [*known, *picked.clamp(min=-1e4).tolist()]
+
+
+def _attends_to_everything(config: Any) -> bool:
+    """Whether every layer sees every earlier token, so that a masked slot changes nothing."""
+    if config is None:
+        return False
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return all(kind == "full_attention" for kind in kinds)
+    if "local" in (getattr(config, "attention_layers", None) or ()):
+        return False
+    return getattr(config, "sliding_window", None) is None and not getattr(config, "alibi", False)
+
+
+def _final_norm(model: Any) -> Any:
+    """The normalisation before the output head; found next to the decoder layers."""
+    layers = decoder_layers(model)
+    for module in model.modules():
+        if any(child is layers for child in module.children()):
+            for name in ("norm", "final_layernorm", "final_layer_norm", "ln_f"):
+                if getattr(module, name, None) is not None:
+                    return getattr(module, name)
+    raise TypeError(f"cannot find the final normalisation of {type(model).__name__}")
+
+
+def _stack(values: list[Any]) -> Any:
+    if isinstance(values[0], Tensor):
+        return torch.cat(values)
+    if any(value != values[0] for value in values[1:]):
+        raise ValueError(f"inputs of one forward pass must agree, got {values}")
+    return values[0]
+
+
+def _select(value: Any, index: Tensor) -> Any:
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)]
+    if hasattr(value, "last_hidden_state"):
+        return type(value)(last_hidden_state=value.last_hidden_state[index.to(value.last_hidden_state.device)])
+    return value
+
+
+def _pad_to(tensor: Tensor, length: int) -> Tensor:
+    missing = length - tensor.shape[1]
+    if not missing:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))], dim=1)
