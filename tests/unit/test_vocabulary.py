@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import real_tokenizers
@@ -436,6 +436,7 @@ def test_encode_continues_where_the_tokenizer_would_prepend_a_space() -> None:
     assert prefixing.encode("true") == [258]
 
 
+@example(["a", "aa"], "aaa")
 @given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5), st.text("ab", max_size=7))
 def test_fewest_tokens_against_enumeration(tokens: list[str], text: str) -> None:
     """All segmentations, by definition: the shortest, and among those the lexicographically longest tokens first."""
