@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
 import re
 import sys
@@ -14,6 +15,7 @@ import pytest
 from conftest import SEED
 from oracles import context_free, munch, random_grammars, tokens
 from oracles import regular_expressions as regex
+from oracles.json_prefix import JsonPrefix
 
 ORACLES = Path(context_free.__file__).parent
 MODULES = sorted(ORACLES.glob("*.py"))
@@ -255,6 +257,65 @@ def test_finite_munch_languages_are_enumerated_completely() -> None:
             short = {text for text in regex.all_texts(6) if grammar.accepts(text)}
             assert {text for text in texts if len(text) <= 6} == short, grammar.to_lark()
             checked += 1
+
+
+# JSON, byte by byte ---------------------------------------------------------------------------------------------------
+
+
+def is_json(text: bytes) -> bool:
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        json.loads(text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def machine_says(text: bytes) -> bool:
+    state = JsonPrefix().read(text)
+    return state is not None and state.complete
+
+
+def test_the_json_machine_agrees_with_the_json_module() -> None:
+    """Every text up to four bytes out of JSON's own, and spoilt documents of all kinds."""
+    for letters in (b'[]{},1 "', b"-0.1eE+ ", b'"\\u0a\xc3\xa9', b'{"a":1,}'):
+        for text in regex.all_texts(4, bytes(sorted(set(letters)))):
+            assert machine_says(text) == is_json(text), text
+    rng = random.Random(SEED)
+    document = '{"a": [1, -2.5e+3, "x\\n\\u00e9é😀", true, false, null, {}], "b": {"c": []}}'.encode()
+    for _ in range(3000):
+        spoilt = bytearray(document)
+        for _ in range(rng.randint(1, 2)):
+            start = rng.randrange(len(spoilt))
+            spoilt[start : start + rng.randint(0, 2)] = bytes([rng.choice(document + b"\xff\x80\x00\t")])[
+                : rng.randint(0, 1)
+            ]
+        assert machine_says(bytes(spoilt)) == is_json(bytes(spoilt)), bytes(spoilt)
+    assert is_json(document)
+    assert all(JsonPrefix().read(document[:end]) is not None for end in range(len(document)))
+
+
+def test_the_json_machine_never_dies_late() -> None:
+    """A prefix that is alive has a completion: whatever is open is closed by a few bytes."""
+    rng = random.Random(SEED)
+    for _ in range(400):
+        state, text = JsonPrefix(), b""
+        for _ in range(rng.randint(1, 12)):
+            alive = [byte for byte in range(256) if state.step(byte) is not None]
+            byte = rng.choice(alive)
+            text += bytes([byte])
+            state = state.step(byte) or JsonPrefix()
+        for _ in range(60):
+            if state.complete:
+                break
+            for byte in b'"0:]}\x80\x90\xa0aruels\\':
+                after = state.step(byte)
+                if after is not None and after != state:
+                    state, text = after, text + bytes([byte])
+                    break
+        assert is_json(text), text
 
 
 # Mutants: a broken oracle is noticed --------------------------------------------------------------------------------

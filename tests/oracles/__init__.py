@@ -8,6 +8,7 @@ another way.
     context_free          grammars over bytes: Earley's recogniser, and Bar-Hillel intersection with an automaton
     random_grammars       seeded grammars with every awkward kind of recursion, and what kinds they have
     munch                 lexing by definition, membership, and the prefixes of finite languages
+    json_prefix           RFC 8259 as a machine with a stack, quick enough for real vocabularies
     tokens                masks by trying every token; a matcher built on nothing but membership and viability
     laws                  what every matcher must obey, whatever it matches
 """

@@ -57,7 +57,7 @@ def no_dead_end(matcher: Matcher, vocabulary_size: int) -> None:
 def completion(
     matcher: Matcher, vocabulary_size: int, eos_token_ids: Sequence[int], states: int = 400
 ) -> list[int] | None:
-    """Token ids that lead to acceptance, found breadth first by masks alone; None if `states` of them did not get there.
+    """Token ids that lead to acceptance, found breadth first by masks alone; None if `states` states did not get there.
 
     From each state at most 24 tokens are tried, spread over the mask, so that a string's 100,000 do not hide the quote.
     """

@@ -2,8 +2,8 @@
 
 A terminal's match at a position is what its own expression says there (`re`: ordered alternatives, lazy quantifiers),
 found by Python's `re`; the lexeme is the longest of these, ties by priority, then a string before a pattern, then the
-one defined first. Ignored terminals compete like the others and vanish afterwards. A text is in the language if it can be cut to its end in this
-way and the sequence of terminals is a sentence of the grammar.
+one defined first. Ignored terminals compete like the others and vanish afterwards. A text is in the language if it can
+be cut to its end in this way and the sequence of terminals is a sentence of the grammar.
 
 Viability of a prefix is the hard part, because a lexeme's end may depend on bytes to come. Here it is found by
 enumeration: for a grammar with finitely many sentences over terminals with finitely many lexemes and nothing ignored,

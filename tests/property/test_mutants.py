@@ -199,7 +199,7 @@ class TokenBoundariesMatter(Mutant):
         return not (self.count == 2 and TOKEN_BYTES[token_id] == b"bc") and super().accept_token(token_id)
 
 
-MUTANTS = [cls for cls in Mutant.__subclasses__()]
+MUTANTS = list(Mutant.__subclasses__())
 
 
 def judge(new_matcher: Callable[[], Any]) -> None:
