@@ -39,7 +39,7 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
   parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_);
   if (grammar_.lexing == Lexing::kMunch) {
     all_terminals_ = lexicon().either(grammar_.competitors);
-    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_);
+    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, limits_.munch_states);
   }
   states_.emplace_back(std::vector<Thread>{}, false);
   std::vector<Thread> threads;
@@ -50,6 +50,10 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
 }
 
 Engine::~Engine() = default;
+
+std::size_t Engine::bytes_used() const {
+  return bytes_.load(std::memory_order_relaxed) + parser_->bytes_used() + (viability_ ? viability_->bytes_used() : 0);
+}
 
 bool Engine::thread_accepts(const Thread& t) {
   return t.at_boundary() && parser_->accepting(t.parser) && (t.obligation == kAll || lexicon().nullable(t.obligation));
@@ -83,8 +87,8 @@ void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
 void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, std::vector<Thread>& out) {
   const Parser::Lookahead& look = parser_->lookahead(t.parser);
   Node obligation = t.obligation;
-  if (viability_) obligation = lexicon().both({obligation, viability_->no_longer_match(competing)});
-  if (obligation == kNone || (viability_ && !lexicon().alive(obligation))) return;
+  if (viability_) obligation = viability_->after_lexeme(obligation, competing);
+  if (obligation == kNone) return;
   for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;

@@ -42,6 +42,7 @@ struct Limits {
   std::size_t lexer_states_per_request = 2'000'000;  // new lexicon nodes one call may cause
   std::size_t states = 4'000'000;                    // sequence states alive in one engine
   std::size_t threads = 4'096;                       // readings of one text at once
+  std::size_t munch_states = 1'000'000;              // what one call may need to decide which lexemes may stand side by side
   std::size_t grammar_bytes = std::size_t{1} << 30;  // parser and state tables of one engine
   std::size_t mask_bytes = std::size_t{1} << 30;     // masks of one compiled grammar
   std::size_t request_bytes = std::size_t{1} << 30;  // growth of shared tables that one matcher may cause
@@ -82,7 +83,7 @@ class Engine {
   Lexing lexing() const { return grammar_.lexing; }
   const Limits& limits() const { return limits_; }
   std::size_t num_states() const { return states_.size(); }
-  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed) + parser_->bytes_used(); }
+  std::size_t bytes_used() const;
 
   // Under munch: can every lexeme of this group ended in this parser state go on, whatever it leaves behind? Then masks of the lexeme
   // need not look at what follows.

@@ -1,18 +1,370 @@
 #include "munch.h"
 
+#include <algorithm>
+
 #include "engine.h"
 
 namespace guiderail {
 
-Node MunchViability::no_longer_match(Node competing) {
-  Lexicon& lexicon = symbols_.lexicon();
-  if (!lexicon.continues(competing)) return kAll;
-  Node nonempty = lexicon.both({competing, lexicon.concat(lexicon.bytes(ByteSet::all()), kAll)});
-  return lexicon.complement(lexicon.concat(nonempty, kAll));
+namespace {
+
+// A group with more states than this is not looked through for `always_viable`.
+constexpr std::size_t kMaxGroupStates = 20'000;
+
+constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
+
+}  // namespace
+
+MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states)
+    : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), effort_(max_states),
+      obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
+    const auto& info = symbols_.terminal_info(Symbol{static_cast<uint32_t>(t) | kTerminalBit});
+    if (info.start != kNone && info.tag != 0) no_tags_ = false;
+  }
+  if (no_tags_) ends_.promise_no_tags();
+  find_separator();
 }
 
-bool MunchViability::viable(ParserState, Node) { return true; }
-bool MunchViability::viable(const Thread&) { return true; }
-bool MunchViability::always_viable(Node, ParserState) { return true; }
+// --- terminals ------------------------------------------------------------------------------------------------------
+
+bool MunchViability::is_ignored(Symbol terminal) const { return std::ranges::find(parser_.ignored(), terminal) != parser_.ignored().end(); }
+
+void MunchViability::keep_weakest(std::vector<Node>& set, Node obligation) {
+  for (Node other : set)
+    if (obligations_.implies(obligation, other)) return;
+  std::erase_if(set, [&](Node other) { return obligations_.implies(other, obligation); });
+  set.push_back(obligation);
+}
+
+// What one lexeme of the terminal, read right here, can leave.
+void MunchViability::ends_of(Symbol terminal, Node obligation, std::vector<Node>& out) {
+  const auto& info = symbols_.terminal_info(terminal);
+  for (const LexemeEnds::End& end : ends_.weakest_ends(ends_.state(info.start, all_terminals_, obligation)))
+    if (end.tag == info.tag) keep_weakest(out, end.obligation);
+}
+
+// The weakest obligations after any number of ignored lexemes.
+const std::vector<Node>& MunchViability::after_ignored(Node obligation) {
+  auto known = after_ignored_.find(id(obligation));
+  if (known != after_ignored_.end()) return known->second;
+  std::vector<Node> weakest{obligation}, queue{obligation};
+  std::unordered_set<uint32_t> seen{id(obligation)};
+  for (std::size_t at = 0; at < queue.size(); ++at) {
+    // What only a stronger obligation could reach, a weaker one that is in the queue reaches too.
+    if (std::ranges::find(weakest, queue[at]) == weakest.end()) continue;
+    std::vector<Node> reached;
+    for (Symbol ignored : parser_.ignored()) ends_of(ignored, queue[at], reached);
+    for (Node next : reached) {
+      keep_weakest(weakest, next);
+      if (seen.insert(id(next)).second) queue.push_back(next);
+    }
+  }
+  effort_.spend(64 + weakest.size() * sizeof(Node));
+  return after_ignored_.emplace(id(obligation), std::move(weakest)).first->second;
+}
+
+// What a lexeme of the terminal can leave, ignored ones before it included.
+const std::vector<Node>& MunchViability::after_terminal(Symbol terminal, Node obligation) {
+  uint64_t which = key(static_cast<uint32_t>(terminal), id(obligation));
+  auto known = after_terminal_.find(which);
+  if (known != after_terminal_.end()) return known->second;
+  std::vector<Node> result;
+  if (symbols_.terminal_info(terminal).start == kNone) {
+    // A special token is no text: longest match ends before it as it does at the end.
+    if (may_end(obligation)) result.push_back(kAll);
+  } else if (!is_ignored(terminal)) {
+    for (Node before : after_ignored(obligation)) ends_of(terminal, before, result);
+  }
+  effort_.spend(64 + result.size() * sizeof(Node));
+  return after_terminal_.emplace(which, std::move(result)).first->second;
+}
+
+bool MunchViability::may_end(Node obligation) {
+  return std::ranges::any_of(after_ignored(obligation), [this](Node o) { return lexicon_.nullable(o); });
+}
+
+// --- the separator --------------------------------------------------------------------------------------------------
+
+bool MunchViability::clean(uint32_t candidate, Node obligation) {
+  uint64_t which = key(candidate, id(obligation));
+  uint32_t known = clean_.find(which);
+  if (known != PublishedMap::kUnknown) return known == 1;
+  Node separator = candidates_[candidate];
+  bool result = std::ranges::any_of(after_ignored(obligation), [&](Node o) { return obligations_.implies(separator, o); });
+  effort_.spend(clean_.insert(which, result ? 1 : 0));
+  return result;
+}
+
+bool MunchViability::known_clean(Node obligation) const {
+  if (separator_ == kNoSeparator) return false;
+  return obligation == kAll || clean_.find(key(separator_, id(obligation))) == 1;
+}
+
+bool MunchViability::separates(uint32_t candidate) {
+  if (!lexicon_.nullable(candidates_[candidate])) return false;
+  uint32_t question = num_questions_++;
+  for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
+    Symbol terminal{static_cast<uint32_t>(t) | kTerminalBit};
+    const auto& info = symbols_.terminal_info(terminal);
+    if (info.start == kNone || is_ignored(terminal)) continue;
+    if (!no_tags_) question = num_questions_++;
+    uint32_t from = ends_.state(info.start, all_terminals_, candidates_[candidate]);
+    if (!ends_.leads_to(from, question, [&](const LexemeEnds::End& end) { return end.tag == info.tag && clean(candidate, end.obligation); }))
+      return false;
+  }
+  separator_question_ = question;
+  return true;
+}
+
+void MunchViability::find_separator() {
+  for (Symbol ignored : parser_.ignored()) {
+    std::vector<Node> left;
+    ends_of(ignored, kAll, left);
+    for (Node obligation : left)
+      if (std::ranges::find(candidates_, obligation) == candidates_.end()) candidates_.push_back(obligation);
+  }
+  if (std::ranges::find(candidates_, kAll) == candidates_.end()) candidates_.push_back(kAll);
+  for (uint32_t candidate = 0; candidate < candidates_.size(); ++candidate)
+    if (separates(candidate)) {
+      separator_ = candidate;
+      return;
+    }
+}
+
+// --- the fixpoint ---------------------------------------------------------------------------------------------------
+
+uint32_t MunchViability::variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation, bool is_symbol) {
+  auto found = table.find(key(which, id(obligation)));
+  if (found != table.end()) return found->second;
+  effort_.spend(sizeof(Variable) + 64);
+  uint32_t number = static_cast<uint32_t>(variables_.size());
+  variables_.push_back({key(which, id(obligation)), is_symbol, false, false, {}, {}});
+  table.emplace(key(which, id(obligation)), number);
+  enqueue(number);
+  return number;
+}
+
+void MunchViability::enqueue(uint32_t number) {
+  if (variables_[number].queued) return;
+  variables_[number].queued = true;
+  queue_.push_back(number);
+}
+
+void MunchViability::add(uint32_t number, Node value) {
+  std::vector<Node>& values = variables_[number].values;
+  for (Node other : values)
+    if (obligations_.implies(value, other)) return;
+  effort_.spend(sizeof(Node));
+  values.push_back(value);
+  enqueue(number);
+}
+
+void MunchViability::connect(uint32_t from, uint32_t to) {
+  if (from == to || !copies_.insert(key(from, to)).second) return;
+  effort_.spend(sizeof(Variable::Edge) + 40);
+  variables_[from].edges.push_back({kCopy, to});
+  enqueue(from);
+}
+
+// Gives a variable its edges. What can throw comes before what cannot be done twice.
+void MunchViability::start(uint32_t number) {
+  Variable& v = variables_[number];
+  uint32_t which = static_cast<uint32_t>(v.what >> 32);
+  Node obligation{static_cast<uint32_t>(v.what)};
+  if (!v.is_symbol) {
+    uint32_t symbol = parser_.symbol_at(which);
+    if (symbol == Parser::kEnd) {
+      add(number, obligation);
+    } else {
+      uint32_t first = symbol_variable(symbol, obligation);
+      if (parser_.symbol_at(which + 1) == Parser::kEnd) {
+        connect(first, number);
+      } else {
+        effort_.spend(sizeof(Variable::Edge));
+        variables_[first].edges.push_back({which + 1, number});
+        enqueue(first);
+      }
+    }
+  } else if (is_terminal(Symbol{which})) {
+    for (Node end : after_terminal(Symbol{which}, obligation)) add(number, end);
+  } else {
+    if (symbols_.nonterminal_info(Symbol{which}).nullable) add(number, obligation);
+    for (uint32_t production : parser_.productions(which)) connect(suffix_variable(production, obligation), number);
+  }
+  v.started = true;
+}
+
+void MunchViability::propagate(uint32_t number) {
+  Variable& v = variables_[number];
+  if (!v.started) start(number);
+  for (std::size_t e = 0; e < v.edges.size(); ++e) {
+    while (v.edges[e].done < v.values.size()) {
+      Node value = v.values[v.edges[e].done];
+      auto [position, target, done] = v.edges[e];
+      if (position == kCopy)
+        add(target, value);
+      else
+        connect(suffix_variable(position, value), target);
+      ++v.edges[e].done;
+    }
+  }
+}
+
+const std::vector<Node>& MunchViability::suffix(uint32_t position, Node obligation) {
+  uint32_t wanted = suffix_variable(position, obligation);
+  while (!queue_.empty()) {
+    uint32_t number = queue_.back();
+    queue_.pop_back();
+    variables_[number].queued = false;
+    try {
+      propagate(number);
+    } catch (...) {
+      enqueue(number);  // where it stopped, the next question goes on
+      throw;
+    }
+  }
+  return variables_[wanted].values;
+}
+
+// --- boundaries -----------------------------------------------------------------------------------------------------
+
+const Parser::Continuations& MunchViability::continuations(uint32_t context) {
+  auto known = continuations_.find(context);
+  if (known != continuations_.end()) return known->second;
+  Parser::Continuations found = parser_.continuations(context);
+  effort_.spend(sizeof(found) + 48 + found.items.size() * sizeof(Parser::Entry));
+  return continuations_.emplace(context, std::move(found)).first->second;
+}
+
+// Breadth-first from (context, obligation) pairs, read 'an item returning there is complete'. As in any search for one hit: the way to it
+// is true, and if there is none, all that was visited is false.
+bool MunchViability::returns_to_acceptance(const std::vector<uint64_t>& roots) {
+  struct Visit {
+    uint64_t at;
+    std::size_t parent;
+  };
+  constexpr std::size_t kRoot = SIZE_MAX;
+  std::vector<Visit> queue;
+  std::unordered_set<uint64_t> seen;
+  auto mark_path = [&](std::size_t visit) {
+    for (; visit != kRoot; visit = queue[visit].parent) {
+      effort_.spend(32);
+      returns_[queue[visit].at] = true;
+    }
+    return true;
+  };
+  // Is it known to reach acceptance?
+  auto meet = [&](uint64_t at, std::size_t parent) {
+    auto known = returns_.find(at);
+    if (known != returns_.end()) return known->second;
+    if (seen.insert(at).second) queue.push_back({at, parent});
+    return false;
+  };
+  for (uint64_t root : roots)
+    if (meet(root, kRoot)) return true;
+  for (std::size_t at = 0; at < queue.size(); ++at) {
+    uint32_t context = static_cast<uint32_t>(queue[at].at >> 32);
+    Node obligation{static_cast<uint32_t>(queue[at].at)};
+    const Parser::Continuations& next = continuations(context);
+    if (next.accepting && may_end(obligation)) return mark_path(at);
+    for (const Parser::Entry& item : next.items)
+      for (Node left : suffix(item.position, obligation))
+        if (meet(key(item.context, id(left)), at)) return mark_path(at);
+  }
+  for (const Visit& visit : queue) {
+    effort_.spend(32);
+    returns_[visit.at] = false;
+  }
+  return false;
+}
+
+bool MunchViability::decide(ParserState parser, Node obligation) {
+  if (parser_.accepting(parser) && may_end(obligation)) return true;
+  std::vector<uint64_t> complete;
+  for (const Parser::Entry& item : parser_.kernel_items(parser))
+    for (Node left : suffix(item.position, obligation)) complete.push_back(key(item.context, id(left)));
+  return returns_to_acceptance(complete);
+}
+
+bool MunchViability::viable(ParserState parser, Node obligation) {
+  if (obligation == kNone) return false;
+  if (known_clean(obligation)) return true;
+  uint64_t which = key(static_cast<uint32_t>(parser), id(obligation));
+  uint32_t known = boundaries_.find(which);
+  if (known != PublishedMap::kUnknown) return known == 1;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  if (separator_ != kNoSeparator && clean(separator_, obligation)) return true;
+  Node canonical = obligations_.canonical(obligation);
+  bool result = canonical == obligation ? decide(parser, obligation) : viable(parser, canonical);
+  effort_.spend(boundaries_.insert(which, result ? 1 : 0));
+  return result;
+}
+
+// --- inside lexemes -------------------------------------------------------------------------------------------------
+
+bool MunchViability::viable(const Thread& t) {
+  uint64_t place = key(static_cast<uint32_t>(t.parser), id(t.group));
+  bool separated = no_tags_ && separator_ != kNoSeparator;
+  uint32_t state = ends_.find(t.lexeme, t.competing, t.obligation);
+  if (state != LexemeEnds::kUnknown) {
+    if (separated && ends_.answer(separator_question_, state) == 1) return true;
+    uint32_t question = questions_.find(place);
+    if (question != PublishedMap::kUnknown) {
+      uint32_t known = ends_.answer(question, state);
+      if (known != LexemeEnds::kUnknown) return known == 1;
+    }
+  }
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question guard(effort_);
+  state = ends_.state(t.lexeme, t.competing, t.obligation);
+  // Parser states expect whole groups where terminals have no tags, so any clean end will do.
+  if (separated &&
+      ends_.leads_to(state, separator_question_, [&](const LexemeEnds::End& end) { return clean(separator_, end.obligation); }))
+    return true;
+  uint32_t question = questions_.find(place);
+  if (question == PublishedMap::kUnknown) {
+    question = num_questions_++;
+    effort_.spend(questions_.insert(place, question));
+  }
+  const Parser::Lookahead& look = parser_.lookahead(t.parser);
+  return ends_.leads_to(state, question, [&](const LexemeEnds::End& end) {
+    const Parser::Expected* expected = Parser::find(look, t.group, end.tag);
+    return expected && viable(parser_.shift(t.parser, *expected), end.obligation);
+  });
+}
+
+const MunchViability::GroupEnds& MunchViability::group_ends(Node group) {
+  auto known = group_ends_.find(id(group));
+  if (known != group_ends_.end()) return known->second;
+  GroupEnds found{false, false, {}};
+  found.known = ends_.all_ends(ends_.state(group, all_terminals_, kAll), kMaxGroupStates, found.ends);
+  found.clean = found.known && no_tags_ && separator_ != kNoSeparator &&
+                std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) { return clean(separator_, end.obligation); });
+  effort_.spend(sizeof(found) + found.ends.size() * sizeof(LexemeEnds::End));
+  return group_ends_.emplace(id(group), std::move(found)).first->second;
+}
+
+bool MunchViability::always_viable(Node group, ParserState parser) {
+  uint64_t which = key(static_cast<uint32_t>(parser), id(group));
+  uint32_t known = always_.find(which);
+  if (known != PublishedMap::kUnknown) return known == 1;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  const GroupEnds& all = group_ends(group);
+  bool result = all.clean;
+  if (!result && all.known) {
+    const Parser::Lookahead& look = parser_.lookahead(parser);
+    result = std::ranges::all_of(all.ends, [&](const LexemeEnds::End& end) {
+      const Parser::Expected* expected = Parser::find(look, group, end.tag);
+      return expected && viable(parser_.shift(parser, *expected), end.obligation);
+    });
+  }
+  effort_.spend(always_.insert(which, result ? 1 : 0));
+  return result;
+}
 
 }  // namespace guiderail

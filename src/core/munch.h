@@ -1,43 +1,142 @@
 // Longest match, and what it makes impossible.
 //
-// When a lexeme w ends although some terminal could go on, the text to come must not complete that longer match: the obligation is the
-// complement of (remainder of the union of all terminals after w, without the empty string) followed by anything. Obligations are
-// nodes of the lexicon like any other; they are discharged when the derivative becomes 'all texts'.
+// Under munch, productive rules are not enough: `NAME NAME` with nothing between has no text at all, because any second NAME would extend
+// the first. A parser state p under an obligation o (obligations.h) is *viable* if some sequence of lexemes leads from p to acceptance
+// while every obligation on the way is met. There are finitely many obligations, so this is the emptiness of a context-free language
+// intersected with a regular one (Bar-Hillel, Perles, Shamir 1961): a least fixpoint over
 //
-// With obligations, productive rules are not enough: `NAME NAME` with nothing between has no text at all, because any second NAME
-// would extend the first. A parser state p under an obligation o is *viable* if some sequence of lexemes leads from p to acceptance while
-// every obligation on the way is met. The set of obligations is finite for a given grammar's lexer (remainders of finitely many
-// automaton states, intersected), so viability is the emptiness of a context-free language intersected with
-// a regular one (Bar-Hillel, Perles, Shamir 1961), computed by least fixpoint over (nonterminal, obligation before, obligation after),
-// on demand.
+//   ends(X, o)   the obligations that can be left when a symbol X, read from o on, is complete
+//   suffix(i, o) the same for what is left of a production from position i on
+//
+// where a terminal's ends come from the product in lexeme_ends.h after any number of ignored lexemes, followed by a search through return
+// contexts, (context, obligation) to (context, obligation), for acceptance with an obligation that the end of the text discharges. All of it on
+// demand and kept. Of two obligations where one implies the other only the weaker is followed, which leaves one or two per symbol in
+// ordinary languages.
+//
+// Most grammars need none of that. Call an obligation s a *separator* if the empty string meets it and every terminal, read from s on, has an end after
+// which ignored lexemes lead back to s (or to something weaker); an obligation is *clean* if they lead from it to s. Then
+// every productive rule can be completed from every clean obligation, whatever the parser state: one lookup. With ignored
+// spaces, s is 'no further space'.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <span>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
+#include "lexeme_ends.h"
 #include "lexicon.h"
+#include "obligations.h"
 #include "parser.h"
+#include "published_map.h"
 
 namespace guiderail {
 
 struct Thread;
 
+// Any thread may call anything; answers given before take no lock, others the engine's.
 class MunchViability {
  public:
-  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals)
-      : parser_(parser), symbols_(symbols), all_terminals_(all_terminals) {}
+  // Every terminal of the grammar is registered in `symbols` by now. `max_states` bounds a single question (LimitError `munch_states`).
+  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states);
 
-  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals.
-  Node no_longer_match(Node competing);
+  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals. Equal languages are
+  // the same node.
+  Node no_longer_match(Node competing) { return obligations_.no_longer_match(competing); }
+  // The obligation at the boundary that a lexeme's end creates; kNone if there can be none.
+  Node after_lexeme(Node obligation, Node competing) { return obligations_.after(obligation, competing); }
+
+  // Can the boundary be continued (by nothing, perhaps) to a text of the language?
   bool viable(ParserState parser, Node obligation);
+  // Can the lexeme be continued, by one byte at least, to an end that is viable?
   bool viable(const Thread& inside_lexeme);
+  // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it? False also means
+  // 'not known'.
   bool always_viable(Node group, ParserState parser);
 
+  std::size_t bytes_used() const { return effort_.bytes_used(); }
+
  private:
+  // Sets of obligations that grow until they obey all edges.
+  struct Variable {
+    uint64_t what;  // symbol or position, obligation
+    bool is_symbol;
+    bool started = false, queued = false;
+    struct Edge {
+      uint32_t position;  // kCopy, or: values go on through suffix(position, value)
+      uint32_t target;
+      uint32_t done = 0;  // values already handed on
+    };
+    std::vector<Node> values;
+    std::vector<Edge> edges;
+  };
+  static constexpr uint32_t kCopy = UINT32_MAX;
+  static constexpr uint32_t kNoSeparator = UINT32_MAX;
+  static constexpr uint64_t key(uint32_t a, uint32_t b) { return (uint64_t{a} << 32) | b; }
+
+  bool is_ignored(Symbol terminal) const;
+  void keep_weakest(std::vector<Node>& set, Node obligation);
+  const std::vector<Node>& after_ignored(Node obligation);
+  const std::vector<Node>& after_terminal(Symbol terminal, Node obligation);
+  void ends_of(Symbol terminal, Node obligation, std::vector<Node>& out);
+  bool may_end(Node obligation);
+
+  void find_separator();
+  bool separates(uint32_t candidate);
+  bool clean(uint32_t candidate, Node obligation);
+  bool known_clean(Node obligation) const;
+
+  uint32_t symbol_variable(uint32_t symbol, Node obligation) { return variable(symbol_variables_, symbol, obligation, true); }
+  uint32_t suffix_variable(uint32_t position, Node obligation) { return variable(suffix_variables_, position, obligation, false); }
+  uint32_t variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation, bool is_symbol);
+  void enqueue(uint32_t variable);
+  void add(uint32_t variable, Node value);
+  void connect(uint32_t from, uint32_t to);
+  void start(uint32_t variable);
+  void propagate(uint32_t variable);
+  const std::vector<Node>& suffix(uint32_t position, Node obligation);
+
+  bool decide(ParserState parser, Node obligation);
+  bool returns_to_acceptance(const std::vector<uint64_t>& roots);
+  const Parser::Continuations& continuations(uint32_t context);
+
   Parser& parser_;
   SymbolTable& symbols_;
+  Lexicon& lexicon_;
   Node all_terminals_;
+  MunchEffort effort_;
+  Obligations obligations_;
+  LexemeEnds ends_;
+
+  bool no_tags_ = true;  // every terminal has the tag 0: an end is an end
+  std::unordered_map<uint32_t, std::vector<Node>> after_ignored_;
+  std::unordered_map<uint64_t, std::vector<Node>> after_terminal_;
+
+  std::vector<Node> candidates_;  // for the separator
+  uint32_t separator_ = kNoSeparator;
+  uint32_t separator_question_ = 0;
+  PublishedMap clean_;            // candidate, obligation → 0, 1
+
+  std::deque<Variable> variables_;
+  std::unordered_map<uint64_t, uint32_t> symbol_variables_, suffix_variables_;
+  std::unordered_set<uint64_t> copies_;  // copy edges there are
+  std::vector<uint32_t> queue_;
+
+  std::unordered_map<uint32_t, Parser::Continuations> continuations_;
+  std::unordered_map<uint64_t, bool> returns_;  // context, obligation → acceptance can be reached
+  PublishedMap boundaries_;                     // parser state, obligation → 0, 1
+  PublishedMap questions_;                      // parser state, group → question for `ends_`
+  uint32_t num_questions_ = 0;
+  PublishedMap always_;                         // parser state, group → 0, 1
+  struct GroupEnds {
+    bool known, clean;
+    std::vector<LexemeEnds::End> ends;
+  };
+  std::unordered_map<uint32_t, GroupEnds> group_ends_;
+  const GroupEnds& group_ends(Node group);
 };
 
 }  // namespace guiderail
