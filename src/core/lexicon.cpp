@@ -161,6 +161,7 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
   auto deepen = [&](uint32_t child) { depth = std::max<uint16_t>(depth, static_cast<uint16_t>(infos_[child].depth + 1)); };
   switch (kind) {
     case Kind::kConcat: deepen(a); depth = std::max(depth, infos_[b].depth); break;
+    case Kind::kBytes: break;  // its children are the words of a set
     case Kind::kPrefix: depth = infos_[b].depth; break;
     case Kind::kNot:
     case Kind::kRepeat: deepen(a); break;
