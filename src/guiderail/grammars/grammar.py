@@ -42,10 +42,12 @@ class Grammar:
         (True, True, False)
     """
 
-    __slots__ = ("_fingerprint", "_report", "_source")
+    __slots__ = ("_fingerprint", "_recipe", "_report", "_source")
 
     _source: _core.GrammarSource
     _report: tuple[ReportRow, ...]
+    # How to make this grammar again: JSON, so that a file can hold it. The fingerprint is its digest.
+    _recipe: dict[str, Any]
     _fingerprint: str
 
     def __init__(self) -> None:
@@ -53,19 +55,31 @@ class Grammar:
 
     @classmethod
     def _make(
-        cls, source: _core.GrammarSource, report: Iterable[tuple[str, str, str]], content: Iterable[object]
+        cls, source: _core.GrammarSource, report: Iterable[tuple[str, str, str]], recipe: dict[str, Any]
     ) -> Grammar:
         grammar = object.__new__(cls)
         grammar._source = source
         grammar._report = tuple(ReportRow(*row) for row in report)
-        grammar._fingerprint = _fingerprint(content)
+        encoded = json.dumps(recipe).encode("utf-8")
+        grammar._recipe = json.loads(encoded)  # a copy: what the caller does to a schema later must not show
+        grammar._fingerprint = hashlib.sha256(encoded).hexdigest()
         return grammar
 
     @classmethod
     def _from_static(cls, static: StaticGrammar, report: Iterable[tuple[str, str, str]]) -> Grammar:
-        rules = sorted(static.rules.items())
-        content = ("static", static.terminals, rules, static.start, static.lexing, static.ignored)
-        return cls._make(static.source(), report, content)
+        rows = [list(row) for row in report]
+        return cls._make(static.source(), report, {"kind": "static", "rules": static.to_json(), "report": rows})
+
+    @classmethod
+    def _from_recipe(cls, recipe: Mapping[str, Any]) -> Grammar:
+        """The grammar that `recipe` was taken from. Raises: ValueError, KeyError or TypeError for anything else."""
+        if recipe["kind"] == "static":
+            return cls._from_static(StaticGrammar.from_json(recipe["rules"]), recipe["report"])
+        if recipe["kind"] == "json schema":
+            return cls.from_json_schema(recipe["schema"], **recipe["options"])
+        if recipe["kind"] == "builtin":
+            return cls.builtin(recipe["name"])
+        raise ValueError(f"a grammar of unknown kind {recipe['kind']!r}")
 
     # --- constructors ---------------------------------------------------------------------------------------------
 
@@ -140,7 +154,7 @@ class Grammar:
         from guiderail.grammars.json_schema import json_schema_source
 
         source, report = json_schema_source(schema, **options)
-        return cls._make(source, report, ("json schema", schema, sorted(options.items())))
+        return cls._make(source, report, {"kind": "json schema", "schema": schema, "options": options})
 
     @classmethod
     def builtin(cls, name: str) -> Grammar:
@@ -152,7 +166,7 @@ class Grammar:
             raise ValueError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
         from guiderail import _core
 
-        return cls._make(_core.json_source(), [(name, "enforced", "")], ("builtin", name))
+        return cls._make(_core.json_source(), [(name, "enforced", "")], {"kind": "builtin", "name": name})
 
     # --- questions that need no vocabulary ------------------------------------------------------------------------
 
@@ -182,14 +196,3 @@ def _as_bytes(text: bytes | str) -> bytes:
     # A lone surrogate becomes bytes that are not UTF-8, which no grammar of characters accepts: an answer, not an
     # error.
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
-
-
-def _fingerprint(content: Iterable[object]) -> str:
-    digest = hashlib.sha256()
-    for part in content:
-        if isinstance(part, (dict, list, bool, str)):
-            encoded = json.dumps(part, default=repr).encode("utf-8", "surrogatepass")
-        else:
-            encoded = repr(part).encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()

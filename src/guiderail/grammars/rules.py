@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guiderail.errors import GrammarError, LimitError
 
@@ -124,6 +124,31 @@ class StaticGrammar:
         for place, terminal in enumerate(order):
             ranks[terminal] = len(order) - place
         return ranks
+
+    def to_json(self) -> dict[str, Any]:
+        """The grammar as JSON values."""
+        terminals = [
+            [t.kind, t.text.hex() if isinstance(t.text, bytes) else t.text, t.flags, t.name, t.priority]
+            for t in self.terminals
+        ]
+        rules = [[name, [list(alternative) for alternative in rule]] for name, rule in self.rules.items()]
+        return {
+            "terminals": terminals,
+            "rules": rules,
+            "start": self.start,
+            "lexing": self.lexing,
+            "ignored": list(self.ignored),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StaticGrammar:
+        """What `to_json` gave."""
+        terminals = tuple(
+            Terminal(kind, bytes.fromhex(text) if kind == "literal" else text, flags, name, priority)
+            for kind, text, flags, name, priority in values["terminals"]
+        )
+        rules = {name: tuple(tuple(alternative) for alternative in rule) for name, rule in values["rules"]}
+        return cls(terminals, rules, values["start"], values["lexing"], tuple(values["ignored"]))
 
     def source(self) -> _core.GrammarSource:
         """Hand the grammar to the core.

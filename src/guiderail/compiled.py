@@ -1,0 +1,313 @@
+"""A grammar joined with a vocabulary, and matchers that follow sequences through it.
+
+    compiled = guiderail.compile(grammar, vocabulary)
+    matcher = compiled.matcher()
+    matcher.fill_next_token_bitmask(bitmask)
+    matcher.accept_token(token_id)
+
+The work is the core's: `Matcher` is its class, so a call costs no more than a crossing into C++. Compiling is lazy.
+Parser states and masks come into being as sequences meet them, once for all matchers of one compiled grammar.
+
+A saved compiled grammar is a file of our own:
+
+    b"guiderail\\0" | format version, uint32 | length of header, uint32 | header, JSON | sections, as the header lists
+    them sections: "vocabulary" (fingerprinted bytes of all tokens), "masks" (the rows met so far, as the core packs
+    them)
+
+It is data: reading one runs no code, and every length is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from guiderail import _core
+from guiderail.grammars.grammar import Grammar
+from guiderail.vocabulary import Vocabulary
+
+__all__ = ["CompiledGrammar", "Limits", "Matcher", "compile", "fill_next_token_bitmask_batch"]
+
+Matcher = _core.Matcher
+
+_MAGIC = b"guiderail\0"
+# Raised when a file of an older build could be misread: the layout here, or what the core puts into its section.
+FORMAT_VERSION = 1
+_DEFAULTS = _core.Limits()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets of one compiled grammar. Exceeding one raises `LimitError` with its name, for that call alone.
+
+    Args:
+        lexer_states_per_request: new states of lexical automata that one call may cause.
+        states: sequence states alive at once.
+        threads: readings of one text at once, for ambiguous grammars.
+        grammar_bytes: parser and state tables, in bytes.
+        mask_bytes: stored masks, in bytes.
+        request_bytes: growth of shared tables that one matcher may cause, in bytes.
+    """
+
+    lexer_states_per_request: int = _DEFAULTS.lexer_states_per_request
+    states: int = _DEFAULTS.states
+    threads: int = _DEFAULTS.threads
+    grammar_bytes: int = _DEFAULTS.grammar_bytes
+    mask_bytes: int = _DEFAULTS.mask_bytes
+    request_bytes: int = _DEFAULTS.request_bytes
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                raise ValueError(f"limit {name} must be a positive integer, got {value!r}")
+
+    def _native(self) -> _core.Limits:
+        limits = _core.Limits()
+        for name, value in dataclasses.asdict(self).items():
+            setattr(limits, name, value)
+        return limits
+
+
+class CompiledGrammar:
+    """A constraint: for every state of the grammar, which tokens of the vocabulary may come next.
+
+    Threads may share one. Make it with `compile`, or read one back with `load`.
+    """
+
+    __slots__ = ("_native", "grammar", "limits", "vocabulary")
+
+    def __init__(self, grammar: Grammar, vocabulary: Vocabulary, limits: Limits) -> None:
+        self.grammar = grammar
+        self.vocabulary = vocabulary
+        self.limits = limits
+        native, first = _native_vocabulary(vocabulary)
+        self._native = _core.compile(grammar._source, native, limits._native(), first)
+
+    def matcher(self, max_tokens: int | None = None, prefix: bytes | str = b"") -> Matcher:
+        """A new position at the start of the language.
+
+        Args:
+            max_tokens: not supported yet; None.
+            prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
+                and `reset` do not go behind it.
+        Raises:
+            GrammarError: nothing in the language begins with `prefix`.
+            ValueError: `max_tokens` is not None.
+        """
+        if max_tokens is not None:
+            raise ValueError("max_tokens (closing in time) is not supported yet")
+        data = prefix.encode("utf-8") if isinstance(prefix, str) else prefix
+        return self._native.matcher(data, self.vocabulary.encode)
+
+    def counters(self) -> dict[str, int]:
+        """Sizes of what has come into being so far: states, masks, bytes."""
+        return dict(self._native.counters())
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write grammar, vocabulary, limits and the masks met so far to `path`, atomically.
+
+        Raises: OSError.
+        """
+        vocabulary = _pack_vocabulary(self.vocabulary)
+        sections = {"vocabulary": vocabulary, "masks": bytes(self._native.export_rows())}
+        header = {
+            "grammar": self.grammar._recipe,
+            "fingerprint": self.grammar.fingerprint,
+            "vocabulary": self.vocabulary.fingerprint,
+            "limits": dataclasses.asdict(self.limits),
+            "sections": [[name, len(data), hashlib.sha256(data).hexdigest()] for name, data in sections.items()],
+        }
+        encoded = json.dumps(header).encode("utf-8", "surrogatepass")
+        start = _MAGIC + struct.pack("<II", FORMAT_VERSION, len(encoded)) + encoded
+        _write_atomically(Path(path), b"".join([start, *sections.values()]))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> CompiledGrammar:
+        """Read what `save` wrote.
+
+        Args:
+            vocabulary: used instead of the file's copy; keeps the tokenizer, which `forced_tokens` needs.
+        Raises:
+            ValueError: not such a file, another format version, damaged, or for another vocabulary.
+            OSError: the file cannot be read.
+        """
+        header, sections = _read(Path(path).read_bytes())
+        if vocabulary is None:
+            vocabulary = _unpack_vocabulary(sections["vocabulary"])
+        if vocabulary.fingerprint != header["vocabulary"]:
+            raise ValueError(f"{path} was saved for another vocabulary")
+        compiled = cls(Grammar._from_recipe(header["grammar"]), vocabulary, Limits(**header["limits"]))
+        compiled._native.import_rows(sections["masks"])
+        return compiled
+
+    def __repr__(self) -> str:
+        return f"<guiderail.CompiledGrammar {self.grammar.fingerprint[:12]} for {self.vocabulary!r}>"
+
+
+def compile(
+    grammar: Grammar,
+    vocabulary: Vocabulary,
+    limits: Limits | None = None,
+    *,
+    cache: str | os.PathLike[str] | bool = False,
+) -> CompiledGrammar:
+    """Join a grammar with a vocabulary.
+
+    Args:
+        limits: budgets; None: the defaults of `Limits`.
+        cache: True, or a directory: start from a file that `store` wrote for the same content, if there is one there.
+            True is $XDG_CACHE_HOME/guiderail or ~/.cache/guiderail.
+    Raises: LimitError. A grammar that is empty or malformed has been refused when it was made.
+    """
+    limits = limits or Limits()
+    if cache is not False:
+        path = cache_path(grammar, vocabulary, None if cache is True else cache)
+        try:
+            loaded = CompiledGrammar.load(path, vocabulary)
+        except (OSError, ValueError, KeyError):
+            pass  # absent, from another version, or damaged: the same as not having it, only slower
+        else:
+            if loaded.limits == limits:
+                return loaded
+    return CompiledGrammar(grammar, vocabulary, limits)
+
+
+def store(compiled: CompiledGrammar, cache: str | os.PathLike[str] | None = None) -> Path:
+    """Write a compiled grammar, with the masks it has met, to where `compile(…, cache=…)` looks for it.
+
+    Returns: the path. Raises: OSError.
+    """
+    path = cache_path(compiled.grammar, compiled.vocabulary, cache)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    compiled.save(path)
+    return path
+
+
+def cache_directory() -> Path:
+    """$XDG_CACHE_HOME/guiderail, or ~/.cache/guiderail."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guiderail"
+
+
+def cache_path(grammar: Grammar, vocabulary: Vocabulary, directory: str | os.PathLike[str] | None = None) -> Path:
+    """Where the cache keeps this pair: the name is a digest of grammar, vocabulary and format."""
+    content = f"{FORMAT_VERSION} {grammar.fingerprint} {vocabulary.fingerprint}"
+    name = hashlib.sha256(content.encode()).hexdigest()[:40]
+    return (cache_directory() / "compiled" if directory is None else Path(directory)) / f"{name}.guiderail"
+
+
+def fill_next_token_bitmask_batch(
+    matchers: Sequence[Matcher], bitmask: npt.NDArray[np.int32], rows: Sequence[int] | None = None
+) -> None:
+    """Fill one row for each matcher, in parallel and without the GIL.
+
+    Args:
+        matchers: any, of any compiled grammars.
+        bitmask: int32 (batch, words), C-contiguous, written in place; a row wider than needed is cleared at its end.
+        rows: where each matcher's mask goes; None: row i for matcher i.
+    Raises: LimitError; TypeError or ValueError for a bitmask of the wrong type or shape.
+    """
+    _core.fill_next_token_bitmask_batch(list(matchers), bitmask, None if rows is None else list(rows))
+
+
+# --- vocabularies ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def _native_vocabulary(vocabulary: Vocabulary) -> tuple[_core.Vocabulary, _core.Vocabulary | None]:
+    """The core's vocabulary, and that of the first position where it differs. Equal vocabularies share them.
+
+    The core keeps what it learns about terminals with the vocabulary, so sharing also warms other grammars.
+    """
+    special, eos = dict(vocabulary.special_tokens), list(vocabulary.eos_token_ids)
+    native = _core.Vocabulary(*vocabulary._packed(), special, eos)
+    if vocabulary.first_token_bytes is None:
+        return native, None
+    return native, _core.Vocabulary(*vocabulary._packed(first=True), special, eos)
+
+
+def _pack_vocabulary(vocabulary: Vocabulary) -> bytes:
+    columns = [vocabulary.token_bytes]
+    if vocabulary.first_token_bytes is not None:
+        columns.append(vocabulary.first_token_bytes)
+    header = {
+        "size": len(vocabulary),
+        "columns": len(columns),
+        "eos_token_ids": list(vocabulary.eos_token_ids),
+        "special_tokens": dict(vocabulary.special_tokens),
+    }
+    encoded = json.dumps(header).encode("utf-8", "surrogatepass")
+    parts = [struct.pack("<I", len(encoded)), encoded]
+    for column in columns:
+        parts.append(np.fromiter(map(len, column), dtype="<u4", count=len(column)).tobytes())
+        parts.append(b"".join(column))
+    return b"".join(parts)
+
+
+def _unpack_vocabulary(data: bytes) -> Vocabulary:
+    (length,) = struct.unpack_from("<I", data)
+    header = json.loads(data[4 : 4 + length].decode("utf-8", "surrogatepass"))
+    size, place = int(header["size"]), 4 + length
+    columns: list[list[bytes]] = []
+    for _ in range(int(header["columns"])):
+        lengths = np.frombuffer(data, dtype="<u4", count=size, offset=place).astype(np.int64)
+        ends = place + 4 * size + np.cumsum(lengths)
+        columns.append([data[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)])
+        place = int(ends[-1])
+    return Vocabulary.from_bytes(
+        columns[0],
+        eos_token_ids=header["eos_token_ids"],
+        special_tokens=header["special_tokens"],
+        first_token_bytes=columns[1] if len(columns) > 1 else None,
+    )
+
+
+# --- the file format -------------------------------------------------------------------------------------------------
+
+
+def _read(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
+    start = len(_MAGIC) + 8
+    if not data.startswith(_MAGIC) or len(data) < start:
+        raise ValueError("not a compiled grammar saved by guiderail")
+    version, length = struct.unpack_from("<II", data, len(_MAGIC))
+    if version != FORMAT_VERSION:
+        raise ValueError(f"saved in format {version}; this version reads format {FORMAT_VERSION}")
+    try:
+        header = json.loads(data[start : start + length].decode("utf-8", "surrogatepass"))
+        place = start + length
+        sections: dict[str, bytes] = {}
+        for name, size, digest in header["sections"]:
+            section = data[place : place + int(size)]
+            if hashlib.sha256(section).hexdigest() != digest:
+                raise ValueError("the file is damaged")
+            sections[name] = section
+            place += int(size)
+        if place != len(data) or not {"vocabulary", "masks"} <= sections.keys():
+            raise ValueError("the file is damaged")
+    except (KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError("the file is damaged") from error
+    return header, sections
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """All or nothing: another process that reads `path` meanwhile sees the old content or the new."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

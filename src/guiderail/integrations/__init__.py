@@ -1,0 +1,1 @@
+"""Engines that generate. Each module imports its engine; importing this package imports none."""
