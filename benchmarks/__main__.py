@@ -1,0 +1,24 @@
+"""`make bench`: schemas, then everything else. `python -m benchmarks masks …` (or `grammars …`) runs one of them."""
+
+from __future__ import annotations
+
+import sys
+
+from . import grammars, masks
+
+RUNNERS = {"masks": masks.main, "grammars": grammars.main}
+
+
+def main() -> None:
+    chosen, *rest = sys.argv[1:] or [""]
+    if chosen in RUNNERS:
+        RUNNERS[chosen](rest)
+    elif chosen in ("", "all"):
+        for run in RUNNERS.values():
+            run([])
+    else:
+        raise SystemExit(f"usage: python -m benchmarks [all | {' | '.join(RUNNERS)}] [options]")
+
+
+if __name__ == "__main__":
+    main()
