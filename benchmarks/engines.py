@@ -6,7 +6,7 @@ wrappers of ours in between: `Session.fill()` and `Session.accept(token_id)`.
 
 Settings, and why:
 
-* llguidance: `LLTokenizer` with its own JSON slices for JSON work; the mask goes to a kept pointer
+* llguidance: `LLTokenizer` with its default slices (its JSON slices measure the same within noise); the mask goes to a kept pointer
   (`unsafe_compute_mask_ptr`), which is its cheapest entry. It has no compiled object: the matcher is built from the
   grammar text, so 'compile' is the construction of the first matcher.
 * xgrammar: `strict_mode=True` (its default) and any whitespace; one thread, its grammar cache off (a benchmark of
@@ -126,7 +126,6 @@ class LLGuidance:
             vocabulary.encoding,
             n_vocab=len(vocabulary),
             eos_token=vocabulary.eos_token_ids,
-            slices=llguidance.LLTokenizer.json_slices(),
         )
 
     def _compile(self, grammar: str) -> Any:
