@@ -361,14 +361,17 @@ def _unique(token_ids: int | Iterable[int]) -> tuple[int, ...]:
 
 def _fit(column: Sequence[bytes], size: int, name: str) -> list[bytes]:
     """A copy of exactly `size` elements."""
-    for i, token in enumerate(column):
-        if type(token) is not bytes:
-            raise VocabularyError(f"{name}[{i}] is {type(token).__name__}, not bytes")
+    if not set(map(type, column)) <= {bytes}:
+        i, token = next((i, token) for i, token in enumerate(column) if type(token) is not bytes)
+        raise VocabularyError(f"{name}[{i}] is {type(token).__name__}, not bytes")
     return [*column[:size], *[b""] * (size - len(column))]
 
 
 def _column(by_id: Mapping[int, bytes], size: int) -> list[bytes]:
-    return [by_id.get(i, b"") for i in range(size)]
+    column = [b""] * size
+    for i, token in by_id.items():
+        column[i] = token
+    return column
 
 
 def _lookup(column: Sequence[bytes]) -> tuple[dict[bytes, int], int]:
