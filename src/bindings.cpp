@@ -379,9 +379,9 @@ NB_MODULE(_core, m) {
         return d;
       });
 
-  m.def("compile", [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits) {
+  m.def("compile", [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits, std::shared_ptr<Vocabulary> first) {
     nb::gil_scoped_release release;
-    return std::make_shared<CompiledGrammar>(source->source, std::move(vocabulary), limits);
-  }, "source"_a, "vocabulary"_a, "limits"_a);
+    return std::make_shared<CompiledGrammar>(source->source, std::move(vocabulary), std::move(first), limits);
+  }, "source"_a, "vocabulary"_a, "limits"_a, "first"_a = nb::none());
   m.def("fill_next_token_bitmask_batch", &fill_batch, "matchers"_a, "bitmask"_a.noconvert(), "rows"_a = nb::none());
 }

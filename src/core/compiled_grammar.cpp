@@ -8,41 +8,51 @@
 
 namespace guiderail {
 
-Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, const Limits& limits)
-    : vocabulary_(std::move(vocabulary)), engine_(std::move(source), limits),
-      lex_rows_(vocabulary_->rows(engine_.symbols().shared_lexicon())) {}
-
-Epoch::~Epoch() {
-  for (std::size_t i = 0; i < rows_.size(); ++i) delete rows_[i].load(std::memory_order_relaxed);
+Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
+             std::shared_ptr<const Vocabulary> first, const Limits& limits)
+    : engine_(std::move(source), limits), main_(std::move(vocabulary), engine_) {
+  if (first) first_ = std::make_unique<Store>(std::move(first), engine_);
 }
 
-const MaskRow& Epoch::row(StateId state) {
-  std::size_t index = static_cast<std::size_t>(state);
-  if (const MaskRow* known = known_row(state)) return *known;
-  if (mask_bytes() > engine_.limits().mask_bytes) throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
-  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *vocabulary_, *lex_rows_).build(state));
+Epoch::~Epoch() = default;
+
+Epoch::Store::~Store() {
+  for (std::size_t i = 0; i < rows.size(); ++i) delete rows[i].load(std::memory_order_relaxed);
+}
+
+const MaskRow& Epoch::row(StateId state, bool first) {
+  if (const MaskRow* known = known_row(state, first)) return *known;
+  Store& store = first && first_ ? *first_ : main_;
+  if (mask_bytes() > engine_.limits().mask_bytes)
+    throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
+  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows).build(state));
   std::lock_guard lock(mutex_);
-  while (rows_.size() <= index) rows_.emplace_back(nullptr);
-  if (const MaskRow* known = rows_[index].load(std::memory_order_acquire)) return *known;
+  std::size_t index = static_cast<std::size_t>(state);
+  while (store.rows.size() <= index) store.rows.emplace_back(nullptr);
+  if (const MaskRow* known = store.rows[index].load(std::memory_order_acquire)) return *known;
   std::size_t size = fresh->bytes_used();
   mask_bytes_.fetch_add(size, std::memory_order_relaxed);
   num_rows_.fetch_add(1, std::memory_order_relaxed);
   growth_of_this_thread += size;
-  rows_[index].store(fresh.get(), std::memory_order_release);
+  store.rows[index].store(fresh.get(), std::memory_order_release);
   return *fresh.release();
 }
 
-StateId Epoch::after(StateId state, uint32_t token) {
-  if (vocabulary_->is_text(token)) return engine_.advance(state, vocabulary_->token(token));
+StateId Epoch::after(StateId state, uint32_t token, bool first) {
+  const Vocabulary& vocabulary = *(first && first_ ? *first_ : main_).vocabulary;
+  if (vocabulary.is_text(token)) return engine_.advance(state, vocabulary.token(token));
   const auto& names = engine_.symbols().special_tokens();
   for (uint32_t i = 0; i < names.size(); ++i)
-    if (vocabulary_->special(names[i]) == int64_t{token}) return engine_.advance_special(state, i);
+    if (vocabulary.special(names[i]) == int64_t{token}) return engine_.advance_special(state, i);
   return kDead;
 }
 
-CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, Limits limits)
-    : source_(std::move(source)), vocabulary_(std::move(vocabulary)), limits_(limits),
-      epoch_(std::make_shared<Epoch>(source_, vocabulary_, limits_)) {}
+CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
+                                 std::shared_ptr<const Vocabulary> first, Limits limits)
+    : source_(std::move(source)), vocabulary_(std::move(vocabulary)), first_(std::move(first)), limits_(limits),
+      epoch_(std::make_shared<Epoch>(source_, vocabulary_, first_, limits_)) {
+  if (first_ && first_->size() != vocabulary_->size()) throw GrammarError("the vocabulary at the first position has another size");
+}
 
 std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
   std::lock_guard lock(mutex_);
@@ -51,7 +61,7 @@ std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
 
 std::shared_ptr<Epoch> CompiledGrammar::renew(const std::shared_ptr<Epoch>& full) {
   std::lock_guard lock(mutex_);
-  if (epoch_ == full) epoch_ = std::make_shared<Epoch>(source_, vocabulary_, limits_);
+  if (epoch_ == full) epoch_ = std::make_shared<Epoch>(source_, vocabulary_, first_, limits_);
   return epoch_;
 }
 
@@ -100,7 +110,7 @@ void Matcher::replay() {
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
   states_.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing
-  for (std::size_t i = 0; i < moving; ++i) states_.push_back(epoch_->after(states_.back(), tokens_[i]));
+  for (std::size_t i = 0; i < moving; ++i) states_.push_back(epoch_->after(states_.back(), tokens_[i], i == 0 && prefix_.empty()));
   if (terminated_) states_.push_back(states_.back());
 }
 
@@ -108,7 +118,7 @@ bool Matcher::accept_token(uint32_t token) {
   if (terminated_ || token >= compiled_->vocabulary().size()) return false;
   return with_epoch([&] {
     StateId from = states_.back();
-    StateId to = epoch_->after(from, token);
+    StateId to = epoch_->after(from, token, at_first());
     if (to == kDead) {
       if (!compiled_->vocabulary().is_eos(token) || !epoch_->engine().accepting(from)) return false;
       terminated_ = true;
@@ -138,13 +148,13 @@ void Matcher::fill(uint32_t* words) {
     return;
   }
   with_epoch([&] {
-    epoch_->row(states_.back()).fill(words, n);
+    epoch_->row(states_.back(), at_first()).fill(words, n);
     return 0;
   });
 }
 
 bool Matcher::fill_known(uint32_t* words) {
-  const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back());
+  const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back(), at_first());
   if (row) row->fill(words, compiled_->vocabulary().num_words());
   return row;
 }
@@ -156,12 +166,12 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
     std::vector<StateId> states(tokens.size(), kDead);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       StateId from = parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
-      if (from != kDead && tokens[i] < compiled_->vocabulary().size()) states[i] = epoch_->after(from, tokens[i]);
+      if (from != kDead && tokens[i] < compiled_->vocabulary().size()) states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
       uint32_t* row = words + i * stride;
       if (states[i] == kDead)
         std::memset(row, 0, std::size_t{n} * 4);
       else
-        epoch_->row(states[i]).fill(row, n);
+        epoch_->row(states[i], false).fill(row, n);
     }
     return 0;
   });

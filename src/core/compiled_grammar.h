@@ -24,34 +24,48 @@ namespace guiderail {
 // The tables of one epoch: an engine and its mask store.
 class Epoch {
  public:
-  Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, const Limits& limits);
+  // `first` is the vocabulary at the first position of a text, null if it is the same there.
+  Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
+        std::shared_ptr<const Vocabulary> first, const Limits& limits);
   ~Epoch();
 
   Engine& engine() { return engine_; }
-  const LexRowCache& lex_rows() const { return *lex_rows_; }
-  const MaskRow& row(StateId state);
-  const MaskRow* known_row(StateId state) const {
+  const LexRowCache& lex_rows() const { return *main_.lex_rows; }
+  // `first`: the state stands at the first position of a text.
+  const MaskRow& row(StateId state, bool first);
+  const MaskRow* known_row(StateId state, bool first) const {
+    const Store& store = first && first_ ? *first_ : main_;
     std::size_t index = static_cast<std::size_t>(state);
-    return index < rows_.size() ? rows_[index].load(std::memory_order_acquire) : nullptr;
+    return index < store.rows.size() ? store.rows[index].load(std::memory_order_acquire) : nullptr;
   }
   // The state after a token; kDead if the token is not allowed. End-of-sequence tokens are the matcher's business.
-  StateId after(StateId state, uint32_t token);
+  StateId after(StateId state, uint32_t token, bool first);
   std::size_t mask_bytes() const { return mask_bytes_.load(std::memory_order_relaxed); }
   std::size_t num_rows() const { return num_rows_.load(std::memory_order_relaxed); }
 
  private:
-  std::shared_ptr<const Vocabulary> vocabulary_;
+  // The masks of one vocabulary.
+  struct Store {
+    Store(std::shared_ptr<const Vocabulary> vocabulary, Engine& engine)
+        : vocabulary(std::move(vocabulary)), lex_rows(this->vocabulary->rows(engine.symbols().shared_lexicon())) {}
+    ~Store();
+    std::shared_ptr<const Vocabulary> vocabulary;
+    std::shared_ptr<LexRowCache> lex_rows;
+    StableVector<std::atomic<const MaskRow*>> rows;
+  };
+
   Engine engine_;
-  std::shared_ptr<LexRowCache> lex_rows_;
-  std::vector<std::pair<uint32_t, uint32_t>> specials_;  // token id, index in the symbol table
+  Store main_;
+  std::unique_ptr<Store> first_;
   std::mutex mutex_;
-  StableVector<std::atomic<const MaskRow*>> rows_;
   std::atomic<std::size_t> mask_bytes_{0}, num_rows_{0};
 };
 
 class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
  public:
-  CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary, Limits limits);
+  // `first`: the vocabulary at the first position of a text where its bytes differ there (SentencePiece, WordPiece), else null.
+  CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
+                  std::shared_ptr<const Vocabulary> first, Limits limits);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   const Limits& limits() const { return limits_; }
@@ -62,7 +76,7 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
 
  private:
   std::shared_ptr<const GrammarSource> source_;
-  std::shared_ptr<const Vocabulary> vocabulary_;
+  std::shared_ptr<const Vocabulary> vocabulary_, first_;
   Limits limits_;
   mutable std::mutex mutex_;
   std::shared_ptr<Epoch> epoch_;
@@ -105,6 +119,7 @@ class Matcher {
   template <typename F>
   auto with_epoch(F f);
   void replay();
+  bool at_first() const { return tokens_.empty() && prefix_.empty(); }
 
   std::shared_ptr<CompiledGrammar> compiled_;
   std::shared_ptr<Epoch> epoch_;

@@ -17,7 +17,7 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   }
   // Built without the lock: two threads may build the same row, the first one stays.
   auto fresh = build(remainder, competing, place);
-  std::size_t size = fresh->stay_.size() * 4 + sizeof(LexRow);
+  std::size_t size = fresh->dense_.size() * 4 + fresh->words_.size() * 8 + sizeof(LexRow);
   for (const auto& exit : fresh->exits_) size += sizeof(LexRow::Exit) + exit->places.size() * 4;
   std::lock_guard lock(mutex_);
   auto [it, added] = rows_.try_emplace(key, std::move(fresh));
@@ -28,6 +28,32 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   return *it->second;
 }
 
+bool LexRowCache::is_broad(Node remainder) {
+  constexpr std::size_t kEnough = 150;
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = broad_.find(static_cast<uint32_t>(remainder)); it != broad_.end()) return it->second;
+  }
+  const TokenTrie& trie = vocabulary_.trie();
+  std::vector<std::pair<uint32_t, Node>> work{{TokenTrie::kRoot, remainder}};
+  std::size_t met = 0;
+  while (!work.empty() && met < kEnough) {
+    auto [place, at] = work.back();
+    work.pop_back();
+    lexicon_.first_bound(at).for_each([&, place = place, at = at](uint8_t byte) {
+      if (met >= kEnough) return;
+      uint32_t child = trie.child(place, byte);
+      if (!child) return;
+      Node next = lexicon_.step(at, byte);
+      if (next == kNone) return;
+      ++met;
+      if (trie.node(child).num_children) work.push_back({child, next});
+    });
+  }
+  std::lock_guard lock(mutex_);
+  return broad_.try_emplace(static_cast<uint32_t>(remainder), met >= kEnough).first->second;
+}
+
 std::size_t LexRowCache::size() const {
   std::lock_guard lock(mutex_);
   return rows_.size();
@@ -35,7 +61,7 @@ std::size_t LexRowCache::size() const {
 
 std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint32_t place) {
   auto result = std::make_unique<LexRow>();
-  result->stay_.assign(vocabulary_.num_words(), 0);
+  std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   const TokenTrie& trie = vocabulary_.trie();
   std::map<std::pair<std::vector<uint32_t>, Node>, LexRow::Exit*> exits;
   struct Frame {
@@ -53,7 +79,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       uint32_t known = t.next[t.classes[byte]].load(std::memory_order_acquire);
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, byte);
       if (next == kNone) continue;
-      for (uint32_t token : trie.tokens(c)) result->stay_[token >> 5] |= uint32_t{1} << (token & 31);
+      for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);
       if (trie.node(c).num_children == 0) continue;
       Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, byte);
       if (lexicon_.nullable(next)) {
@@ -70,6 +96,13 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       }
       if (lexicon_.continues(next)) work.push_back({c, next, rival});
     }
+  }
+  std::size_t used = stay.size() - static_cast<std::size_t>(std::ranges::count(stay, 0u));
+  if (used * 4 > stay.size()) {
+    result->dense_ = std::move(stay);
+  } else {
+    for (uint32_t i = 0; i < stay.size(); ++i)
+      if (stay[i]) result->words_.push_back({i, stay[i]});
   }
   return result;
 }

@@ -39,15 +39,21 @@ class LexRow {
     Exit(const Exit&) = delete;
   };
 
-  // Bits of the tokens that keep the lexeme going to their last byte (or end it exactly there).
-  std::span<const uint32_t> stay() const { return stay_; }
+  // The tokens that keep the lexeme going to their last byte (or end it exactly there), as bits; dense or only the words that are not zero.
+  struct Word {
+    uint32_t index, bits;
+  };
+  bool dense() const { return !dense_.empty(); }
+  std::span<const uint32_t> stay() const { return dense_; }
+  std::span<const Word> stay_words() const { return words_; }
   const std::vector<std::unique_ptr<Exit>>& exits() const { return exits_; }
   // What is left over after `byte`, for tokens in which the lexeme ends just before it.
   const TokenTrie& left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
 
  private:
   friend class LexRowCache;
-  std::vector<uint32_t> stay_;
+  std::vector<uint32_t> dense_;
+  std::vector<Word> words_;
   std::vector<std::unique_ptr<Exit>> exits_;
   mutable std::mutex mutex_;
 };
@@ -58,6 +64,8 @@ class LexRowCache {
 
   // The row of `remainder` over the tokens below `place` of the vocabulary trie. `competing` is kNone unless lexing is munch.
   const LexRow& row(Node remainder, Node competing, uint32_t place);
+  // Whether so many nodes of the vocabulary trie are alive for this remainder that a row of its own pays.
+  bool is_broad(Node remainder);
   std::size_t size() const;
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
@@ -77,6 +85,7 @@ class LexRowCache {
   Lexicon& lexicon_;
   mutable std::mutex mutex_;
   std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash> rows_;
+  std::unordered_map<uint32_t, bool> broad_;
   std::atomic<std::size_t> bytes_{0};
 };
 

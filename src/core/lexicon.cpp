@@ -1177,6 +1177,15 @@ bool Lexicon::exclusion(Node n, Exclusion& out) {
   return true;
 }
 
+Lexicon::Shape Lexicon::shape(Node n, Node& first, Node& rest) {
+  const Info& i = info(n);
+  if (i.kind == Kind::kPrefix || i.kind == Kind::kBranch) return Shape::kLiteral;
+  if (i.kind != Kind::kConcat || (infos_[i.a].flags & kHandedUp)) return Shape::kOther;
+  first = node(i.a);
+  rest = node(i.b);
+  return Shape::kSequence;
+}
+
 bool Lexicon::certainly_infinite(Node n) { return info(n).flags & kInfinite; }
 bool Lexicon::certainly_finite(Node n) { return info(n).flags & kFinite; }
 

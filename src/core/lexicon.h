@@ -94,6 +94,9 @@ class Lexicon {
     Node reference, base, excluded;  // r k, r, x
   };
   bool exclusion(Node node, Exclusion& out);
+  // Takes a node apart at its first place: a literal byte or a branch of them; `first` · `rest`; or neither.
+  enum class Shape : uint8_t { kLiteral, kSequence, kOther };
+  Shape shape(Node node, Node& first, Node& rest);
   // Certain properties, read off the structure; false means 'not known'.
   bool certainly_infinite(Node node);
   bool certainly_finite(Node node);

@@ -1,21 +1,21 @@
 #include "mask_builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace guiderail {
 
 namespace {
 
-// A lexeme is heavy if at least this many bytes may continue it; a place in the trie is worth a row of its own from this size on.
-constexpr int kHeavyBytes = 20;
-constexpr uint32_t kLargePlace = 1500;
-// More single tokens than this share of the vocabulary make a row dense.
-constexpr uint32_t kDenseShare = 64;
+// A lexeme that this many bytes may begin is worth a row for all of it; places of the trie are worth rows from this size on.
+constexpr int kManyBytes = 20;
+constexpr uint32_t kLargePlace = 200;
 
-void sort_unique(std::vector<uint32_t>& v) {
-  std::ranges::sort(v);
-  v.erase(std::ranges::unique(v).begin(), v.end());
+void sort_unique(std::vector<Thread>& threads) {
+  if (threads.size() < 2) return;
+  std::ranges::sort(threads);
+  threads.erase(std::ranges::unique(threads).begin(), threads.end());
 }
 
 }  // namespace
@@ -26,29 +26,20 @@ void MaskRow::fill(uint32_t* words, uint32_t num_words) const {
     std::memcpy(words, base, std::size_t{num_words} * 4);
   else
     std::memset(words, 0, std::size_t{num_words} * 4);
-  for (const Patch& p : patches_) words[p.word] = (words[p.word] & p.keep) | p.set;
+  for (const Patch& p : patches_) words[p.word] = p.value;
 }
 
 bool MaskRow::allows(uint32_t token) const {
   uint32_t word = token >> 5, bit = uint32_t{1} << (token & 31);
   const uint32_t* base = own_.empty() ? base_ : own_.data();
-  uint32_t value = base ? base[word] : 0;
   auto it = std::ranges::lower_bound(patches_, word, {}, &Patch::word);
-  if (it != patches_.end() && it->word == word) value = (value & it->keep) | it->set;
-  return value & bit;
-}
-
-bool MaskBuilder::heavy(const Thread& t) {
-  if (t.at_boundary() || t.obligation != kAll) return false;
-  if (engine_.lexicon().first_bound(t.lexeme).count() < kHeavyBytes) return false;
-  return engine_.always_viable(t.group, t.parser);
+  if (it != patches_.end() && it->word == word) return it->value & bit;
+  return base && (base[word] & bit);
 }
 
 MaskRow MaskBuilder::build(StateId state) {
-  contributions_.clear();
-  sets_.clear();
   std::span<const Thread> threads = engine_.threads(state);
-  walk(vocabulary_.trie(), TokenTrie::kRoot, {threads.begin(), threads.end()}, true, nullptr);
+  walk(vocabulary_.trie(), TokenTrie::kRoot, threads, true, nullptr);
   if (engine_.accepting(state))
     for (uint32_t eos : vocabulary_.eos_token_ids()) sets_.push_back(eos);
   for (const Thread& t : threads) {
@@ -63,115 +54,155 @@ MaskRow MaskBuilder::build(StateId state) {
   return assemble();
 }
 
-// Walks the trie below `place` with all threads at once and sets the tokens some thread survives.
-void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::vector<Thread> start, bool whole, const std::vector<uint32_t>* skip) {
-  struct Frame {
-    uint32_t place;
-    std::size_t begin, end;  // its threads on the stack
-  };
-  std::vector<Thread> stack = std::move(start);
-  std::vector<Frame> frames{{place, 0, stack.size()}};
-  std::vector<Thread> expanded;
-  while (!frames.empty()) {
-    Frame f = frames.back();
-    frames.pop_back();
-    // Threads of this frame end the stack: frames are popped in the reverse order of their pushing, and those above are done.
-    std::vector<Thread> threads(stack.begin() + static_cast<std::ptrdiff_t>(f.begin), stack.begin() + static_cast<std::ptrdiff_t>(f.end));
-    stack.resize(f.begin);
-    if (whole && trie.subtree_size(f.place) >= kLargePlace) {
-      expanded.clear();
-      std::vector<Thread> light;
-      for (const Thread& t : threads) {
-        if (!t.at_boundary()) {
-          expanded.push_back(t);
-          continue;
-        }
-        engine_.begin_all(t, expanded);
-      }
-      for (const Thread& t : expanded) {
-        if (heavy(t))
-          apply_row(t, f.place);
-        else
-          light.push_back(t);
-      }
-      threads = std::move(light);
-      if (threads.empty()) continue;
+// Opens a frame for the threads on the stack from `begin` on. At a large place of the whole vocabulary, threads that a row answers
+// for are taken off first. False, and the stack as before, if no thread is left.
+bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole) {
+  if (whole && trie.subtree_size(place) >= kLargePlace) {
+    std::vector<Thread> open(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end());
+    stack_.resize(begin);
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      Thread t = open[i];
+      if (t.at_boundary())
+        engine_.begin_all(t, open);
+      else if (!take_row(t, place, open))
+        stack_.push_back(t);
     }
-    ByteSet bound;
-    for (const Thread& t : threads) bound = bound | engine_.first_bound(t);
-    auto visit = [&](uint32_t child, uint8_t byte) {
-      std::size_t begin = stack.size();
-      engine_.step(threads, byte, stack);
-      if (stack.size() == begin) return;
-      if (stack.size() - begin > 1) {
-        auto first = stack.begin() + static_cast<std::ptrdiff_t>(begin);
-        std::sort(first, stack.end());
-        stack.erase(std::unique(first, stack.end()), stack.end());
-      }
-      for (uint32_t token : trie.tokens(child))
-        if (!skip || !std::ranges::binary_search(*skip, token)) sets_.push_back(token);
-      if (trie.node(child).num_children == 0)
-        stack.resize(begin);
-      else
-        frames.push_back({child, begin, stack.size()});
-    };
-    uint32_t first = trie.node(f.place).first_child, count = trie.node(f.place).num_children;
-    if (static_cast<uint32_t>(bound.count()) * 4 < count) {
-      bound.for_each([&](uint8_t byte) {
-        if (uint32_t child = trie.child(f.place, byte)) visit(child, byte);
-      });
-    } else {
-      for (uint32_t child = first; child < first + count; ++child)
-        if (bound.has(trie.node(child).byte)) visit(child, trie.node(child).byte);
+  }
+  if (stack_.size() == begin) return false;
+  ByteSet bytes;
+  for (std::size_t i = begin; i < stack_.size(); ++i) bytes = bytes | engine_.first_bound(stack_[i]);
+  frames_.push_back({place, begin, stack_.size(), bytes});
+  return true;
+}
+
+// Walks a trie below `place` with all threads at once and sets the tokens that some thread survives. Re-entrant: works above the tops
+// of the stacks as it finds them.
+void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const std::vector<uint32_t>* skip) {
+  std::size_t bottom = frames_.size(), floor = stack_.size();
+  stack_.insert(stack_.end(), threads.begin(), threads.end());
+  if (!enter(trie, place, floor, whole)) return;
+  while (frames_.size() > bottom) {
+    Frame& f = frames_.back();
+    if (f.bytes.empty()) {
+      stack_.resize(f.begin);
+      frames_.pop_back();
+      continue;
     }
+    uint32_t child = 0;
+    const TrieNode& node = trie.node(f.place);
+    uint8_t byte = 0;
+    if (static_cast<uint32_t>(f.bytes.count()) > node.num_children) {
+      // More bytes than children: only those that are there stay to be visited.
+      ByteSet present;
+      for (const TrieNode& c : trie.children(f.place)) present.add(c.byte);
+      f.bytes = f.bytes & present;
+      continue;
+    }
+    byte = f.bytes.first();
+    f.bytes.words[byte >> 6] &= ~(uint64_t{1} << (byte & 63));
+    child = trie.child(f.place, byte);
+    if (!child) continue;
+    out_.clear();
+    engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
+    if (out_.empty()) continue;
+    sort_unique(out_);
+    for (uint32_t token : trie.tokens(child))
+      if (!skip || !std::ranges::binary_search(*skip, token)) sets_.push_back(token);
+    if (trie.node(child).num_children == 0) continue;
+    std::size_t begin = stack_.size();
+    stack_.insert(stack_.end(), out_.begin(), out_.end());
+    enter(trie, child, begin, whole);
   }
 }
 
-void MaskBuilder::apply_row(const Thread& thread, uint32_t place) {
+// If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
+bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
+  if (thread.obligation != kAll || !engine_.always_viable(thread.group, thread.parser)) return false;
   Lexicon& lexicon = engine_.lexicon();
-  Contribution c{nullptr, place, {}};
   Lexicon::Exclusion exclusion;
   Node remainder = thread.lexeme;
-  bool excludes = lexicon.exclusion(thread.lexeme, exclusion) && lexicon.first_bound(exclusion.reference).count() >= kHeavyBytes;
-  if (excludes) {
-    remainder = exclusion.reference;
-    find_fix(exclusion.base, exclusion.excluded, place, c.fix);
-    sort_unique(c.fix);
-  }
-  c.row = &rows_.row(remainder, thread.competing, place);
-  const std::vector<uint32_t>* skip = c.fix.empty() ? nullptr : &c.fix;
+  bool excludes = lexicon.exclusion(remainder, exclusion);
+  if (excludes) remainder = exclusion.reference;
 
-  for (const auto& exit : c.row->exits()) {
-    std::vector<Thread> after;
-    engine_.end_lexeme(thread, exit->tags, exit->competing, after);
+  Node first = remainder, rest = kEpsilon;
+  switch (lexicon.shape(remainder, first, rest)) {
+    case Lexicon::Shape::kLiteral: return false;
+    case Lexicon::Shape::kSequence:
+      if (rows_.is_broad(first)) break;
+      first = remainder;
+      rest = kEpsilon;
+      if (lexicon.first_bound(remainder).count() < kManyBytes || !rows_.is_broad(remainder)) return false;
+      break;
+    case Lexicon::Shape::kOther:
+      if (!rows_.is_broad(remainder)) return false;
+  }
+
+  Contribution c{&rows_.row(first, thread.competing, place), {}};
+  if (excludes) {
+    find_fix(exclusion.base, exclusion.excluded, place, c.fix);
+    std::ranges::sort(c.fix);
+    c.fix.erase(std::ranges::unique(c.fix).begin(), c.fix.end());
+  }
+  Thread t = thread;
+  t.lexeme = remainder;
+  walk_left_over(*c.row, t, rest, c.fix);
+  decide_one_by_one(thread, place, c.fix);
+  if (rest != kEpsilon && lexicon.nullable(first)) {
+    // Nothing of `first` is read: the thread stands before `rest` (or, with an exclusion, its tokens are those of the reference but for `fix`).
+    if (excludes) {
+      Thread before_rest = t;
+      before_rest.lexeme = rest;
+      walk(vocabulary_.trie(), place, {&before_rest, 1}, true, c.fix.empty() ? nullptr : &c.fix);
+    } else {
+      t.lexeme = rest;
+      more.push_back(t);
+    }
+  }
+  contributions_.push_back(std::move(c));
+  return true;
+}
+
+// Tokens in which the row's lexeme ends: what they leave over must fit `rest`, or what comes after the lexeme if there is no rest.
+void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node rest, const std::vector<uint32_t>& fix) {
+  std::vector<Thread> after, alive;
+  for (const auto& exit : row.exits()) {
+    after.clear();
+    if (rest == kEpsilon) {
+      engine_.end_lexeme(thread, exit->tags, exit->competing, after);
+    } else {
+      Thread t = thread;
+      t.lexeme = rest;
+      t.competing = exit->competing;
+      after.push_back(t);
+      if (engine_.lexicon().nullable(rest)) engine_.end_lexeme(t, engine_.lexicon().tags(rest), t.competing, after);
+    }
     if (after.empty()) continue;
     ByteSet bytes;
     for (const Thread& t : after) bytes = bytes | engine_.first_bound(t);
     bytes = bytes & exit->first;
     bytes.for_each([&](uint8_t byte) {
-      std::vector<Thread> alive;
+      alive.clear();
       engine_.step(after, byte, alive);
       if (alive.empty()) return;
-      walk(c.row->left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false, skip);
+      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false, fix.empty() ? nullptr : &fix);
     });
   }
+}
 
-  // Tokens that touch what is excluded: one by one.
-  for (uint32_t token : c.fix) {
-    std::vector<Thread> now{thread}, next;
+void MaskBuilder::decide_one_by_one(const Thread& thread, uint32_t place, std::span<const uint32_t> tokens) {
+  std::vector<Thread> now, next;
+  for (uint32_t token : tokens) {
+    now.assign(1, thread);
     std::string_view text = vocabulary_.token(token);
-    // Tokens below `place` begin with the bytes of the place, which the thread has read already.
     for (char byte : text.substr(depth_of(place, text))) {
       next.clear();
       engine_.step(now, static_cast<uint8_t>(byte), next);
-      std::ranges::sort(next);
-      next.erase(std::ranges::unique(next).begin(), next.end());
+      sort_unique(next);
       std::swap(now, next);
       if (now.empty()) break;
     }
     if (!now.empty()) sets_.push_back(token);
   }
-  contributions_.push_back(std::move(c));
 }
 
 // How many bytes of `text`, a token at or below `place`, lead to `place`.
@@ -198,20 +229,20 @@ void MaskBuilder::collect_below(uint32_t place, std::vector<uint32_t>& tokens) {
 void MaskBuilder::find_fix(Node base, Node excluded, uint32_t place, std::vector<uint32_t>& fix) {
   Lexicon& lexicon = engine_.lexicon();
   const TokenTrie& trie = vocabulary_.trie();
-  struct Frame {
+  struct Step {
     uint32_t place;
     Node base, excluded;
   };
-  std::vector<Frame> work{{place, base, excluded}};
+  std::vector<Step> work{{place, base, excluded}};
   while (!work.empty()) {
-    Frame f = work.back();
+    Step at = work.back();
     work.pop_back();
-    lexicon.first_bound(f.excluded).for_each([&](uint8_t byte) {
-      uint32_t child = trie.child(f.place, byte);
+    lexicon.first_bound(at.excluded).for_each([&](uint8_t byte) {
+      uint32_t child = trie.child(at.place, byte);
       if (!child) return;
-      Node x = lexicon.step(f.excluded, byte);
+      Node x = lexicon.step(at.excluded, byte);
       if (x == kNone) return;
-      Node r = lexicon.step(f.base, byte);
+      Node r = lexicon.step(at.base, byte);
       if (r == kNone) return;
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
       if (same_end || !(lexicon.certainly_infinite(r) && lexicon.certainly_finite(x))) {
@@ -223,41 +254,68 @@ void MaskBuilder::find_fix(Node base, Node excluded, uint32_t place, std::vector
   }
 }
 
+// The union of everything collected, as a base row and the words that differ from it.
 MaskRow MaskBuilder::assemble() {
   MaskRow row;
   uint32_t num_words = vocabulary_.num_words();
-  sort_unique(sets_);
-  std::vector<uint32_t> clears;
-  if (contributions_.size() == 1) {
-    row.base_ = contributions_[0].row->stay().data();
-    std::ranges::set_difference(contributions_[0].fix, sets_, std::back_inserter(clears));
-  }
-  if (contributions_.size() > 1 || sets_.size() + clears.size() > vocabulary_.size() / kDenseShare) {
-    row.own_.assign(num_words, 0);
-    for (const Contribution& c : contributions_) {
-      std::vector<uint32_t> words(c.row->stay().begin(), c.row->stay().end());
-      for (uint32_t token : c.fix) words[token >> 5] &= ~(uint32_t{1} << (token & 31));
-      for (uint32_t i = 0; i < num_words; ++i) row.own_[i] |= words[i];
+  // The first dense row is the base; if there are more, the result is a dense row of its own.
+  const Contribution* base = nullptr;
+  for (const Contribution& c : contributions_)
+    if (c.row->dense() && !base) base = &c;
+  thread_local std::vector<uint32_t> words;
+  thread_local std::vector<uint64_t> touched;
+  if (base)
+    words.assign(base->row->stay().begin(), base->row->stay().end());
+  else
+    words.assign(num_words, 0);
+  touched.assign((num_words + 63) / 64, 0);
+  auto touch = [&](uint32_t word) { touched[word >> 6] |= uint64_t{1} << (word & 63); };
+  auto clear = [&](uint32_t token) {
+    touch(token >> 5);
+    words[token >> 5] &= ~(uint32_t{1} << (token & 31));
+  };
+  if (base)
+    for (uint32_t token : base->fix) clear(token);
+  bool own = false;
+  for (const Contribution& c : contributions_) {
+    if (&c == base) continue;
+    if (c.row->dense()) {
+      own = true;
+      if (c.fix.empty()) {
+        for (uint32_t i = 0; i < num_words; ++i) words[i] |= c.row->stay()[i];
+      } else {
+        std::vector<uint32_t> kept(c.row->stay().begin(), c.row->stay().end());
+        for (uint32_t token : c.fix) kept[token >> 5] &= ~(uint32_t{1} << (token & 31));
+        for (uint32_t i = 0; i < num_words; ++i) words[i] |= kept[i];
+      }
+      continue;
     }
-    for (uint32_t token : sets_) row.own_[token >> 5] |= uint32_t{1} << (token & 31);
-    row.base_ = nullptr;
+    std::size_t next = 0;
+    for (LexRow::Word w : c.row->stay_words()) {
+      uint32_t bits = w.bits;
+      while (next < c.fix.size() && c.fix[next] >> 5 < w.index) ++next;
+      for (std::size_t k = next; k < c.fix.size() && c.fix[k] >> 5 == w.index; ++k) bits &= ~(uint32_t{1} << (c.fix[k] & 31));
+      touch(w.index);
+      words[w.index] |= bits;
+    }
+  }
+  for (uint32_t token : sets_) {
+    touch(token >> 5);
+    words[token >> 5] |= uint32_t{1} << (token & 31);
+  }
+  std::size_t num_touched = 0;
+  for (uint64_t t : touched) num_touched += static_cast<std::size_t>(std::popcount(t));
+  if (own || num_touched * 3 > num_words) {
+    row.own_ = words;
     return row;
   }
-  auto patch = [&row](uint32_t word) -> MaskRow::Patch& {
-    if (row.patches_.empty() || row.patches_.back().word != word) row.patches_.push_back({word, ~uint32_t{0}, 0});
-    return row.patches_.back();
-  };
-  // Merge both sorted lists by word.
-  for (std::size_t i = 0, j = 0; i < clears.size() || j < sets_.size();) {
-    if (j == sets_.size() || (i < clears.size() && clears[i] < sets_[j])) {
-      patch(clears[i] >> 5).keep &= ~(uint32_t{1} << (clears[i] & 31));
-      ++i;
-    } else {
-      uint32_t word = sets_[j] >> 5, bit = uint32_t{1} << (sets_[j] & 31);
-      if (!row.base_ || !(row.base_[word] & bit)) patch(word).set |= bit;
-      ++j;
+  row.base_ = base ? base->row->stay().data() : nullptr;
+  row.patches_.reserve(num_touched);
+  for (uint32_t i = 0; i < touched.size(); ++i)
+    for (uint64_t t = touched[i]; t; t &= t - 1) {
+      uint32_t word = i * 64 + static_cast<uint32_t>(std::countr_zero(t));
+      if (words[word] != (row.base_ ? row.base_[word] : 0)) row.patches_.push_back({word, words[word]});
     }
-  }
   return row;
 }
 

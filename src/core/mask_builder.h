@@ -1,9 +1,10 @@
 // The mask of a sequence state: which tokens may come next.
 //
-// The mask is the union over the state's threads. A thread whose lexeme is *heavy* (many bytes go on, so thousands of tokens do)
-// takes its lexeme's cached row (lex_row.h) and walks only what tokens leave over after the lexeme's end; all
-// other threads walk the vocabulary trie together along live branches, a few dozen nodes. No walk over the whole vocabulary happens
-// unless a heavy remainder is met for the first time in this vocabulary.
+// The mask is the union over the state's threads. A thread in a *broad* lexeme (one that thousands of tokens keep going: a
+// string, white space, an identifier, a number) takes the lexeme's cached row (lex_row.h) and walks only what tokens leave over after the
+// lexeme's end; where the remainder is a sequence `first rest` with a broad `first`, the row of `first` alone serves, whatever
+// rest it has in this grammar. All other threads walk the vocabulary trie together along live branches, a few dozen nodes. No walk
+// over the whole vocabulary happens unless a broad remainder is met for the first time in this vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +22,12 @@ class MaskRow {
  public:
   void fill(uint32_t* words, uint32_t num_words) const;
   bool allows(uint32_t token) const;
-  bool empty() const { return !base_ && patches_.empty(); }
   std::size_t bytes_used() const { return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + own_.size() * 4; }
 
  private:
   friend class MaskBuilder;
   struct Patch {
-    uint32_t word, keep, set;
+    uint32_t word, value;
   };
   const uint32_t* base_ = nullptr;  // into a LexRow, which lives as long as the vocabulary's cache, or own_
   std::vector<uint32_t> own_;
@@ -41,15 +41,23 @@ class MaskBuilder {
   MaskRow build(StateId state);
 
  private:
+  // A row that answers for a thread, but for the tokens of `fix`.
   struct Contribution {
     const LexRow* row;
+    std::vector<uint32_t> fix;  // sorted
+  };
+  // A place of a trie with its threads, which are stack_[begin .. end).
+  struct Frame {
     uint32_t place;
-    std::vector<uint32_t> fix;  // tokens the row does not answer for; sorted
+    std::size_t begin, end;
+    ByteSet bytes;  // still to be visited
   };
 
-  bool heavy(const Thread& thread);
-  void apply_row(const Thread& thread, uint32_t place);
-  void walk(const TokenTrie& trie, uint32_t place, std::vector<Thread> threads, bool whole, const std::vector<uint32_t>* skip);
+  void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const std::vector<uint32_t>* skip);
+  bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole);
+  bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
+  void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const std::vector<uint32_t>& fix);
+  void decide_one_by_one(const Thread& thread, uint32_t place, std::span<const uint32_t> tokens);
   void find_fix(Node base, Node excluded, uint32_t place, std::vector<uint32_t>& fix);
   void collect_below(uint32_t place, std::vector<uint32_t>& tokens);
   std::size_t depth_of(uint32_t place, std::string_view text) const;
@@ -59,7 +67,9 @@ class MaskBuilder {
   const Vocabulary& vocabulary_;
   LexRowCache& rows_;
   std::vector<Contribution> contributions_;
-  std::vector<uint32_t> sets_;
+  std::vector<uint32_t> sets_;  // single tokens that are allowed, in no order
+  std::vector<Thread> stack_, out_;
+  std::vector<Frame> frames_;
 };
 
 }  // namespace guiderail

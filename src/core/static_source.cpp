@@ -79,7 +79,10 @@ class Opener {
   }
 
   bool alternative_productive(const std::vector<uint32_t>& alternative) const {
-    return std::ranges::all_of(alternative, [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : terminal_usable(s); });
+    // An ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
+    return std::ranges::all_of(alternative, [this](uint32_t s) {
+      return is_rule(s) ? productive_[rule_of(s)] : terminal_usable(s) && std::ranges::find(ignored_, s) == ignored_.end();
+    });
   }
 
   void find_productive() {
