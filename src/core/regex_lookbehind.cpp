@@ -6,6 +6,7 @@
 // contains: T = { u#v : X matches at the end of u, looking at uv } is lowered as any expression, if every class admits # before its
 // character. The automaton of T, walked over all u, falls into finitely many states, and what a state has after # is the language of the v
 // that go with it. So the lookbehind is: for one of these languages R, u leads to a state with remainder R, and the rest is in R.
+#include <algorithm>
 #include <map>
 
 #include "errors.h"
@@ -44,15 +45,14 @@ struct Automaton {
         }
     }
 
-    // The texts that lead to states whose remainder satisfies `wanted`.
-    template <typename F>
-    Node texts_to(Lexicon& lexicon, F wanted) const {
+    // The texts that lead to states with this remainder.
+    Node texts_to(Lexicon& lexicon, Node remainder) const {
         std::vector<Node> holes;
         for (std::size_t i = 0; i < states.size(); ++i) holes.push_back(lexicon.hole());
         for (std::size_t i = 0; i < states.size(); ++i) {
             std::vector<std::pair<uint8_t, Node>> children;
             for (auto [byte, state] : edges[i]) children.emplace_back(byte, holes[state]);
-            Node accepted = wanted(remainders[i]) ? kEpsilon : kNone;
+            Node accepted = remainders[i] == remainder ? kEpsilon : kNone;
             lexicon.define(holes[i], lexicon.either({accepted, lexicon.branch(std::move(children))}));
         }
         return holes[0];
@@ -67,8 +67,11 @@ Node RegexLowering::lookbehind(const RegexNode& node, Neighbours prev, const Con
     if (body.kind == RegexKind::kClass) return prev_in(body.a, false, !node.negative, prev, rest);
     if (tree_.nullable(node.a) && !looks(node.a)) return node.negative ? kNone : rest.node;
     if (!sees_only_itself(node.a, 0)) return lookbehind_past_its_end(node, rest);
-    Node tracker = texts_ending_with(node.a, {end_, anywhere_});
-    if (!open_holes_ && !lexicon_.alive(tracker)) tracker = kNone;
+    if (!lookbehinds_.contains(node.a)) {
+        Node texts = texts_ending_with(node.a, {end_, anywhere_});
+        lookbehinds_[node.a] = {{texts, kAll}};
+    }
+    Node tracker = lookbehinds_[node.a][0].first;
     if (tracker == kNone) return node.negative ? rest.node : kNone;
     return lexicon_.concat(condition(tracker, !node.negative), rest.node);
 }
@@ -115,7 +118,8 @@ bool RegexLowering::sees_only_itself(uint32_t index, uint32_t after) const {
     }
 }
 
-Node RegexLowering::lookbehind_past_its_end(const RegexNode& node, const Continuation& rest) {
+// What can be read before the lookbehind whose body is `index`, with what must follow. The former exclude each other.
+std::vector<std::pair<Node, Node>> RegexLowering::cut_texts(uint32_t index) {
     if (markers_ == kMaxMarkers)
         throw LimitError("regex_lookbehinds", "more than 8 lookbehinds inside each other that look past their ends");
     visits_ += tree_.nodes.size() / 16;
@@ -123,24 +127,29 @@ Node RegexLowering::lookbehind_past_its_end(const RegexNode& node, const Continu
     auto marker = static_cast<uint8_t>(0xFF - markers_);
     RegexLowering inside(lexicon_, tree_, encoder_, markers_ + 1);
     Node cut = lexicon_.concat(lexicon_.bytes(ByteSet::of(marker)), any_);
-    Node matched = inside.texts_ending_with(node.a, {cut, inside.anywhere_});
+    Node matched = inside.texts_ending_with(index, {cut, inside.anywhere_});
     Automaton automaton(lexicon_, lexicon_.both({matched, lexicon_.concat(any_, cut)}), marker);
+    std::vector<std::pair<Node, Node>> pairs;
+    for (Node remainder : automaton.remainders) {
+        if (remainder == kNone || std::ranges::find(pairs, remainder, &std::pair<Node, Node>::second) != pairs.end()) continue;
+        pairs.emplace_back(automaton.texts_to(lexicon_, remainder), remainder);
+        if (pairs.size() > kMaxTrackers) break;  // condition() will refuse
+    }
+    return pairs;
+}
 
-    std::vector<Node> remainders;
-    for (Node remainder : automaton.remainders)
-        if (remainder != kNone && std::find(remainders.begin(), remainders.end(), remainder) == remainders.end())
-            remainders.push_back(remainder);
-    if (remainders.empty()) return node.negative ? rest.node : kNone;
+Node RegexLowering::lookbehind_past_its_end(const RegexNode& node, const Continuation& rest) {
+    auto memo = lookbehinds_.find(node.a);
+    if (memo == lookbehinds_.end()) memo = lookbehinds_.emplace(node.a, cut_texts(node.a)).first;
+    if (memo->second.empty()) return node.negative ? rest.node : kNone;
     std::vector<Node> options;
-    for (Node remainder : remainders) {
-        Node behind = condition(automaton.texts_to(lexicon_, [&](Node r) { return r == remainder; }), true);
+    Node nowhere = kEpsilon;  // where no match of the body can end
+    for (auto [behind, remainder] : memo->second) {
         Node ahead = node.negative ? lexicon_.both({tail_for(rest), lexicon_.complement(remainder)}) : remainder;
-        options.push_back(lexicon_.concat(behind, ahead));
+        options.push_back(lexicon_.concat(condition(behind, true), ahead));
+        if (node.negative) nowhere = lexicon_.concat(condition(behind, false), nowhere);
     }
-    if (node.negative) {
-        Node behind = condition(automaton.texts_to(lexicon_, [&](Node r) { return r != kNone; }), false);
-        options.push_back(lexicon_.concat(behind, tail_for(rest)));
-    }
+    if (node.negative) options.push_back(lexicon_.concat(nowhere, tail_for(rest)));
     return restrict_to(lexicon_.either(std::move(options)), rest);
 }
 

@@ -74,6 +74,7 @@ class RegexLowering {
 
     // --- regex_lookbehind.cpp
     Node lookbehind(const RegexNode& node, Neighbours prev, const Continuation& rest);
+    std::vector<std::pair<Node, Node>> cut_texts(uint32_t index);
     Node lookbehind_past_its_end(const RegexNode& node, const Continuation& rest);
     bool sees_only_itself(uint32_t node, uint32_t after) const;
     Node texts_ending_with(uint32_t node, const Continuation& rest);
@@ -125,6 +126,8 @@ class RegexLowering {
     std::vector<std::pair<Neighbours, Neighbours>> class_cells_;  // may, must; 0, 0: not computed
     std::vector<Neighbours> first_, last_;
     std::vector<Node> trackers_;
+    // By body: (what was read, what must follow); the same tracker wherever the tree is lowered again.
+    std::unordered_map<uint32_t, std::vector<std::pair<Node, Node>>> lookbehinds_;
 };
 
 }  // namespace guiderail
