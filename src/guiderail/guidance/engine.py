@@ -23,6 +23,7 @@ from guiderail.guidance.streams import (
     PromptTokens,
     Row,
     RowInputs,
+    SamePrompt,
     Stream,
     dropped,
     row_of,
@@ -33,6 +34,9 @@ from guiderail.logits.combination import log_probabilities, without_bans
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, as the guided model's prompts are encoded."""
 
+
+CONDITIONAL = Stream(SamePrompt())
+"""The guided model on the guided prompt: the stream whose scores guidance starts from."""
 
 # Another encoder-decoder reads the same source through its own encoder.
 _OWN_STATES = ChangedInputs(dropped("encoder_outputs"))
@@ -78,7 +82,7 @@ class GuidanceEngine:
         self.memory.clear()
 
     def guide(self, rows: Sequence[Row], scores: Tensor, legal: Tensor | None = None) -> Tensor:
-        """Guided scores of one step.
+        """Guided scores of one step, for a loop that owns the guided model's pass.
 
         Args:
             rows: the sequences. scores: (rows, vocab) logits or log-probabilities of the guided model after them.
@@ -86,23 +90,46 @@ class GuidanceEngine:
         Returns: float32 (rows, vocab); see `apply_contribution`.
         """
         step = Step(rows, log_probabilities(scores), legal, memory=self.memory)
-        wanted = self.term.wanted(step)
-        if wanted:
-            self._evaluate(step, wanted)
+        self._fill(step, self._answers(step, self.term.wanted(step)))
         return apply_contribution(step, scores, self.term.contribute(step))
 
-    def _evaluate(self, step: Step, wanted: dict[Stream, list[bool]]) -> None:
-        by_model: dict[int, list[tuple[Stream, int, Request]]] = {}
+    def evaluate(self, rows: Sequence[Row], legal: Tensor | None = None) -> Tensor:
+        """Guided scores of one step including the guided model's own pass, which shares a batch with its other
+        streams."""
+        step = Step(rows, torch.empty(len(rows), 0), legal, memory=self.memory)
+        wanted = {CONDITIONAL: [True] * len(rows)}
+        for stream, flags in self.term.wanted(step).items():
+            wanted[stream] = [True] * len(rows) if stream == CONDITIONAL else flags
+        answers = self._answers(step, wanted)
+        scores = torch.stack([answers[CONDITIONAL][index].logits for index in range(len(rows))])
+        step.conditional = log_probabilities(scores)
+        self._fill(step, answers)
+        return apply_contribution(step, scores, self.term.contribute(step))
+
+    def conditional(self, rows: Sequence[Row]) -> Tensor:
+        """The guided model's own logits (rows, vocab), no other stream."""
+        step = Step(rows, torch.empty(len(rows), 0))
+        answers = self._answers(step, {CONDITIONAL: [True] * len(rows)})
+        return torch.stack([answers[CONDITIONAL][index].logits for index in range(len(rows))])
+
+    def _answers(self, step: Step, wanted: dict[Stream, list[bool]]) -> dict[Stream, dict[int, Evaluation]]:
+        """Evaluate streams, all those of one model together: stream -> row index -> answer."""
+        by_runner: dict[int, list[tuple[Stream, int, Request]]] = {}
+        runners: dict[int, StreamRunner] = {}
         for stream, flags in wanted.items():
             runner = self.runner(stream.model)
+            runners[id(runner)] = runner
             for index, (row, flag) in enumerate(zip(step.rows, flags, strict=True)):
                 if flag:
-                    by_model.setdefault(id(runner), []).append((stream, index, self.request(stream, row)))
-        runners = {id(runner): runner for runner in self._runners.values()}
+                    by_runner.setdefault(id(runner), []).append((stream, index, self.request(stream, row)))
         answers: dict[Stream, dict[int, Evaluation]] = {}
-        for key, asked in by_model.items():
-            for (stream, index, _), answer in zip(asked, runners[key].evaluate([r for *_, r in asked]), strict=True):
+        for key, asked in by_runner.items():
+            found = runners[key].evaluate([request for *_, request in asked])
+            for (stream, index, _), answer in zip(asked, found, strict=True):
                 answers.setdefault(stream, {})[index] = answer
+        return answers
+
+    def _fill(self, step: Step, answers: dict[Stream, dict[int, Evaluation]]) -> None:
         for stream, rows in answers.items():
             step.scores[stream] = _gathered(step, stream, rows)
 
@@ -120,6 +147,7 @@ class GuidanceEngine:
             stream.perturbation,
             stream.with_likelihood,
             stream.early_layers,
+            owner=(stream, row.prompt_index),
         )
 
     def _prompt(self, stream: Stream, row: Row, is_encoder_decoder: bool) -> tuple[tuple[int, ...], RowInputs | None]:

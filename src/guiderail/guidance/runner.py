@@ -29,7 +29,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,7 +45,11 @@ _COMPACT_ABOVE = 64
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prefix to evaluate: all its tokens, prompt first. Equal requests are evaluated once."""
+    """One prefix to evaluate: all its tokens, prompt first. Equal requests are evaluated once.
+
+    `owner` says whose rows these are. It changes no result: cached rows of owners that ask for nothing this time are
+    set aside instead of dropped.
+    """
 
     tokens: tuple[int, ...]
     prompt_length: int
@@ -53,6 +57,7 @@ class Request:
     perturbation: Perturbation | None = None
     with_likelihood: bool = False
     early_layers: tuple[int, ...] = ()
+    owner: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +96,14 @@ _Key = tuple[RowInputs | None, Perturbation | None]
 @dataclass(slots=True)
 class _CachedRow:
     key: _Key
+    owner: Any
     tokens: tuple[int, ...]
     slots: list[int]
     log_probs: list[float] | None
     last_logits: Tensor | None
+
+    def copy(self) -> _CachedRow:
+        return replace(self, slots=list(self.slots))
 
 
 @dataclass(slots=True)
@@ -109,6 +118,15 @@ class _Batch:
     @property
     def slot_count(self) -> int:
         return 0 if self.mask is None else int(self.mask.shape[1])
+
+
+@dataclass(slots=True)
+class _Parked:
+    """Rows set aside with their states: (keys, values) per layer, all of `slots` width."""
+
+    rows: list[_CachedRow]
+    mask: Tensor
+    states: list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +154,21 @@ class StreamRunner:
             self.is_encoder_decoder or "position_ids" not in self._accepts or not _attends_to_everything(config)
         )
         self._batches: dict[Any, _Batch] = {}
+        self._parked: dict[Any, _Parked] = {}
+        self._capacity = _MIN_REMEMBERED
         self._remembered: OrderedDict[Request, Evaluation] = OrderedDict()
         self._encoded: dict[RowInputs, tuple[Any, Tensor, Tensor]] = {}
 
     def reset(self) -> None:
         """Forget all cached states and results."""
         self._batches.clear()
+        self._parked.clear()
         self._remembered.clear()
         self._encoded.clear()
+
+    def remember(self, results: int) -> None:
+        """Keep at least this many results; a loop that asks again for what it drafted says how much that is."""
+        self._capacity = max(self._capacity, results)
 
     def evaluate(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Next-token logits for every request, in order.
@@ -166,7 +191,7 @@ class StreamRunner:
                 found[request] = self._remembered[request] = evaluation
         for request in unique:
             self._remembered.move_to_end(request)
-        while len(self._remembered) > max(_MIN_REMEMBERED, 2 * len(unique)):
+        while len(self._remembered) > max(self._capacity, 2 * len(unique)):
             self._remembered.popitem(last=False)
         return [found[request] for request in requests]
 
@@ -178,47 +203,81 @@ class StreamRunner:
         return names, encoded, None
 
     def _run_group(self, group: Any, requests: list[Request]) -> list[Evaluation]:
-        batch = self._batches.get(group, _Batch())
+        chains = _chains(requests)
+        answers: dict[Request, Evaluation] = {}
         rigid = self._rigid or bool(group[0])
-        plans = [_plan(batch, request) for request in requests]
-        lengths = {len(request.tokens) for request in requests}
+        lengths = {len(chain[0].tokens) for chain in chains}
         if rigid and len(lengths) > 1:
             # No rectangle without holes: evaluate each length on its own, and keep none of it.
-            answers: dict[Request, Evaluation] = {}
             for length in sorted(lengths):
-                same = [request for request in requests if len(request.tokens) == length]
-                evaluations, _ = self._forward(_Batch(), same, [_Plan(0, 0)] * len(same), rigid)
-                answers.update(zip(same, evaluations, strict=True))
+                same = [chain for chain in chains if len(chain[0].tokens) == length]
+                self._forward(_Batch(), same, [_Plan(0, 0)] * len(same), rigid, answers)
             return [answers[request] for request in requests]
+        batch = self._batches.get(group, _Batch())
+        if not rigid:
+            self._park_and_recall(group, batch, {chain[0].owner for chain in chains})
+        plans = [_plan(batch, chain) for chain in chains]
         reused = sum(plan.reuse for plan in plans)
-        wanted = sum(len(request.tokens) for request in requests)
+        wanted = sum(len(chain[0].tokens) for chain in chains)
         uniform = len({plan.reuse for plan in plans}) == 1
         # Feeding nearly everything into an old rectangle would only widen it.
         worthwhile = reused > 0 and (uniform if rigid else 2 * reused >= wanted or len(plans) == 1)
         if not worthwhile or not _keep_rows(batch, plans, rigid):
-            batch, plans = _Batch(), [_Plan(0, 0)] * len(requests)
-        evaluations, batch = self._forward(batch, requests, plans, rigid)
-        self._batches[group] = batch
-        return evaluations
+            batch, plans = _Batch(), [_Plan(0, 0)] * len(chains)
+        self._batches[group] = self._forward(batch, chains, plans, rigid, answers)
+        return [answers[request] for request in requests]
+
+    def _park_and_recall(self, group: Any, batch: _Batch, owners: set[Any]) -> None:
+        """Set aside the rows of owners that ask for nothing, and bring back those of owners that ask again.
+
+        Only rows whose owner pauses are worth keeping. A beam that lost belongs to an owner that still asks, and goes.
+        """
+        parked = self._parked.pop(group, None)
+        paused = [index for index, row in enumerate(batch.rows) if row.owner not in owners]
+        layers = _plain_layers(batch.cache) if batch.cache is not None else None
+        if layers is None:
+            if parked is not None:
+                self._parked[group] = parked
+            return
+        if paused:
+            index = torch.tensor(paused, device=self.model.device)
+            assert batch.mask is not None
+            states = [(layer.keys[index], layer.values[index]) for layer in layers]
+            fresh = _Parked([batch.rows[i].copy() for i in paused], batch.mask[index], states)
+            parked = fresh if parked is None else _joined(parked, fresh)
+        if parked is None:
+            return
+        back = [index for index, row in enumerate(parked.rows) if row.owner in owners]
+        stay = [index for index, row in enumerate(parked.rows) if row.owner not in owners]
+        if back:
+            own = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
+            together = _joined(own, _selected(parked, back))
+            batch.rows, batch.mask = together.rows, together.mask
+            for layer, (keys, values) in zip(layers, together.states, strict=True):
+                layer.keys, layer.values = keys, values
+        if stay:
+            self._parked[group] = _selected(parked, stay)
 
     def _forward(
-        self, batch: _Batch, requests: list[Request], plans: list[_Plan], rigid: bool
-    ) -> tuple[list[Evaluation], _Batch]:
-        """Feed what each row lacks. `batch` holds exactly the rows of `requests`, cut to what `plans` reuse."""
+        self,
+        batch: _Batch,
+        chains: list[list[Request]],
+        plans: list[_Plan],
+        rigid: bool,
+        answers: dict[Request, Evaluation],
+    ) -> _Batch:
+        """Feed what each row lacks, one row per chain; fill `answers`; return the batch that now holds these rows.
+
+        `batch` holds the parents of these rows, cut to what `plans` reuse.
+        """
         device = self.model.device
-        new = [list(request.tokens[plan.reuse :]) for request, plan in zip(requests, plans, strict=True)]
+        leaders = [chain[0] for chain in chains]
+        new = [list(leader.tokens[plan.reuse :]) for leader, plan in zip(leaders, plans, strict=True)]
         width = max(len(tokens) for tokens in new)
         pads = [width - len(tokens) for tokens in new]
         start = batch.slot_count
         ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(pads, new, strict=True)], device=device)
         block_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)
-        positions = torch.tensor(
-            [
-                [0] * pad + list(range(plan.reuse, plan.reuse + width - pad))
-                for pad, plan in zip(pads, plans, strict=True)
-            ],
-            device=device,
-        )
         mask = block_mask if batch.mask is None else torch.cat([batch.mask, block_mask], dim=1)
         inputs: dict[str, Any] = {"use_cache": True}
         if self.is_encoder_decoder:
@@ -227,50 +286,42 @@ class StreamRunner:
             inputs["input_ids"] = ids
             inputs["attention_mask"] = mask
             if not rigid:
-                inputs["position_ids"] = positions
+                ends = [(plan.reuse, len(leader.tokens)) for plan, leader in zip(plans, leaders, strict=True)]
+                positions = [[0] * pad + list(range(*end)) for pad, end in zip(pads, ends, strict=True)]
+                inputs["position_ids"] = torch.tensor(positions, device=device)
         if batch.cache is not None:
             inputs["past_key_values"] = batch.cache
-        inputs |= batch.extra if batch.cache is not None else self._extra_inputs(batch, requests)
-        every_position = any(request.with_likelihood for request in requests)
-        if not every_position and "logits_to_keep" in self._accepts:
-            inputs["logits_to_keep"] = 1
-        layers = sorted({layer for request in requests for layer in request.early_layers})
-        if layers:
+        inputs |= batch.extra if batch.cache is not None else self._extra_inputs(batch, leaders)
+        if "logits_to_keep" in self._accepts and not any(leader.with_likelihood for leader in leaders):
+            inputs["logits_to_keep"] = max(len(chain[0].tokens) - len(chain[-1].tokens) for chain in chains) + 1
+        if any(request.early_layers for chain in chains for request in chain):
             inputs["output_hidden_states"] = True
         self.counts.passes += 1
-        self.counts.rows += len(requests)
+        self.counts.rows += len(chains)
         self.counts.tokens += sum(len(tokens) for tokens in new)
         self.counts.prefills += batch.cache is None
-        output = self._call(inputs, [request.perturbation for request in requests])
+        output = self._call(inputs, [leader.perturbation for leader in leaders])
         batch.cache = getattr(output, "past_key_values", None)
         batch.mask = mask
-        early = self._early_logits(output, layers)
-        last = output.logits[:, -1]
-        evaluations, rows = [], []
-        for index, (request, plan) in enumerate(zip(requests, plans, strict=True)):
+        rows = []
+        for index, (chain, plan) in enumerate(zip(chains, plans, strict=True)):
+            leader = chain[0]
             old = batch.rows[index] if batch.rows else None
+            logits = output.logits[index]
             log_probs = None
-            if request.with_likelihood:
-                log_probs = _token_log_probs(output.logits[index, pads[index] :], request.tokens, plan.reuse, old)
+            if leader.with_likelihood:
+                log_probs = _token_log_probs(logits[pads[index] :], leader.tokens, plan.reuse, old)
+            for request in chain:
+                back = len(leader.tokens) - len(request.tokens) + 1
+                likelihood = 0.0 if log_probs is None else sum(log_probs[: len(request.tokens) - 1])
+                early = self._early_logits(output, index, back, request.early_layers)
+                answers[request] = Evaluation(logits[-back], likelihood, early)
             slots = [*(old.slots[: plan.reuse] if old else []), *range(start + pads[index], start + width)]
-            rows.append(
-                _CachedRow(
-                    _key(request), request.tokens, slots, log_probs, last[index] if log_probs is not None else None
-                )
-            )
-            evaluations.append(
-                Evaluation(
-                    last[index],
-                    sum(log_probs) if log_probs else 0.0,
-                    torch.stack([early[layer][index] for layer in request.early_layers])
-                    if request.early_layers
-                    else None,
-                )
-            )
+            last_logits = None if log_probs is None else logits[-1]
+            rows.append(_CachedRow(_key(leader), leader.owner, leader.tokens, slots, log_probs, last_logits))
         batch.rows = rows
-        if not _is_one_slot_per_token(batch.cache, mask.shape[1]):
-            batch = _Batch()  # nothing here could be cut or matched by tokens; the next pass starts from nothing
-        return evaluations, batch
+        # A cache that cannot be addressed by tokens is not kept; the next pass starts from nothing.
+        return batch if _is_one_slot_per_token(batch.cache, mask.shape[1]) else _Batch()
 
     def _call(self, inputs: dict[str, Any], perturbations: list[Perturbation | None]) -> Any:
         self.is_running = True
@@ -280,13 +331,15 @@ class StreamRunner:
         finally:
             self.is_running = False
 
-    def _early_logits(self, output: Any, layers: list[int]) -> dict[int, Tensor]:
+    def _early_logits(self, output: Any, row: int, back: int, layers: tuple[int, ...]) -> Tensor | None:
         if not layers:
-            return {}
+            return None
         head, norm = self.model.get_output_embeddings(), _final_norm(self.model)
-        hidden = output.hidden_states
+        hidden = torch.stack([output.hidden_states[layer][row, -back] for layer in layers])
         with torch.no_grad():
-            return {layer: head(norm(hidden[layer][:, -1])) for layer in layers}
+            logits = head(norm(hidden))
+        assert isinstance(logits, Tensor)
+        return logits
 
     def _extra_inputs(self, batch: _Batch, requests: list[Request]) -> dict[str, Any]:
         """Inputs besides tokens for a prefill; those every later pass needs too stay in `batch.extra`."""
@@ -356,27 +409,79 @@ def _common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return low
 
 
-def _plan(batch: _Batch, request: Request) -> _Plan:
-    """The cached row that shares most with a request. At least the last token is fed again, its logits are what is
-    wanted."""
+def _chains(requests: list[Request]) -> list[list[Request]]:
+    """Requests grouped so that each is a prefix of its group's first: one row answers them all, at several
+    positions."""
+    chains: list[list[Request]] = []
+    for request in sorted(requests, key=lambda request: -len(request.tokens)):
+        for chain in chains:
+            leader = chain[0]
+            if (
+                _key(leader) == _key(request)
+                and leader.prompt_length == request.prompt_length
+                and leader.with_likelihood == request.with_likelihood
+                and leader.tokens[: len(request.tokens)] == request.tokens
+            ):
+                chain.append(request)
+                break
+        else:
+            chains.append([request])
+    return chains
+
+
+def _plan(batch: _Batch, chain: list[Request]) -> _Plan:
+    """The cached row that shares most with a chain's longest prefix.
+
+    At least the last token of the shortest prefix is fed again: its logits are wanted.
+    """
+    leader, limit = chain[0], len(chain[-1].tokens) - 1
     best = _Plan(0, 0)
     for index, row in enumerate(batch.rows):
-        if row.key != _key(request):
+        if row.key != _key(leader):
             continue
-        shared = _common_prefix(row.tokens, request.tokens)
-        reuse = min(shared, len(request.tokens) - 1)
-        if request.with_likelihood:
+        shared = _common_prefix(row.tokens, leader.tokens)
+        reuse = min(shared, limit)
+        if leader.with_likelihood:
             if row.log_probs is None:
                 continue
             # What predicts the first token fed is the position before it, whose logits are kept only at a row's end.
             # Elsewhere one more known token is fed again.
             if reuse < len(row.tokens):
-                reuse = max(shared - 1, 0)
-        if request.inputs is not None and reuse < request.inputs.prompt_length:
+                reuse = min(max(shared - 1, 0), limit)
+        if leader.inputs is not None and reuse < leader.inputs.prompt_length:
             reuse = 0
         if reuse > best.reuse:
             best = _Plan(index, reuse)
     return best
+
+
+def _mask_of(batch: _Batch) -> Tensor:
+    assert batch.mask is not None
+    return batch.mask
+
+
+def _selected(parked: _Parked, indices: list[int]) -> _Parked:
+    index = torch.tensor(indices, device=parked.mask.device)
+    states = [(keys[index], values[index]) for keys, values in parked.states]
+    return _Parked([parked.rows[i] for i in indices], parked.mask[index], states)
+
+
+def _joined(a: _Parked, b: _Parked) -> _Parked:
+    """Rows of two rectangles in one: the narrower gets masked slots at its left, so every row keeps its order."""
+    width = max(a.mask.shape[1], b.mask.shape[1])
+
+    def widened(part: _Parked) -> _Parked:
+        missing = width - part.mask.shape[1]
+        if not missing:
+            return part
+        rows = [replace(row, slots=[slot + missing for slot in row.slots]) for row in part.rows]
+        pad = torch.nn.functional.pad
+        states = [(pad(keys, (0, 0, missing, 0)), pad(values, (0, 0, missing, 0))) for keys, values in part.states]
+        return _Parked(rows, pad(part.mask, (missing, 0)), states)
+
+    a, b = widened(a), widened(b)
+    states = [(torch.cat([x[0], y[0]]), torch.cat([x[1], y[1]])) for x, y in zip(a.states, b.states, strict=True)]
+    return _Parked([*a.rows, *b.rows], torch.cat([a.mask, b.mask]), states)
 
 
 def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool) -> bool:
@@ -398,6 +503,7 @@ def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool) -> bool:
     batch.rows = [
         _CachedRow(
             row.key,
+            row.owner,
             row.tokens[: plan.reuse],
             row.slots[: plan.reuse],
             row.log_probs[: plan.reuse] if row.log_probs is not None else None,

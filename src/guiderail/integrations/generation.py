@@ -1,0 +1,554 @@
+"""Our own decoding loop: guidance and constraints together, with the passes that neither needs left out.
+
+    text = generate(model, tokenizer, "Name a city:", guidance=[ClassifierFree(1.5)], constraint=compiled)
+
+Inside `model.generate` a logits processor sees one step at a time and cannot skip the model. Here the loop is ours:
+
+  * All streams of one model, the conditional one included, are rows of one forward pass.
+  * Where the constraint leaves one token there is nothing to score: the token is appended, no model runs, and the
+  skipped tokens
+    are caught up in the next pass as a block (a prefill of a few tokens costs what one token costs).
+  * Speculative guidance: the conditional stream drafts a few tokens alone; the other streams then read the whole
+  draft in one
+    pass, and rejection sampling keeps a prefix of it. The result is distributed exactly as if every token had been
+    guided (Leviathan et al. 2023, arXiv:2211.17192, with the guided distribution as target and the conditional one as
+    proposal). Under greedy decoding both distributions are points and the rule keeps the draft up to the first
+    difference.
+
+Order of a step, see architecture: streams -> combination -> plausibility -> repetition penalty -> grammar mask ->
+temperature -> top-k, top-p, min-p -> sample. Sampling draws from a `torch.Generator`, so that a seed means the same
+run.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from guiderail.errors import DeadEndError
+from guiderail.guidance.engine import GuidanceEngine
+from guiderail.guidance.streams import Row, RowInputs
+from guiderail.guidance.terms import Sum, Term
+from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
+from guiderail.logits.combination import log_probabilities
+from guiderail.logits.temperature import apply_temperature
+from guiderail.logits.truncation import truncate
+
+OnTokens = Callable[[int, list[int]], None]
+"""Called as soon as tokens of a sequence are final: (index of the sequence, its new token ids, several after a
+jump)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a token is drawn from guided, masked scores.
+
+    Args:
+        do_sample: False = the most likely token, and nothing below matters but the penalty.
+        temperature: 1.0 = off. top_k, top_p, min_p: None = off.
+        repetition_penalty: 1.0 = off. Multiplies the log-probability of tokens already present (prompt included), so
+            1.2 makes a token at -1 nat one at -1.2; a definition on log-probabilities does not depend on the models'
+            logit offset.
+        truncate_before_temperature: some decoders (VoxInstruct) truncate at temperature 1 and cool afterwards.
+    """
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    truncate_before_temperature: bool = False
+
+    def probabilities(self, scores: Tensor, seen: Sequence[Sequence[int]], legal: Tensor | None) -> Tensor:
+        """The distribution tokens are drawn from.
+
+        Args: scores (rows, vocab) guided log-probabilities; seen tokens of each row; legal bool (rows, vocab) or None.
+        Returns: float32 (rows, vocab); a point mass when not sampling. All zero where nothing is legal and possible.
+        """
+        scores = log_probabilities(scores)
+        if self.repetition_penalty != 1.0:
+            for index, tokens in enumerate(seen):
+                present = torch.tensor(sorted(set(tokens)), device=scores.device)
+                scores[index, present] = scores[index, present] * self.repetition_penalty
+        if legal is not None:
+            scores = scores.masked_fill(~legal, -math.inf)
+        possible = scores.amax(dim=-1, keepdim=True) > -math.inf
+        if not self.do_sample:
+            point = torch.zeros_like(scores).scatter(-1, scores.argmax(dim=-1, keepdim=True), 1.0)
+            return torch.where(possible, point, 0.0)
+        if not self.truncate_before_temperature:
+            scores = apply_temperature(scores, self.temperature)
+        scores = truncate(scores, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p)
+        if self.truncate_before_temperature:
+            scores = apply_temperature(scores, self.temperature)
+        return torch.where(possible, log_probabilities(scores).exp(), 0.0)
+
+
+@dataclass(slots=True)
+class Generation:
+    """One finished sequence.
+
+    Args:
+        token_ids: without the end token. finish_reason: "end" (end token, or the constraint is complete) or "length".
+        text: decoded; with a constraint, the exact bytes of its vocabulary.
+        forced: how many of the tokens no model was asked for.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: Literal["end", "length"] = "length"
+    text: str = ""
+    forced: int = 0
+
+
+@dataclass(slots=True)
+class DecodingCounts:
+    """What a decoding run cost, over all sequences.
+
+    Args: steps rounds of the loop; forced tokens appended without a model; drafted and accepted tokens of speculation.
+    """
+
+    steps: int = 0
+    forced: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(slots=True)
+class _Live:
+    """A sequence in the making."""
+
+    index: int
+    prompt: tuple[int, ...]
+    prompt_index: int
+    inputs: RowInputs | None
+    matcher: Any
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: Literal["end", "length"] | None = None
+    forced: int = 0
+
+    def row(self, extra: Sequence[int] = ()) -> Row:
+        return Row(self.prompt, (*self.tokens, *extra), self.prompt_index, self.inputs)
+
+
+class GuidedDecoder:
+    """The loop, for token ids in and token ids out.
+
+    Args:
+        model: a causal or encoder-decoder model. guidance: a term, or several to be added; empty for none.
+        constraint: a compiled grammar, or one per prompt. sampling: how tokens are drawn.
+        eos_token_ids: end tokens; None reads the model's. With a constraint its vocabulary's end tokens end a sequence.
+        jump_forward: "single" appends a token without asking a model where only one is legal: exactly the masked
+            distribution. "canonical" also appends `matcher.forced_tokens()`: longer jumps where bytes are forced but
+            their tokenization is not; the tokenizer's own is then taken. "off" asks the model for every token.
+        speculate: tokens drafted by the conditional stream alone per round; 0 = off. Exact for any value.
+        generator: source of random numbers; None = a new one seeded with 0.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        guidance: Term | Sequence[Term] = (),
+        constraint: Any = None,
+        sampling: Sampling | None = None,
+        *,
+        eos_token_ids: Sequence[int] | None = None,
+        jump_forward: Literal["single", "canonical", "off"] = "single",
+        speculate: int = 0,
+        generator: torch.Generator | None = None,
+        encode: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
+        if jump_forward not in ("single", "canonical", "off"):
+            raise ValueError(f"jump_forward is 'single', 'canonical' or 'off', got {jump_forward!r}")
+        if speculate < 0:
+            raise ValueError(f"speculate counts tokens, got {speculate}")
+        term = guidance if isinstance(guidance, Term) else Sum(list(guidance))
+        self.engine = GuidanceEngine(term, model, encode)
+        self.sampling = sampling or Sampling()
+        self.counts = DecodingCounts()
+        self._compiled: list[Any] = []
+        if constraint is not None:
+            self._compiled = list(constraint) if isinstance(constraint, Sequence) else [constraint]
+        own_ends = _end_tokens(model) if eos_token_ids is None else eos_token_ids
+        self._eos = frozenset(own_ends).union(*(compiled.vocabulary.eos_token_ids for compiled in self._compiled))
+        self._jump = jump_forward
+        self._speculate = speculate
+        self._generator = generator or torch.Generator(device=model.device).manual_seed(0)
+
+    def decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int = 256,
+        *,
+        num_return_sequences: int = 1,
+        inputs: Mapping[str, Any] | None = None,
+        on_tokens: OnTokens | None = None,
+    ) -> list[Generation]:
+        """Continue every prompt; several times if asked.
+
+        Args:
+            prompts: token ids, not padded, lengths may differ. For an encoder-decoder they are the sources.
+            max_new_tokens: per sequence. A constraint is told, and closes in time.
+            inputs: forward inputs besides tokens (images), batched over prompts.
+            on_tokens: see `OnTokens`.
+        Returns: `len(prompts) * num_return_sequences` generations, those of a prompt next to each other, without text.
+        Raises:
+            ValueError: an empty prompt, or constraints that do not fit the prompts.
+            DeadEndError: the constraint allows nothing, or only tokens some earlier rule bans.
+            LimitError: the constraint cannot be completed within `max_new_tokens`.
+        """
+        if not prompts or not all(prompts):
+            raise ValueError("every prompt needs at least one token")
+        if len(self._compiled) not in (0, 1, len(prompts)):
+            raise ValueError(f"{len(self._compiled)} constraints for {len(prompts)} prompts")
+        self.engine.reset()
+        for runner in (self.engine.runner(stream.model) for stream in self.engine.term.streams()):
+            streams = len(self.engine.term.streams()) + 1
+            runner.remember(len(prompts) * num_return_sequences * (self._speculate + 2) * streams)
+        live = self._begin(prompts, max_new_tokens, num_return_sequences, inputs or {})
+        while running := [row for row in live if row.finish_reason is None]:
+            self.counts.steps += 1
+            before = {row.index: len(row.tokens) for row in running}
+            self._advance(running, max_new_tokens)
+            if on_tokens is not None:
+                for row in running:
+                    if len(row.tokens) > before[row.index]:
+                        on_tokens(row.index, row.tokens[before[row.index] :])
+        return [Generation(row.tokens, row.finish_reason or "length", "", row.forced) for row in live]
+
+    def _begin(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, repeats: int, inputs: Mapping[str, Any]
+    ) -> list[_Live]:
+        is_encoder_decoder = self.engine.runner().is_encoder_decoder
+        live: list[_Live] = []
+        for index, prompt in enumerate(prompts):
+            tokens = tuple(int(token) for token in prompt)
+            extra = {name: value[index : index + 1] for name, value in inputs.items()}
+            if is_encoder_decoder:
+                content: RowInputs | None = RowInputs(extra, 0, None if extra else tokens)
+                start = self.engine.model.generation_config.decoder_start_token_id
+                tokens = (self.engine.model.config.decoder_start_token_id if start is None else start,)
+            else:
+                content = RowInputs(extra, len(tokens)) if extra else None
+            for _ in range(repeats):
+                matcher = None
+                if self._compiled:
+                    compiled = self._compiled[0 if len(self._compiled) == 1 else index]
+                    matcher = compiled.matcher(max_tokens=max_new_tokens)
+                live.append(_Live(len(live), tokens, index, content, matcher))
+        return live
+
+    def _advance(self, running: list[_Live], max_new_tokens: int) -> None:
+        """One round: jump where the constraint decides, then guide the rest."""
+        for row in running:
+            self._jump_forward(row, max_new_tokens)
+        open_rows = [row for row in running if row.finish_reason is None]
+        if not open_rows:
+            return
+        if self._speculate and self.engine.term.streams():
+            self._speculative_round(open_rows, max_new_tokens)
+            return
+        legal = self._legal([row.matcher for row in open_rows])
+        scores = self.engine.evaluate([row.row() for row in open_rows], legal)
+        chosen = self._draw(self._probabilities(open_rows, [()] * len(open_rows), scores, legal))
+        for row, token in zip(open_rows, chosen, strict=True):
+            self._append(row, token, max_new_tokens)
+
+    # -- constraint ---------------------------------------------------------------------------------------------------
+
+    def _jump_forward(self, row: _Live, max_new_tokens: int) -> None:
+        if row.matcher is None or self._jump == "off":
+            return
+        while row.finish_reason is None:
+            forced = list(row.matcher.forced_tokens()) if self._jump == "canonical" else []
+            if not forced:
+                single = self._only_legal(row.matcher)
+                if single is None:
+                    return
+                forced = [single]
+            for token in forced:
+                if row.finish_reason is None:
+                    self._append(row, token, max_new_tokens)
+                    row.forced += row.finish_reason is None
+                    self.counts.forced += 1
+
+    def _only_legal(self, matcher: Any) -> int | None:
+        mask = self._mask_of(matcher)
+        words = [index for index in range(mask.shape[1]) if mask[0, index]] if _few_words(mask) else []
+        if len(words) != 1:
+            return None
+        bits = int(mask[0, words[0]]) & 0xFFFFFFFF
+        return 32 * words[0] + bits.bit_length() - 1 if bits & (bits - 1) == 0 else None
+
+    def _mask_of(self, matcher: Any) -> Any:
+        mask = allocate_token_bitmask(1, self._compiled[0].vocabulary)
+        matcher.fill_next_token_bitmask(mask, 0)
+        return mask
+
+    def _legal(self, matchers: Sequence[Any]) -> Tensor | None:
+        """bool (rows, vocabulary of the constraint), or None without a constraint."""
+        if not self._compiled:
+            return None
+        mask = allocate_token_bitmask(len(matchers), self._compiled[0].vocabulary)
+        for index, matcher in enumerate(matchers):
+            matcher.fill_next_token_bitmask(mask, index)
+        width = self._logit_width()
+        legal = unpack_token_bitmask(mask, width, device=self.engine.model.device)
+        assert isinstance(legal, Tensor)
+        return legal
+
+    def _logit_width(self) -> int:
+        head = self.engine.model.get_output_embeddings()
+        return int(head.weight.shape[0]) if head is not None else len(self._compiled[0].vocabulary)
+
+    def _append(self, row: _Live, token: int, max_new_tokens: int) -> None:
+        if row.matcher is not None and not row.matcher.accept_token(token):
+            raise DeadEndError(f"the constraint refused token {token}, which it had allowed")
+        if token in self._eos and (row.matcher is None or row.matcher.is_terminated):
+            row.finish_reason = "end"
+            return
+        row.tokens.append(token)
+        if row.matcher is not None and row.matcher.is_terminated:
+            row.finish_reason = "end"
+        elif len(row.tokens) >= max_new_tokens:
+            # What the constraint accepts is complete, whether or not there was room for an end token.
+            complete = row.matcher is not None and row.matcher.is_accepting
+            row.finish_reason = "end" if complete else "length"
+
+    # -- drawing ------------------------------------------------------------------------------------------------------
+
+    def _probabilities(
+        self, rows: Sequence[_Live], extra: Sequence[Sequence[int]], scores: Tensor, legal: Tensor | None
+    ) -> Tensor:
+        seen = [(*row.prompt, *row.tokens, *more) for row, more in zip(rows, extra, strict=True)]
+        return self.sampling.probabilities(scores, seen, legal)
+
+    def _draw(self, probabilities: Tensor) -> list[int]:
+        if bool((probabilities.sum(dim=-1) <= 0).any()):
+            raise DeadEndError("no token is both allowed by the constraint and possible for the model")
+        if not self.sampling.do_sample:
+            return [int(token) for token in probabilities.argmax(dim=-1)]
+        return [int(token) for token in torch.multinomial(probabilities, 1, generator=self._generator).squeeze(-1)]
+
+    # -- speculative guidance -----------------------------------------------------------------------------------------
+
+    def _speculative_round(self, rows: list[_Live], max_new_tokens: int) -> None:
+        """Draft with the conditional stream, verify with all streams in one pass, keep what rejection sampling
+        keeps."""
+        drafts = [_Draft(row, None if row.matcher is None else row.matcher.fork()) for row in rows]
+        for _ in range(self._speculate):
+            growing = [draft for draft in drafts if draft.can_grow(max_new_tokens, self._eos)]
+            if not growing:
+                break
+            legal = self._legal([draft.matcher for draft in growing])
+            scores = self.engine.conditional([draft.row.row(draft.tokens) for draft in growing])
+            proposal = self._probabilities([d.row for d in growing], [d.tokens for d in growing], scores, legal)
+            for index, (draft, token) in enumerate(zip(growing, self._draw(proposal), strict=True)):
+                self.counts.drafted += 1
+                draft.add(token, proposal[index], None if legal is None else legal[index])
+        self._verify(drafts, max_new_tokens)
+
+    def _verify(self, drafts: list[_Draft], max_new_tokens: int) -> None:
+        places = [(draft, place) for draft in drafts for place in range(draft.places(max_new_tokens, self._eos))]
+        legal_rows: list[Tensor | None] = []
+        for draft, place in places:
+            if place == len(draft.legal) and draft.matcher is not None:
+                legal = self._legal([draft.matcher])
+                draft.legal.append(None if legal is None else legal[0])
+            legal_rows.append(draft.legal[place] if place < len(draft.legal) else None)
+        legal = torch.stack([row for row in legal_rows if row is not None]) if self._compiled else None
+        scores = self.engine.evaluate([draft.row.row(draft.tokens[:place]) for draft, place in places], legal)
+        target = self._probabilities(
+            [draft.row for draft, _ in places], [draft.tokens[:place] for draft, place in places], scores, legal
+        )
+        for index, (draft, place) in enumerate(places):
+            if draft.rejected or draft.row.finish_reason is not None:
+                continue
+            if place == len(draft.tokens):
+                self._append(draft.row, self._draw(target[index : index + 1])[0], max_new_tokens)
+                continue
+            token, proposal = draft.tokens[place], draft.proposals[place]
+            if self._accepts(float(target[index, token]), float(proposal[token])):
+                self.counts.accepted += 1
+                self._append(draft.row, token, max_new_tokens)
+            else:
+                draft.rejected = True
+                left = (target[index] - proposal).clamp(min=0)
+                # p = q up to rounding leaves nothing; the target itself is then the right distribution.
+                rest = left if float(left.sum()) > 0 else target[index]
+                self._append(draft.row, self._draw(rest[None] / rest.sum())[0], max_new_tokens)
+
+    def _accepts(self, target: float, proposal: float) -> bool:
+        if target >= proposal:
+            return True
+        draw = torch.rand((), generator=self._generator, device=self._generator.device)
+        return bool(draw * proposal < target)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """Tokens proposed after a sequence, with the distributions they were drawn from and what was legal there."""
+
+    row: _Live
+    matcher: Any
+    tokens: list[int] = field(default_factory=list)
+    proposals: list[Tensor] = field(default_factory=list)
+    legal: list[Tensor | None] = field(default_factory=list)
+    rejected: bool = False
+
+    def can_grow(self, max_new_tokens: int, eos: frozenset[int]) -> bool:
+        return self.places(max_new_tokens, eos) > len(self.tokens)
+
+    def places(self, max_new_tokens: int, eos: frozenset[int]) -> int:
+        """Positions whose next token must be scored: one after each drafted token, unless the draft has ended."""
+        ended = bool(self.tokens) and (
+            (self.tokens[-1] in eos and self.matcher is None)
+            or (self.matcher is not None and self.matcher.is_terminated)
+        )
+        full = len(self.row.tokens) + len(self.tokens) >= max_new_tokens
+        return len(self.tokens) + (0 if ended or full else 1)
+
+    def add(self, token: int, proposal: Tensor, legal: Tensor | None) -> None:
+        if self.matcher is not None and not self.matcher.accept_token(token):
+            raise DeadEndError(f"the constraint refused token {token}, which it had allowed")
+        self.tokens.append(token)
+        self.proposals.append(proposal)
+        self.legal.append(legal)
+
+
+def _few_words(mask: Any) -> bool:
+    """Whether at most one word of a one-row mask is not empty: a cheap test before looking at bits."""
+    return int((mask[0] != 0).sum()) == 1
+
+
+def _end_tokens(model: Any) -> Sequence[int]:
+    config = getattr(model, "generation_config", model.config)
+    end = getattr(config, "eos_token_id", None)
+    return [] if end is None else end if isinstance(end, list) else [end]
+
+
+# A tokenizer's vocabulary is read once; it belongs to the tokenizer and goes with it.
+_VOCABULARIES: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: Any,
+    output_type: Any = None,
+    *,
+    guidance: Term | Sequence[Term] = (),
+    constraint: Any = None,
+    max_new_tokens: int = 256,
+    do_sample: bool = False,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int = 0,
+    num_return_sequences: int = 1,
+    jump_forward: Literal["single", "canonical", "off"] = "single",
+    speculate: int = 0,
+    inputs: Mapping[str, Any] | None = None,
+    on_tokens: OnTokens | None = None,
+    return_generations: bool = False,
+) -> Any:
+    """Generate text, or a typed object, under guidance and a constraint.
+
+    Args:
+        prompt: a string, a chat (list of {"role", "content"}), token ids, or a list of strings or of chats.
+        output_type: a type to be generated and returned: a Pydantic model, dataclass, TypedDict, Literal, Enum,
+            Union, ...
+        guidance: a term, or a list of terms. constraint: a compiled grammar (not together with output_type).
+        max_new_tokens: a constraint closes within it. The sampling arguments are those of `Sampling`.
+        seed: of this call's random numbers. jump_forward, speculate: see `GuidedDecoder`.
+        inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
+        on_tokens: streaming callback, see `OnTokens`.
+        return_generations: return `Generation` objects instead.
+    Returns: for one prompt and one sequence a string (or the typed object); otherwise a list of them.
+    Raises: ValueError for contradictory arguments; LimitError, DeadEndError as `GuidedDecoder.decode`; a typed output
+        cut off by nothing but the model's own end cannot occur, the constraint decides where it may end.
+    """
+    if output_type is not None and constraint is not None:
+        raise ValueError("give output_type or constraint, not both")
+    grammar = None
+    if output_type is not None:
+        grammar, constraint = _compiled_type(tokenizer, output_type)
+    prompts, is_single = _encoded(tokenizer, prompt)
+    sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty)
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    decoder = GuidedDecoder(
+        model,
+        guidance,
+        constraint,
+        sampling,
+        jump_forward=jump_forward,
+        speculate=speculate,
+        generator=generator,
+        encode=lambda text: _text_ids(tokenizer, text),
+    )
+    generations = decoder.decode(
+        prompts, max_new_tokens, num_return_sequences=num_return_sequences, inputs=inputs, on_tokens=on_tokens
+    )
+    for index, generation in enumerate(generations):
+        generation.text = _decoded(tokenizer, constraint, index // num_return_sequences, generation.token_ids)
+    if return_generations:
+        return generations
+    results = [g.text if grammar is None else grammar.parse(g.text) for g in generations]
+    return results[0] if is_single and num_return_sequences == 1 else results
+
+
+def _compiled_type(tokenizer: Any, output_type: Any) -> tuple[Any, Any]:
+    import guiderail
+
+    if tokenizer not in _VOCABULARIES:
+        _VOCABULARIES[tokenizer] = guiderail.Vocabulary.from_tokenizer(tokenizer)
+    grammar = guiderail.Grammar.from_type(output_type)
+    return grammar, guiderail.compile(grammar, _VOCABULARIES[tokenizer])
+
+
+def _text_ids(tokenizer: Any, text: str) -> list[int]:
+    return [int(token) for token in tokenizer(text)["input_ids"]]
+
+
+def _encoded(tokenizer: Any, prompt: Any) -> tuple[list[list[int]], bool]:
+    """Prompts as token ids, and whether there was only one."""
+    if isinstance(prompt, str):
+        return [_text_ids(tokenizer, prompt)], True
+    if isinstance(prompt, Tensor):
+        rows = prompt.tolist()
+        return (rows, False) if prompt.ndim == 2 else ([rows], True)
+    items = list(prompt)
+    if not items:
+        raise ValueError("there is no prompt")
+    if isinstance(items[0], int):
+        return [items], True
+    if isinstance(items[0], Mapping):
+        return [_chat_ids(tokenizer, items)], True
+    if isinstance(items[0], str):
+        return [_text_ids(tokenizer, text) for text in items], False
+    if isinstance(items[0][0], Mapping):
+        return [_chat_ids(tokenizer, chat) for chat in items], False
+    return [list(row) for row in items], False
+
+
+def _chat_ids(tokenizer: Any, chat: Sequence[Mapping[str, Any]]) -> list[int]:
+    text = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, tokenize=False)
+    return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def _decoded(tokenizer: Any, constraint: Any, prompt_index: int, token_ids: list[int]) -> str:
+    if constraint is None:
+        return str(tokenizer.decode(token_ids, skip_special_tokens=True))
+    compiled = (
+        constraint[prompt_index if len(constraint) > 1 else 0] if isinstance(constraint, Sequence) else constraint
+    )
+    decoded: bytes = compiled.vocabulary.decode(token_ids)
+    return decoded.decode("utf-8", errors="replace")

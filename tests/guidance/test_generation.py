@@ -1,0 +1,320 @@
+"""Our own loop: equal to the reference token for token, exact under speculation, and cheaper where it claims to be."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from guidance import models
+from guidance.constraints import AutomatonConstraint, TokenNames, record
+from guidance.rule_cases import BY_NAME, CASES, NEGATIVE, Case
+from guiderail import guidance as gr
+from guiderail.errors import DeadEndError, LimitError
+from guiderail.integrations.generation import GuidedDecoder, Sampling, generate
+from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
+from oracles import guidance_reference as reference
+
+STEPS = 7
+
+
+def masked(guided, constraint, limit: int):
+    """Reference: the guided row with what the constraint forbids at -inf."""
+
+    def row(generated: tuple[int, ...]) -> np.ndarray:
+        matcher = constraint.matcher(max_tokens=limit)
+        assert all(matcher.accept_token(token) for token in generated)
+        scores = guided(generated).copy()
+        legal = matcher.legal()
+        scores[[token for token in range(len(scores)) if token not in legal]] = -math.inf
+        return scores
+
+    return row
+
+
+@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("speculate", [0, 3])
+def test_greedy_rows_of_different_lengths(case: Case, speculate: int) -> None:
+    model, rows = models.llama(), models.prompts(41, (6, 2, 4))
+    decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], speculate=speculate)
+    agreement = reference.Agreement()
+    for index, generation in enumerate(decoder.decode(rows, STEPS)):
+        assert len(generation.token_ids) == STEPS
+        reference.check_greedy(case.reference(model, rows[index], index), generation.token_ids, None, agreement)
+    assert agreement.ties <= agreement.steps // 10
+
+
+@pytest.mark.parametrize("jump", ["single", "canonical", "off"])
+@pytest.mark.parametrize("speculate", [0, 2])
+@pytest.mark.parametrize("name", ["classifier-free", "null only", "inverted", "gedi", "sum of two"])
+def test_greedy_under_a_constraint(name: str, speculate: int, jump: str) -> None:
+    model, rows, case = models.llama(), models.prompts(42, (5, 3)), BY_NAME[name]
+    constraint = record(models.VOCAB, models.EOS)
+    decoder = GuidedDecoder(model, case.term(), constraint, jump_forward=jump, speculate=speculate)
+    for index, generation in enumerate(decoder.decode(rows, 12)):
+        guided = masked(case.reference(model, rows[index], index), constraint, 12)
+        assert generation.finish_reason == "end"
+        reference.check_greedy(guided, [*generation.token_ids, models.EOS], models.EOS, reference.Agreement())
+    assert (decoder.counts.forced == 0) == (jump == "off")
+
+
+def test_a_model_is_not_asked_where_one_token_is_legal() -> None:
+    model, rows, constraint = models.llama(), models.prompts(43, (5,)), record(models.VOCAB, models.EOS)
+    passes = {}
+    for jump in ("off", "single"):
+        decoder = GuidedDecoder(model, gr.ClassifierFree(2.0, NEGATIVE), constraint, jump_forward=jump)
+        (generation,) = decoder.decode(rows, 12)
+        passes[jump] = decoder.engine.runner().counts.passes
+        tokens = generation.token_ids
+    # brackets, the first comma and the end are forced: what remains are the values and the choice after the second
+    decided = sum(token >= 20 for token in tokens) + 1
+    assert passes["single"] == decided
+    assert passes["off"] == len(tokens) + 1
+    assert generation.forced == len(tokens) - decided
+
+
+def test_the_constraint_closes_in_time() -> None:
+    model, rows, constraint = models.llama(), models.prompts(44, (5,)), record(models.VOCAB, models.EOS)
+    (generation,) = GuidedDecoder(model, (), constraint).decode(rows, 6)
+    assert (generation.finish_reason, len(generation.token_ids)) == ("end", 6)
+    with pytest.raises(LimitError):
+        GuidedDecoder(model, (), constraint).decode(rows, 5)
+
+
+def test_own_loop_and_processor_agree_on_constrained_guidance() -> None:
+    model, rows, constraint = models.llama(), models.prompts(45, (5, 3)), record(models.VOCAB, models.EOS)
+    term = gr.ClassifierFree(1.8, NEGATIVE, plausibility=0.3)
+    ours = [generation.token_ids for generation in GuidedDecoder(model, term, constraint).decode(rows, 12)]
+    processor = GuidanceLogitsProcessor(term, model=model, constraint=constraint)
+    output = model.generate(
+        **models.left_padded(rows),
+        logits_processor=[processor],
+        max_new_tokens=12,
+        do_sample=False,
+        eos_token_id=models.EOS,
+    )[:, 5:]
+    theirs = [row[: row.index(models.EOS)] for row in output.tolist()]
+    assert ours == theirs
+    beams = model.generate(
+        **models.left_padded(rows),
+        logits_processor=[processor],
+        max_new_tokens=12,
+        num_beams=3,
+        do_sample=False,
+        eos_token_id=models.EOS,
+    )[:, 5:]
+    for row in beams.tolist():
+        matcher = constraint.matcher()
+        assert all(matcher.accept_token(token) for token in row[: row.index(models.EOS) + 1])
+        assert matcher.is_terminated
+
+
+def test_one_constraint_per_prompt() -> None:
+    model, rows = models.llama(), models.prompts(46, (5, 3))
+    only = [
+        AutomatonConstraint({0: {token: 1}}, frozenset({1}), models.EOS, TokenNames(models.VOCAB)) for token in (7, 9)
+    ]
+    generations = GuidedDecoder(model, gr.ClassifierFree(2.0), only).decode(rows, 4, num_return_sequences=2)
+    assert [generation.token_ids for generation in generations] == [[7], [7], [9], [9]]
+    processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0), model=model, constraint=only)
+    output = model.generate(
+        **models.left_padded(rows),
+        logits_processor=[processor],
+        max_new_tokens=2,
+        eos_token_id=models.EOS,
+        do_sample=False,
+    )
+    assert output[:, 5:].tolist() == [[7, models.EOS], [9, models.EOS]]
+
+
+def test_plausibility_is_taken_among_legal_tokens() -> None:
+    """The most likely legal token is far below the most likely one; a filter over everything would keep nothing
+    legal."""
+    model, rows = models.llama(), models.prompts(47, (5,))
+    scores = reference.log_softmax(reference.stream(model, rows[0])(()))
+    worst = np.argsort(scores)[:3].tolist()
+    constraint = AutomatonConstraint({0: dict.fromkeys(worst, 1)}, frozenset({1}), models.EOS, TokenNames(models.VOCAB))
+    term = gr.ClassifierFree(1.5, NEGATIVE, plausibility=1.0)
+    (generation,) = GuidedDecoder(model, term, constraint).decode(rows, 2)
+    assert generation.token_ids == [max(worst, key=lambda token: scores[token])]
+
+
+def test_a_dead_end_is_an_error_and_not_a_random_token() -> None:
+    constraint = AutomatonConstraint({0: {5: 1}, 1: {}}, frozenset(), models.EOS, TokenNames(models.VOCAB))
+    decoder = GuidedDecoder(models.llama(), gr.ClassifierFree(2.0), constraint)
+    constraint.shortest = lambda state, seen=frozenset(): 0  # an engine that promises what it cannot keep
+    with pytest.raises(DeadEndError):
+        decoder.decode([[3, 4]], 4)
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: bool) -> None:
+    """Draws of two tokens against the enumerated distribution: as far from it as a true sample is."""
+    model, row, case = models.llama(), models.prompts(48, (4,))[0], BY_NAME["inverted"]
+    legal = list(range(5, 17)) if constrained else list(range(models.VOCAB))
+    constraint = None
+    if constrained:
+        edges = {0: dict.fromkeys(legal, 1), 1: dict.fromkeys(legal, 2), 2: {}}
+        constraint = AutomatonConstraint(edges, frozenset({2}), models.EOS, TokenNames(models.VOCAB))
+    temperature = 2.0  # flat enough for many outcomes to matter
+
+    def exact(guided) -> np.ndarray:
+        def row_of(generated: tuple[int, ...]) -> np.ndarray:
+            scores = np.full(models.VOCAB, -math.inf)
+            scores[legal] = guided(generated)[legal] / temperature
+            return np.exp(reference.log_softmax(scores))
+
+        return np.stack([row_of(())[a] * row_of((a,)) for a in range(models.VOCAB)]).ravel()
+
+    target = exact(case.reference(model, row, 0))
+    draws = 1_500
+    decoder = GuidedDecoder(
+        model,
+        case.term(),
+        constraint,
+        Sampling(do_sample=True, temperature=temperature),
+        eos_token_ids=[],
+        speculate=2,
+        generator=torch.Generator().manual_seed(1),
+    )
+    counts = np.zeros(models.VOCAB**2)
+    for generation in decoder.decode([row], 2, num_return_sequences=draws):
+        a, b = generation.token_ids
+        counts[a * models.VOCAB + b] += 1
+    assert 0 < decoder.counts.accepted < decoder.counts.drafted
+    # For rare outcomes a binomial is not normal, so the yardstick is simulated too.
+    rng = np.random.default_rng(0)
+    simulated = [0.5 * np.abs(rng.multinomial(draws, target) / draws - target).sum() for _ in range(200)]
+    distance = 0.5 * np.abs(counts / draws - target).sum()
+    assert distance < max(simulated)
+    proposal = exact(lambda generated: reference.log_softmax(reference.stream(model, row)(generated)))
+    assert 0.5 * np.abs(proposal - target).sum() > 2 * max(simulated)  # drafts taken as they come would fail
+
+
+def test_speculation_reads_a_draft_in_one_pass_of_the_other_models() -> None:
+    model, rows = models.llama(), models.prompts(49, (5,))
+    term = gr.DExperts(models.llama(1), models.llama(2), 0.05)
+    decoder = GuidedDecoder(model, term, eos_token_ids=[], speculate=3)
+    decoder.decode(rows, 12)
+    plain = GuidedDecoder(model, term, eos_token_ids=[])
+    plain.decode(rows, 12)
+    expert, expert_plain = (d.engine.runner(models.llama(1)).counts for d in (decoder, plain))
+    assert expert_plain.passes == 12
+    assert expert.passes == decoder.counts.steps < 12
+    assert expert.tokens <= 5 + 12 + decoder.counts.drafted - decoder.counts.accepted + decoder.counts.steps
+    assert decoder.counts.accepted > 0
+
+
+def test_a_null_stream_that_waits_for_a_draft_keeps_its_states() -> None:
+    model, rows = models.llama(), models.prompts(50, (5, 4))
+    decoder = GuidedDecoder(model, gr.ClassifierFree(1.1, NEGATIVE), eos_token_ids=[], speculate=3)
+    decoder.decode(rows, 12)
+    assert decoder.engine.runner().counts.prefills <= 2
+
+
+@pytest.mark.parametrize("order", [False, True])
+def test_truncation_order_and_seeded_sampling(order: bool) -> None:
+    model, rows, case = models.llama(), models.prompts(51, (4,)), BY_NAME["classifier-free"]
+    sampling = Sampling(True, 0.7, top_k=9, top_p=0.8, truncate_before_temperature=order)
+    decoders = [GuidedDecoder(model, case.term(), sampling=sampling, eos_token_ids=[]) for _ in range(2)]
+    first, second = (decoder.decode(rows, STEPS)[0].token_ids for decoder in decoders)
+    assert first == second
+    guided = case.reference(model, rows[0], 0)
+    for step, token in enumerate(first):
+        row = guided(tuple(first[:step]))
+        ordered = np.argsort(-row)[:9]
+        shown = row if order else row / 0.7
+        probabilities = np.exp(reference.log_softmax(shown[ordered]))
+        kept = ordered[: int((np.cumsum(probabilities) - probabilities < 0.8).sum())]
+        assert token in kept
+
+
+def test_repetition_penalty_comes_after_guidance_and_before_the_mask() -> None:
+    scores = torch.log_softmax(torch.tensor([[2.0, 1.9, 0.0, 0.0]]), -1)
+    legal = torch.tensor([[True, True, False, True]])
+    probabilities = Sampling(do_sample=True, repetition_penalty=3.0).probabilities(scores, [[0, 0, 2]], legal)
+    expected = scores.clone()
+    expected[0, [0, 2]] *= 3.0
+    expected[0, 2] = -math.inf
+    torch.testing.assert_close(probabilities, expected.softmax(-1))
+    assert Sampling(repetition_penalty=3.0).probabilities(scores, [[0]], legal).argmax() == 1
+
+
+def test_streaming_reports_every_token_once_and_in_order() -> None:
+    model, rows, constraint = models.llama(), models.prompts(52, (5, 3)), record(models.VOCAB, models.EOS)
+    for speculate in (0, 3):
+        seen: dict[int, list[int]] = {0: [], 1: []}
+        decoder = GuidedDecoder(model, gr.ClassifierFree(1.5, NEGATIVE), constraint, speculate=speculate)
+        generations = decoder.decode(rows, 12, on_tokens=lambda index, tokens, seen=seen: seen[index].extend(tokens))
+        assert seen == {index: generation.token_ids for index, generation in enumerate(generations)}
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mistral"])
+def test_other_position_schemes_with_ragged_rows(family: str) -> None:
+    model, rows, case = getattr(models, family)(), models.prompts(53, (7, 2, 3)), BY_NAME["sum of two"]
+    constraint = record(models.VOCAB, models.EOS)
+    for speculate in (0, 2):
+        decoder = GuidedDecoder(model, case.term(), constraint, speculate=speculate)
+        for index, generation in enumerate(decoder.decode(rows, 12)):
+            guided = masked(case.reference(model, rows[index], index), constraint, 12)
+            reference.check_greedy(guided, [*generation.token_ids, models.EOS], models.EOS, reference.Agreement())
+
+
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_encoder_decoder(speculate: int) -> None:
+    model, sources = models.t5(), [[*row, models.EOS] for row in models.prompts(54, (5, 3))]
+    decoder = GuidedDecoder(model, gr.ClassifierFree(1.4, NEGATIVE), eos_token_ids=[], speculate=speculate)
+    for source, generation in zip(sources, decoder.decode(sources, STEPS), strict=True):
+        c = reference.encoder_decoder_stream(model, source, [models.PAD])
+        u = reference.encoder_decoder_stream(model, NEGATIVE, [models.PAD])
+        reference.check_greedy(
+            lambda generated, c=c, u=u: reference.affine([c(generated), u(generated)], [1.4, -0.4]),
+            generation.token_ids,
+            None,
+            reference.Agreement(),
+        )
+
+
+class Letters:
+    """A tokenizer for tests: one token per capital letter."""
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": [3 + (ord(letter) - 65) % 26 for letter in text]}
+
+    def decode(self, tokens: list[int], skip_special_tokens: bool = False) -> str:
+        return "".join(chr(65 + token - 3) for token in tokens if token >= 3)
+
+    def apply_chat_template(self, chat, add_generation_prompt: bool, tokenize: bool) -> str:
+        return "".join(message["content"] for message in chat)
+
+
+def test_generate_takes_texts_chats_and_ids() -> None:
+    model, tokenizer, term = models.llama(), Letters(), gr.ClassifierFree(1.5, negative_prompt="NO")
+    text = generate(model, tokenizer, "HELLO", guidance=term, max_new_tokens=4)
+    assert isinstance(text, str)
+    ids = tokenizer("HELLO")["input_ids"]
+    assert generate(model, tokenizer, ids, guidance=[term], max_new_tokens=4) == text
+    assert generate(model, tokenizer, torch.tensor(ids), guidance=[term], max_new_tokens=4) == text
+    assert generate(model, tokenizer, [{"role": "user", "content": "HELLO"}], guidance=term, max_new_tokens=4) == text
+    both = generate(model, tokenizer, ["HELLO", "YOU"], guidance=term, max_new_tokens=4)
+    assert both[0] == text
+    assert both == generate(model, tokenizer, torch.tensor([ids, ids]), guidance=term, max_new_tokens=4)[:1] + both[1:]
+    sampled = generate(model, tokenizer, "HELLO", do_sample=True, seed=3, num_return_sequences=3, max_new_tokens=4)
+    assert len(sampled) == 3
+    again = generate(model, tokenizer, "HELLO", do_sample=True, seed=3, num_return_sequences=3, max_new_tokens=4)
+    assert sampled == again
+    details = generate(
+        model,
+        tokenizer,
+        "HELLO",
+        constraint=record(models.VOCAB, models.EOS),
+        max_new_tokens=9,
+        return_generations=True,
+    )
+    assert details[0].text == TokenNames(models.VOCAB).decode(details[0].token_ids).decode()
+    with pytest.raises(ValueError, match="not both"):
+        generate(model, tokenizer, "A", output_type=int, constraint=record(models.VOCAB, models.EOS))
+    with pytest.raises(ValueError, match="no prompt"):
+        generate(model, tokenizer, [])
