@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from guiderail.guidance.engine import GuidanceEngine
-from guiderail.guidance.streams import Row, RowInputs
+from guiderail.guidance.streams import ChangedInputs, Row, RowInputs, SamePrompt
 from guiderail.guidance.terms import Term
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 
@@ -119,7 +119,10 @@ class GuidanceLogitsProcessor(LogitsProcessor):
             paddings = prefill.paddings()
         else:
             paddings = [_leading_padding(row, model) for row in tokens]
-        self._prompts = _Prompts(tokens, paddings, count, _row_inputs(tokens, paddings, prefill))
+        inputs: list[RowInputs | None] = [None] * len(tokens)
+        if any(isinstance(stream.condition, SamePrompt | ChangedInputs) for stream in self.engine.term.streams()):
+            inputs = _row_inputs(tokens, paddings, prefill)
+        self._prompts = _Prompts(tokens, paddings, count, inputs)
 
     def _watch(self, model: Any) -> None:
         this = weakref.ref(self)  # the model must not keep its processors alive
@@ -149,8 +152,8 @@ class GuidanceLogitsProcessor(LogitsProcessor):
                     processor._source[module.main_input_name] = args[0]
 
         handles = [model.register_forward_pre_hook(before_forward, with_kwargs=True)]
-        if getattr(model.config, "is_encoder_decoder", False):
-            handles.append(model.get_encoder().register_forward_pre_hook(before_encoder, with_kwargs=True))
+        for encoder in _encoders(model):
+            handles.append(encoder.register_forward_pre_hook(before_encoder, with_kwargs=True))
         for handle in handles:
             weakref.finalize(self, handle.remove)
 
@@ -285,6 +288,22 @@ class ConstraintRows:
             matcher = None
         self._matchers[key] = matcher
         return matcher
+
+
+def _encoders(model: Any) -> list[Any]:
+    """The parts of a model that read what is not the decoder's text; `generate` runs them before the first pass."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        return [model.get_encoder()]
+    found: list[Any] = []
+    for module in model.modules():  # parents come before their children
+        reads_other = getattr(module, "main_input_name", "input_ids") in (
+            "pixel_values",
+            "input_features",
+            "input_values",
+        )
+        if module is not model and reads_other and not any(module in set(outer.modules()) for outer in found):
+            found.append(module)
+    return found
 
 
 def _encoder(tokenizer: Any) -> Any:
