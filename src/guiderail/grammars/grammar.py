@@ -188,6 +188,10 @@ class Grammar:
         """Whether some continuation of `text` (the empty one included) is in the language."""
         return self._source.accepts_prefix(_as_bytes(text))
 
+    def longest_prefix(self, text: bytes | str) -> int:
+        """How many bytes of `text` some text of the language begins with."""
+        return self._source.match(_as_bytes(text))[0]
+
     def __repr__(self) -> str:
         return f"<guiderail.Grammar {self._fingerprint[:12]}>"
 

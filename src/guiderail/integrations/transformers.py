@@ -76,7 +76,7 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             raise ValueError(f"{len(prefixes)} prefixes for {len(constraints)} constraints")
         self._words = (sizes.pop() + 31) // 32
         self._tree = GenerationTree(constraints, [p.encode() if isinstance(p, str) else p for p in prefixes])
-        self._previous: tuple[int, tuple[int, ...]] | None = None
+        self._previous: torch.LongTensor | None = None
 
     def forget(self) -> None:
         """Take the rows of the next call as prompts, whatever they are."""
@@ -112,12 +112,15 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     def _is_draft(self, input_ids: torch.LongTensor) -> bool:
         """Whether these rows are the next position of the candidate that the previous call asked about.
 
-        Assisted decoding passes growing slices of one tensor; every other loop makes a new tensor for each step while
-        the previous one is still alive, so that the addresses differ.
+        Assisted decoding passes growing slices of one tensor; every other loop makes a new tensor for each step. The
+        previous one is kept here, so its memory cannot have become another's.
         """
-        address, shape = input_ids.untyped_storage().data_ptr(), tuple(input_ids.shape)
-        previous, self._previous = self._previous, (address, shape)
-        return previous == (address, (shape[0], shape[1] - 1))
+        previous, self._previous = self._previous, input_ids
+        return (
+            previous is not None
+            and previous.untyped_storage().data_ptr() == input_ids.untyped_storage().data_ptr()
+            and tuple(input_ids.shape) == (previous.shape[0], previous.shape[1] + 1)
+        )
 
 
 def __getattr__(name: str) -> Any:

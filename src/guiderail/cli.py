@@ -1,0 +1,208 @@
+"""The command line: `guiderail validate | explain | generate`.
+
+guiderail validate --json-schema schema.json answer.json      # exit 0 accepted, 1 rejected, 2 grammar or schema refused
+guiderail explain --regex '[a-z]+@[a-z]+\\.org' --text 'me@'
+guiderail generate --model path-or-name --json-schema schema.json --prompt 'Alice is 31.'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from guiderail import __version__
+from guiderail.errors import GuiderailError
+from guiderail.grammars.grammar import Grammar
+
+ACCEPTED, REJECTED, REFUSED = 0, 1, 2
+
+_NOTATIONS: dict[str, tuple[str, Callable[[str], Grammar]]] = {
+    "json-schema": ("a file with a JSON Schema, or its text", lambda text: Grammar.from_json_schema(text)),
+    "regex": ("a regular expression", Grammar.from_regex),
+    "gbnf": ("a file with a GBNF grammar, or its text", Grammar.from_gbnf),
+    "lark": ("a file with a Lark grammar, or its text", Grammar.from_lark),
+    "choices": ("a file with one choice per line", lambda text: Grammar.from_choices(text.splitlines())),
+    "builtin": ("the name of a built-in grammar: json", Grammar.builtin),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns: the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (GuiderailError, OSError, UnicodeDecodeError) as error:
+        print(f"guiderail: {type(error).__name__}: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="guiderail", description="Exact grammar constraints for language models.")
+    parser.add_argument("--version", action="version", version=f"guiderail {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    validate = commands.add_parser("validate", help="is a text in the language? exit 0: yes, 1: no, 2: bad grammar")
+    _add_grammar(validate)
+    validate.add_argument("texts", nargs="*", metavar="FILE", help="texts to check; none or '-': standard input")
+    validate.add_argument("--strip", action="store_true", help="ignore one newline at the end of each text")
+    validate.add_argument("--prefix", action="store_true", help="ask whether the text can be completed instead")
+    validate.set_defaults(run=_validate)
+
+    explain = commands.add_parser("explain", help="what becomes of each rule; where a text stops fitting, and why")
+    _add_grammar(explain)
+    explain.add_argument("--text", help="explain this text")
+    explain.set_defaults(run=_explain)
+
+    generate = commands.add_parser("generate", help="generate constrained text with a transformers model")
+    _add_grammar(generate)
+    generate.add_argument("--model", required=True, help="a directory or name that transformers can load")
+    generate.add_argument("--prompt", help="the prompt; absent: standard input")
+    generate.add_argument("--no-chat", action="store_true", help="do not apply the tokenizer's chat template")
+    generate.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 (the default): take the likeliest token")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--device", default="cpu")
+    generate.set_defaults(run=_generate)
+    return parser
+
+
+def _add_grammar(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group(required=True)
+    for name, (help_text, _) in _NOTATIONS.items():
+        group.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=help_text)
+
+
+def _grammar(options: argparse.Namespace) -> Grammar:
+    for name, (_, read) in _NOTATIONS.items():
+        value = getattr(options, name.replace("-", "_"))
+        if value is None:
+            continue
+        if name == "lark" and _is_file(value):
+            return Grammar.from_lark(Path(value))  # a path, so that its imports are found beside it
+        if name in ("json-schema", "gbnf", "choices") and _is_file(value):
+            value = Path(value).read_text(encoding="utf-8")
+        return read(value)
+    raise AssertionError("argparse requires one of them")
+
+
+def _is_file(value: str) -> bool:
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # too long for a name, or holds a NUL: a text
+        return False
+
+
+# --- validate --------------------------------------------------------------------------------------------------------
+
+
+def _validate(options: argparse.Namespace) -> int:
+    grammar = _grammar(options)
+    status = ACCEPTED
+    for name in options.texts or ["-"]:
+        text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if options.strip:
+            text = text.removesuffix(b"\n").removesuffix(b"\r")
+        accepted = grammar.accepts_prefix(text) if options.prefix else grammar.accepts(text)
+        if not accepted:
+            status = REJECTED
+        shown = "standard input" if name == "-" else name
+        print(f"{shown}: {'accepted' if accepted else 'rejected' + _where(grammar, text)}")
+    return status
+
+
+def _where(grammar: Grammar, text: bytes) -> str:
+    fitting = grammar.longest_prefix(text)
+    if fitting == len(text):
+        return ": the text is not complete"
+    line = text[:fitting].count(b"\n") + 1
+    column = len(text[text.rfind(b"\n", 0, fitting) + 1 : fitting].decode("utf-8", "replace")) + 1
+    return f" at byte {fitting} (line {line}, column {column})"
+
+
+# --- explain ---------------------------------------------------------------------------------------------------------
+
+
+def _explain(options: argparse.Namespace) -> int:
+    grammar = _grammar(options)
+    width = max((len(row.place) for row in grammar.report), default=0)
+    for row in grammar.report:
+        print(f"{row.place or '(root)':{max(width, 6)}}  {row.status}{f': {row.reason}' if row.reason else ''}")
+    if options.text is None:
+        return ACCEPTED
+    text = options.text.encode("utf-8", "surrogateescape")
+    fitting = grammar.longest_prefix(text)
+    print(f"\nfits:      {text[:fitting].decode('utf-8', 'replace')!r}")
+    if fitting < len(text):
+        print(f"stops at:  {text[fitting:].decode('utf-8', 'replace')!r}")
+    print(f"expected:  {_expected(grammar, text[:fitting])}")
+    accepted = fitting == len(text) and grammar.accepts(text)
+    print(f"complete:  {'yes' if accepted else 'no'}")
+    return ACCEPTED if accepted else REJECTED
+
+
+def _expected(grammar: Grammar, prefix: bytes) -> str:
+    """What the grammar expects after `prefix`: names of terminals, as the engine reports them."""
+    from guiderail.compiled import compile
+    from guiderail.vocabulary import Vocabulary
+
+    # Explanations need no model: a vocabulary of single bytes asks the same questions.
+    every_byte = Vocabulary.from_bytes([*(bytes([byte]) for byte in range(256)), b""], eos_token_ids=[256])
+    matcher = compile(grammar, every_byte).matcher(prefix=prefix)
+    names = list(matcher.expected())
+    if matcher.is_accepting:
+        names.append("the end")
+    return ", ".join(names)
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def _generate(options: argparse.Namespace) -> int:
+    grammar = _grammar(options)
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
+
+        from guiderail.integrations.transformers import GrammarLogitsProcessor
+    except ImportError as error:
+        print(f"guiderail: generate needs transformers and torch ({error}): pip install 'guiderail[transformers]'")
+        return REFUSED
+    from guiderail.compiled import compile
+    from guiderail.vocabulary import Vocabulary
+
+    torch.manual_seed(options.seed)
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(options.model).to(options.device).eval()
+    vocabulary = Vocabulary.from_tokenizer(
+        tokenizer, vocab_size=model.config.vocab_size, eos_token_ids=model.generation_config.eos_token_id
+    )
+    compiled = compile(grammar, vocabulary)
+    prompt = sys.stdin.read() if options.prompt is None else options.prompt
+    if tokenizer.chat_template and not options.no_chat:
+        messages = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=options.no_chat).to(options.device)
+    sampling = (
+        {"do_sample": True, "temperature": options.temperature} if options.temperature > 0 else {"do_sample": False}
+    )
+    output = model.generate(
+        **inputs,
+        **sampling,
+        max_new_tokens=options.max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else vocabulary.eos_token_ids[0],
+        logits_processor=[GrammarLogitsProcessor(compiled)],
+        streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
+    )
+    produced = output[0, inputs["input_ids"].shape[1] :].tolist()
+    text = b"".join(vocabulary.token_bytes[token] for token in produced if token not in vocabulary.eos_token_ids)
+    if not grammar.accepts(text):
+        print(f"guiderail: stopped at {options.max_new_tokens} tokens; the text is not complete", file=sys.stderr)
+        return REJECTED
+    return ACCEPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
