@@ -13,8 +13,9 @@ from guidance.constraints import AutomatonConstraint, TokenNames, record
 from guidance.rule_cases import BY_NAME, CASES, NEGATIVE, Case
 from guiderail import guidance as gr
 from guiderail.errors import DeadEndError, LimitError
-from guiderail.integrations.generation import GuidedDecoder, Sampling, generate
+from guiderail.integrations.generation import GuidedDecoder, generate
 from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
+from guiderail.logits import Sampling
 from oracles import guidance_reference as reference
 
 STEPS = 7

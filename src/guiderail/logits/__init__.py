@@ -58,6 +58,7 @@ _DEFINED_IN: dict[str, str] = {
     "top_k_tokens": "truncation",
     "top_p_tokens": "truncation",
     "truncate": "truncation",
+    "Sampling": "sampling",
     "AdaptiveStop": "controllers",
     "StopState": "controllers",
     "choose_scale": "controllers",
