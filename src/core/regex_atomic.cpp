@@ -41,7 +41,7 @@ Node RegexLowering::lower_atomic(uint32_t index, Neighbours prev, const Continua
 
 AtomicContinuation RegexLowering::ordered(uint32_t index, Neighbours prev, const AtomicContinuation& empty,
                                           const AtomicContinuation& rest) {
-    visit();
+    for (unsigned cost = 0; cost < 8; ++cost) visit();  // two languages, and unions and complements of them
     const RegexNode& node = tree_[index];
     switch (node.kind) {
         case RegexKind::kEmpty:

@@ -7,6 +7,7 @@
 // character. The automaton of T, walked over all u, falls into finitely many states, and what a state has after # is the language of the v
 // that go with it. So the lookbehind is: for one of these languages R, u leads to a state with remainder R, and the rest is in R.
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "errors.h"
@@ -16,7 +17,9 @@ namespace guiderail {
 namespace {
 
 constexpr unsigned kMaxMarkers = 8;  // 0xF8 to 0xFF are no part of any encoding
-constexpr std::size_t kMaxStates = std::size_t{1} << 14;
+constexpr Node kUnset{UINT32_MAX};
+constexpr std::size_t kMaxStates = std::size_t{1} << 12;
+constexpr std::size_t kMaxNodes = 100'000;  // of the lexicon, while the states are made
 
 // The automaton of a node as far as it can be walked without one byte.
 struct Automaton {
@@ -33,13 +36,17 @@ struct Automaton {
         if (lexicon.alive(start)) number(start);
         for (std::size_t at = 0; at < states.size(); ++at) {
             if (states.size() > kMaxStates)
-                throw LimitError("regex_size", "a lookbehind that looks past its own end has more than 2^14 states");
+                throw LimitError("regex_size", "a lookbehind that looks past its own end has more than 2^12 states");
             Node node = states[at];
             edges.emplace_back();
+            const uint8_t* classes = lexicon.transitions(node).classes;
+            std::array<Node, 256> next;  // by byte class
+            next.fill(kUnset);
             for (unsigned byte = 0; byte < 256; ++byte) {
                 if (byte == marker) continue;
-                Node next = lexicon.step(node, static_cast<uint8_t>(byte));
-                if (next != kNone) edges[at].emplace_back(static_cast<uint8_t>(byte), number(next));
+                Node& target = next[classes[byte]];
+                if (target == kUnset) target = lexicon.step(node, static_cast<uint8_t>(byte));
+                if (target != kNone) edges[at].emplace_back(static_cast<uint8_t>(byte), number(target));
             }
             remainders.push_back(lexicon.step(node, marker));
         }
@@ -128,6 +135,7 @@ std::vector<std::pair<Node, Node>> RegexLowering::cut_texts(uint32_t index) {
     RegexLowering inside(lexicon_, tree_, encoder_, markers_ + 1);
     Node cut = lexicon_.concat(lexicon_.bytes(ByteSet::of(marker)), any_);
     Node matched = inside.texts_ending_with(index, {cut, inside.anywhere_});
+    Lexicon::Budget budget(kMaxNodes);
     Automaton automaton(lexicon_, lexicon_.both({matched, lexicon_.concat(any_, cut)}), marker);
     std::vector<std::pair<Node, Node>> pairs;
     for (Node remainder : automaton.remainders) {

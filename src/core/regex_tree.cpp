@@ -148,6 +148,7 @@ uint32_t RegexTree::add_atomic(uint32_t child) {
 }
 
 uint32_t RegexTree::add_look(uint32_t child, bool behind, bool negative) {
+    if (behind && nodes[child].looks_ahead) return add_split_lookbehind(child, negative);
     RegexNode node;
     node.kind = RegexKind::kLook;
     node.a = child;
@@ -156,6 +157,38 @@ uint32_t RegexTree::add_look(uint32_t child, bool behind, bool negative) {
     inherit(node, nodes[child]);
     (behind ? node.looks_behind : node.looks_ahead) = true;
     return add(node);
+}
+
+// What stands at the end of a lookbehind and has no width looks from where the lookbehind itself stands, so
+//     (?<=XZ) = (?<=X)Z     (?<!XZ) = (?<!X)|(?!Z)     (?<=A|B) = (?<=A)|(?<=B)     (?<!A|B) = (?<!A)(?<!B)
+// after which few lookbehinds still look ahead, and those that do are costly (regex_lookbehind.cpp).
+uint32_t RegexTree::add_split_lookbehind(uint32_t child, bool negative) {
+    const RegexNode body = nodes[child];
+    if (body.kind == RegexKind::kAlternate) {
+        std::vector<uint32_t> options(children_of(body).begin(), children_of(body).end());
+        for (uint32_t& option : options) option = add_look(option, true, negative);
+        return negative ? add_concat(std::move(options)) : add_alternate(std::move(options));
+    }
+    std::vector<uint32_t> parts{child}, at_end;
+    if (body.kind == RegexKind::kConcat) parts.assign(children_of(body).begin(), children_of(body).end());
+    while (!parts.empty() && nodes[parts.back()].kind >= RegexKind::kLook) {
+        at_end.insert(at_end.begin(), parts.back());
+        parts.pop_back();
+    }
+    if (at_end.empty()) {
+        RegexNode node;
+        node.kind = RegexKind::kLook;
+        node.a = child;
+        node.behind = node.looks_behind = true;
+        node.negative = negative;
+        inherit(node, nodes[child]);
+        return add(node);
+    }
+    uint32_t ends = add_concat(std::move(at_end));
+    if (negative) ends = add_look(ends, false, true);
+    if (parts.empty()) return ends;
+    uint32_t behind = add_look(add_concat(std::move(parts)), true, negative);
+    return negative ? add_alternate({behind, ends}) : add_concat({behind, ends});
 }
 
 }  // namespace guiderail

@@ -25,7 +25,7 @@ enum class RegexKind : uint8_t {
     kAlternate,  // children, best first
     kRepeat,     // child, min..max, greedy, lazy or possessive
     kAtomic,     // child; the first match in order of preference is the only one
-    kLook,       // child; behind, negative
+    kLook,       // child; behind, negative. From here on: no width
     kTextStart,
     kTextEnd,
     kLineStart,          // at the start of the text or after one of classes[a]
@@ -82,6 +82,7 @@ class RegexTree {
 
  private:
     uint32_t add(RegexNode node);
+    uint32_t add_split_lookbehind(uint32_t child, bool negative);
     uint32_t add_list(RegexKind kind, std::span<const uint32_t> list);
 
     std::unordered_map<uint32_t, uint32_t> single_ids_;  // classes of one code point
