@@ -12,6 +12,7 @@ Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const 
              std::shared_ptr<const Vocabulary> first, const Limits& limits)
     : engine_(std::move(source), limits), main_(std::move(vocabulary), engine_) {
   if (first) first_ = std::make_unique<Store>(std::move(first), engine_);
+  if (!main_.vocabulary->byte_complete()) liveness_ = std::make_unique<Liveness>(engine_, *main_.vocabulary);
 }
 
 Epoch::~Epoch() = default;
@@ -25,7 +26,7 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   Store& store = first && first_ ? *first_ : main_;
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
-  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows).build(state));
+  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state));
   std::lock_guard lock(mutex_);
   std::size_t index = static_cast<std::size_t>(state);
   while (store.rows.size() <= index) store.rows.emplace_back(nullptr);
@@ -40,11 +41,15 @@ const MaskRow& Epoch::row(StateId state, bool first) {
 
 StateId Epoch::after(StateId state, uint32_t token, bool first) {
   const Vocabulary& vocabulary = *(first && first_ ? *first_ : main_).vocabulary;
-  if (vocabulary.is_text(token)) return engine_.advance(state, vocabulary.token(token));
-  const auto& names = engine_.symbols().special_tokens();
-  for (uint32_t i = 0; i < names.size(); ++i)
-    if (vocabulary.special(names[i]) == int64_t{token}) return engine_.advance_special(state, i);
-  return kDead;
+  StateId next = kDead;
+  if (vocabulary.is_text(token)) {
+    next = engine_.advance(state, vocabulary.token(token));
+  } else {
+    const auto& names = engine_.symbols().special_tokens();
+    for (uint32_t i = 0; i < names.size() && next == kDead; ++i)
+      if (vocabulary.special(names[i]) == int64_t{token}) next = engine_.advance_special(state, i);
+  }
+  return liveness_ && !liveness_->live(next) ? kDead : next;
 }
 
 CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,

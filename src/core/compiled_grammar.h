@@ -16,6 +16,7 @@
 
 #include "engine.h"
 #include "lex_row.h"
+#include "liveness.h"
 #include "mask_builder.h"
 #include "vocabulary.h"
 
@@ -56,6 +57,7 @@ class Epoch {
 
   Engine engine_;
   Store main_;
+  std::unique_ptr<Liveness> liveness_;  // null if every byte is a token
   std::unique_ptr<Store> first_;
   std::mutex mutex_;
   std::atomic<std::size_t> mask_bytes_{0}, num_rows_{0};

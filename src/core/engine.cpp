@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "errors.h"
 #include "growth.h"
@@ -22,12 +23,6 @@ uint64_t hash_of(std::span<const Thread> threads) {
     mix(static_cast<uint32_t>(t.obligation));
   }
   return h;
-}
-
-void sort_unique(std::vector<Thread>& threads) {
-  if (threads.size() < 2) return;
-  std::ranges::sort(threads);
-  threads.erase(std::ranges::unique(threads).begin(), threads.end());
 }
 
 }  // namespace
@@ -59,8 +54,26 @@ bool Engine::thread_accepts(const Thread& t) {
   return t.at_boundary() && parser_->accepting(t.parser) && (t.obligation == kAll || lexicon().nullable(t.obligation));
 }
 
+// Threads that are alike but for the parser state have the same future lexemes, so what may follow them is what may follow the union of
+// their kernel items. Without this, every way to cut an ambiguous text into lexemes would be a thread of its own.
+void Engine::merge(std::vector<Thread>& threads) {
+  if (threads.size() < 2) return;
+  auto key = [](const Thread& t) { return std::tuple(t.group, t.lexeme, t.competing, t.obligation); };
+  std::ranges::sort(threads, {}, [&](const Thread& t) { return std::tuple_cat(key(t), std::tuple(t.parser)); });
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < threads.size();) {
+    std::size_t j = i + 1;
+    while (j < threads.size() && key(threads[j]) == key(threads[i])) ++j;
+    Thread t = threads[i];
+    for (std::size_t k = i + 1; k < j; ++k) t.parser = parser_->unite(t.parser, threads[k].parser);
+    threads[kept++] = t;
+    i = j;
+  }
+  threads.resize(kept);
+}
+
 StateId Engine::intern(std::vector<Thread>& threads) {
-  sort_unique(threads);
+  merge(threads);
   if (threads.empty()) return kDead;
   if (threads.size() > limits_.threads) throw LimitError("threads", "the text so far has too many readings");
   uint64_t hash = hash_of(threads);
@@ -143,7 +156,7 @@ StateId Engine::advance(StateId state, std::string_view bytes) {
   for (char c : bytes) {
     next.clear();
     step(now, static_cast<uint8_t>(c), next);
-    sort_unique(next);
+    merge(next);
     if (next.empty()) return kDead;
     if (next.size() > limits_.threads) throw LimitError("threads", "the text so far has too many readings");
     std::swap(now, next);

@@ -63,9 +63,13 @@ class Engine {
   bool accepting(StateId state) const { return states_[static_cast<uint32_t>(state)].accepting; }
   std::span<const Thread> threads(StateId state) const { return states_[static_cast<uint32_t>(state)].threads; }
   StateId intern(std::vector<Thread>& threads);
+  // Sorts, and makes one of threads that differ in the parser state alone.
+  void merge(std::vector<Thread>& threads);
 
   // Appends the threads of `in` after one byte to `out`, which is not deduplicated.
   void step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out);
+  // The threads a lexeme stands for whose last byte has just been read: itself, and what follows if it may end here.
+  void settle(const Thread& thread, std::vector<Thread>& out) { lexeme_step(thread, thread.lexeme, thread.competing, thread.obligation, out); }
   // As step, for one lexeme of a boundary thread: begins `group` with `byte`.
   void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
   // The lexemes a boundary thread may begin, none of their bytes read yet.
@@ -80,6 +84,8 @@ class Engine {
   Lexicon& lexicon() { return symbols_.lexicon(); }
   SymbolTable& symbols() { return symbols_; }
   Parser& parser() { return *parser_; }
+  // Null unless lexing is munch.
+  MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
   const Limits& limits() const { return limits_; }
   std::size_t num_states() const { return states_.size(); }

@@ -64,6 +64,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
   std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   const TokenTrie& trie = vocabulary_.trie();
   std::map<std::pair<std::vector<uint32_t>, Node>, LexRow::Exit*> exits;
+  std::map<std::pair<Node, Node>, std::size_t> ends;
   struct Frame {
     uint32_t place;
     Node remainder, competing;
@@ -80,8 +81,14 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, byte);
       if (next == kNone) continue;
       for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);
-      if (trie.node(c).num_children == 0) continue;
       Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, byte);
+      if (!vocabulary_.byte_complete() && trie.node(c).num_tokens) {
+        auto [it, fresh] = ends.try_emplace({next, rival}, result->ends_.size());
+        if (fresh) result->ends_.push_back({next, rival, {}});
+        auto& tokens = result->ends_[it->second].tokens;
+        tokens.insert(tokens.end(), trie.tokens(c).begin(), trie.tokens(c).end());
+      }
+      if (trie.node(c).num_children == 0) continue;
       if (lexicon_.nullable(next)) {
         auto tags = lexicon_.tags(next);
         auto [it, fresh] = exits.try_emplace({std::vector<uint32_t>(tags.begin(), tags.end()), rival}, nullptr);

@@ -47,6 +47,12 @@ class LexRow {
   std::span<const uint32_t> stay() const { return dense_; }
   std::span<const Word> stay_words() const { return words_; }
   const std::vector<std::unique_ptr<Exit>>& exits() const { return exits_; }
+  // The tokens of the row by what they leave of the lexeme; only for vocabularies in which not every byte is a token.
+  struct End {
+    Node remainder, competing;
+    std::vector<uint32_t> tokens;
+  };
+  const std::vector<End>& ends() const { return ends_; }
   // What is left over after `byte`, for tokens in which the lexeme ends just before it.
   const TokenTrie& left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
 
@@ -55,6 +61,7 @@ class LexRow {
   std::vector<uint32_t> dense_;
   std::vector<Word> words_;
   std::vector<std::unique_ptr<Exit>> exits_;
+  std::vector<End> ends_;
   mutable std::mutex mutex_;
 };
 

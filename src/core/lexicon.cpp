@@ -149,7 +149,7 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
   for (; table_[slot]; slot = (slot + 1) & mask) {
     const Info& other = infos_[table_[slot]];
     if (other.hash == hash && other.kind == kind && other.a == a && other.b == b && other.c == c &&
-        std::ranges::equal(other.kids(), children))
+        other.num_children == children.size() && std::equal(children.begin(), children.end(), other.children))
       return node(table_[slot]);
   }
   std::size_t cost = 1 + children.size() / 4;
@@ -710,11 +710,22 @@ bool Lexicon::nullable_in(Node n, Scope* scope) {
 
 bool Lexicon::nullable(Node n) { return nullable_in(n, nullptr); }
 
+// The derivative of a part. Whether parts are alive is decided for the whole only: asking here would search inside a search.
 Node Lexicon::derive_part(Node n, uint8_t byte, Scope* scope) {
-  if (!scope || !(info(n).flags & kCondHere)) return step(n, byte);
-  if (auto it = scope->derived.find(id(n)); it != scope->derived.end()) return it->second;
-  Node d = derive(n, byte, scope);
-  scope->derived.emplace(id(n), d);
+  uint16_t flags = info(n).flags;
+  if (!(flags & (kBoolean | kCondHere))) return step(n, byte);
+  if (scope && (flags & kCondHere)) {
+    if (auto it = scope->derived.find(id(n)); it != scope->derived.end()) return it->second;
+    Node d = derive(n, byte, scope);
+    scope->derived.emplace(id(n), d);
+    return d;
+  }
+  constexpr std::size_t kKept = std::size_t{1} << 18;
+  uint64_t key = (uint64_t{id(n)} << 8) | byte;
+  if (auto it = raw_.find(key); it != raw_.end()) return it->second;
+  Node d = derive(n, byte, nullptr);
+  if (raw_.size() > kKept) raw_.clear();
+  raw_.emplace(key, d);
   return d;
 }
 

@@ -174,6 +174,7 @@ class Lexicon {
   StableVector<Info> infos_;
   std::unique_ptr<Pool> pool_;
   std::vector<uint32_t> table_;  // open addressing over infos_
+  std::unordered_map<uint64_t, Node> raw_;  // derivatives of parts that may be dead
   std::atomic<std::size_t> bytes_used_{0};
   std::size_t max_bytes_;
 };

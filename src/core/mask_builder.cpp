@@ -12,12 +12,6 @@ namespace {
 constexpr int kManyBytes = 20;
 constexpr uint32_t kLargePlace = 200;
 
-void sort_unique(std::vector<Thread>& threads) {
-  if (threads.size() < 2) return;
-  std::ranges::sort(threads);
-  threads.erase(std::ranges::unique(threads).begin(), threads.end());
-}
-
 }  // namespace
 
 void MaskRow::fill(uint32_t* words, uint32_t num_words) const {
@@ -105,9 +99,10 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     out_.clear();
     engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
     if (out_.empty()) continue;
-    sort_unique(out_);
-    for (uint32_t token : trie.tokens(child))
-      if (!skip || !std::ranges::binary_search(*skip, token)) sets_.push_back(token);
+    engine_.merge(out_);
+    if (trie.node(child).num_tokens && spellable(out_))
+      for (uint32_t token : trie.tokens(child))
+        if (!skip || !std::ranges::binary_search(*skip, token)) sets_.push_back(token);
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();
     stack_.insert(stack_.end(), out_.begin(), out_.end());
@@ -147,6 +142,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   t.lexeme = remainder;
   walk_left_over(*c.row, t, rest, c.fix);
   decide_one_by_one(thread, place, c.fix);
+  if (liveness_) drop_unspellable(*c.row, t, rest, c.fix);
   if (rest != kEpsilon && lexicon.nullable(first)) {
     // Nothing of `first` is read: the thread stands before `rest` (or, with an exclusion, its tokens are those of the reference but for `fix`).
     if (excludes) {
@@ -160,6 +156,29 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   }
   contributions_.push_back(std::move(c));
   return true;
+}
+
+// After these threads, can the text be completed in tokens?
+bool MaskBuilder::spellable(std::span<const Thread> threads) {
+  if (!liveness_) return true;
+  std::vector<Thread> copy(threads.begin(), threads.end());
+  return liveness_->live(engine_.intern(copy));
+}
+
+// Takes tokens that the row keeps, but after which the vocabulary cannot spell a completion, out of it.
+void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node rest, std::vector<uint32_t>& fix) {
+  std::size_t known = fix.size();
+  for (const auto& end : row.ends()) {
+    Thread t = thread;
+    t.lexeme = engine_.lexicon().concat(end.remainder, rest);
+    t.competing = end.competing;
+    std::vector<Thread> after;
+    engine_.settle(t, after);
+    if (after.empty() || !spellable(after)) fix.insert(fix.end(), end.tokens.begin(), end.tokens.end());
+  }
+  if (fix.size() == known) return;
+  std::ranges::sort(fix);
+  fix.erase(std::ranges::unique(fix).begin(), fix.end());
 }
 
 // Tokens in which the row's lexeme ends: what they leave over must fit `rest`, or what comes after the lexeme if there is no rest.
@@ -197,11 +216,11 @@ void MaskBuilder::decide_one_by_one(const Thread& thread, uint32_t place, std::s
     for (char byte : text.substr(depth_of(place, text))) {
       next.clear();
       engine_.step(now, static_cast<uint8_t>(byte), next);
-      sort_unique(next);
+      engine_.merge(next);
       std::swap(now, next);
       if (now.empty()) break;
     }
-    if (!now.empty()) sets_.push_back(token);
+    if (!now.empty() && spellable(now)) sets_.push_back(token);
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "engine.h"
 #include "lex_row.h"
+#include "liveness.h"
 #include "vocabulary.h"
 
 namespace guiderail {
@@ -36,7 +37,9 @@ class MaskRow {
 
 class MaskBuilder {
  public:
-  MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows) : engine_(engine), vocabulary_(vocabulary), rows_(rows) {}
+  // `liveness` is null if every byte is a token: then alive in bytes is alive in tokens.
+  MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness)
+      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness) {}
 
   MaskRow build(StateId state);
 
@@ -58,6 +61,8 @@ class MaskBuilder {
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const std::vector<uint32_t>& fix);
   void decide_one_by_one(const Thread& thread, uint32_t place, std::span<const uint32_t> tokens);
+  bool spellable(std::span<const Thread> threads);
+  void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, std::vector<uint32_t>& fix);
   void find_fix(Node base, Node excluded, uint32_t place, std::vector<uint32_t>& fix);
   void collect_below(uint32_t place, std::vector<uint32_t>& tokens);
   std::size_t depth_of(uint32_t place, std::string_view text) const;
@@ -66,6 +71,7 @@ class MaskBuilder {
   Engine& engine_;
   const Vocabulary& vocabulary_;
   LexRowCache& rows_;
+  Liveness* liveness_;
   std::vector<Contribution> contributions_;
   std::vector<uint32_t> sets_;  // single tokens that are allowed, in no order
   std::vector<Thread> stack_, out_;

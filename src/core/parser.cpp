@@ -151,6 +151,22 @@ ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting) {
   return ParserState{id};
 }
 
+ParserState Parser::unite(ParserState a, ParserState b) {
+  if (a == b) return a;
+  if (a > b) std::swap(a, b);
+  std::lock_guard lock(mutex_);
+  auto [it, fresh] = unions_.try_emplace((uint64_t{static_cast<uint32_t>(a)} << 32) | static_cast<uint32_t>(b), 0u);
+  if (fresh) {
+    const State &x = states_[static_cast<uint32_t>(a)], &y = states_[static_cast<uint32_t>(b)];
+    std::vector<uint32_t> kernels(x.kernels);
+    kernels.insert(kernels.end(), y.kernels.begin(), y.kernels.end());
+    bool accepting = x.accepting || y.accepting;
+    charge(32);
+    it->second = static_cast<uint32_t>(state(std::move(kernels), accepting));
+  }
+  return ParserState{it->second};
+}
+
 const Parser::Expansion& Parser::expand(ParserState which) {
   State& s = states_[static_cast<uint32_t>(which)];
   if (const Expansion* done = s.expansion.load(std::memory_order_acquire)) return *done;

@@ -63,6 +63,8 @@ class Parser {
   };
   const Lookahead& lookahead(ParserState state);
   ParserState shift(ParserState state, const Expected& expected);
+  // The state whose future is that of both.
+  ParserState unite(ParserState a, ParserState b);
   // The entry for the terminal (start, tag), or null if the state does not expect it.
   static const Expected* find(const Lookahead& lookahead, Node start, uint32_t tag);
 
@@ -151,6 +153,7 @@ class Parser {
   std::vector<std::unique_ptr<Completion>> completions_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
+  std::unordered_map<uint64_t, uint32_t> unions_;
   ParserState initial_{};
   std::atomic<std::size_t> bytes_{0};
 };
