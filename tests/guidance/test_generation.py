@@ -13,7 +13,7 @@ from guidance.constraints import AutomatonConstraint, TokenNames, record
 from guidance.rule_cases import BY_NAME, CASES, NEGATIVE, Case
 from guiderail import guidance as gr
 from guiderail.errors import DeadEndError, LimitError
-from guiderail.integrations.generation import GuidedDecoder, generate
+from guiderail.integrations.generation import GuidedDecoder, generate, guided_decoding
 from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
 from guiderail.logits import Sampling
 from oracles import guidance_reference as reference
@@ -319,3 +319,37 @@ def test_generate_takes_texts_chats_and_ids() -> None:
         generate(model, tokenizer, "A", output_type=int, constraint=record(models.VOCAB, models.EOS))
     with pytest.raises(ValueError, match="no prompt"):
         generate(model, tokenizer, [])
+
+
+def test_as_a_decoding_method_of_transformers() -> None:
+    model, rows, constraint = models.llama(), models.prompts(55, (5, 3)), record(models.VOCAB, models.EOS)
+    settings = {"custom_generate": guided_decoding, "max_new_tokens": 12}
+    term = gr.ClassifierFree([1.5, 3.0], NEGATIVE)
+    output = model.generate(
+        **models.left_padded(rows), **settings, do_sample=False, guidance=[term], constraint=constraint, speculate=2
+    )
+    ours = [generation.token_ids for generation in GuidedDecoder(model, term, constraint).decode(rows, 12)]
+    for index, row in enumerate(output[:, 5:].tolist()):
+        assert row == ours[index] + [models.EOS] + [models.PAD] * (len(row) - len(ours[index]) - 1)
+    torch.manual_seed(0)
+    first = model.generate(
+        **models.left_padded(rows), **settings, do_sample=True, num_return_sequences=2, guidance=term
+    )
+    torch.manual_seed(0)
+    again = model.generate(
+        **models.left_padded(rows), **settings, do_sample=True, num_return_sequences=2, guidance=term
+    )
+    assert first.shape == (4, 17)
+    assert first.tolist() == again.tolist()
+    processor = GuidanceLogitsProcessor(term, model=model)
+    with pytest.raises(ValueError, match="GuidanceLogitsProcessor"):
+        model.generate(**models.left_padded(rows), **settings, do_sample=False, logits_processor=[processor])
+
+
+def test_equal_to_plain_generate_without_guidance() -> None:
+    model, rows = models.llama(), models.prompts(56, (5, 3))
+    plain = model.generate(**models.left_padded(rows), max_new_tokens=STEPS, do_sample=False)
+    ours = model.generate(
+        **models.left_padded(rows), max_new_tokens=STEPS, do_sample=False, custom_generate=guided_decoding
+    )
+    assert ours.tolist() == plain.tolist()

@@ -132,6 +132,11 @@ class GuidedDecoder:
         self._speculate = speculate
         self._generator = generator or torch.Generator(device=model.device).manual_seed(0)
 
+    @property
+    def end_token(self) -> int | None:
+        """The token that ends a sequence, the smallest if there are several."""
+        return min(self._eos, default=None)
+
     def decode(
         self,
         prompts: Sequence[Sequence[int]],
@@ -454,6 +459,74 @@ def generate(
         return generations
     results = [g.text if grammar is None else grammar.parse(g.text) for g in generations]
     return results[0] if is_single and num_return_sequences == 1 else results
+
+
+def guided_decoding(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    generation_config: Any = None,
+    guidance: Term | Sequence[Term] = (),
+    constraint: Any = None,
+    jump_forward: Literal["single", "canonical", "off"] = "single",
+    speculate: int = 0,
+    **model_kwargs: Any,
+) -> Tensor:
+    """Our loop as a decoding method of transformers:
+
+        model.generate(**inputs, custom_generate=guided_decoding, guidance=[term], constraint=compiled,
+        max_new_tokens=64)
+
+    Sampling settings, lengths and end tokens are read from the generation config; random numbers follow
+    `torch.manual_seed`. Unlike a logits processor in plain `generate`, penalties run after guidance here.
+
+    Returns: int64 (rows, longest), prompt included, right-padded.
+    Raises: ValueError for what this loop does not do: beams, encoder-decoders (use `generate`), and logits processors
+        or stopping criteria of one's own.
+    """
+    config = generation_config
+    if config.num_beams not in (None, 1) or model.config.is_encoder_decoder:
+        raise ValueError("guided_decoding decodes causal models without beams; GuidanceLogitsProcessor does the rest")
+    for hook in (*(logits_processor or ()), *(stopping_criteria or ())):
+        if not type(hook).__module__.startswith("transformers."):
+            raise ValueError(f"guided_decoding does not run {type(hook).__name__}; it reads the generation config")
+    width = input_ids.shape[1]
+    mask = model_kwargs.get("attention_mask")
+    kept = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask[:, -width:].bool()
+    repeats = config.num_return_sequences or 1
+    prompts = [row[keep].tolist() for row, keep in zip(input_ids, kept, strict=True)][::repeats]
+    inputs = {
+        name: value[::repeats]
+        for name, value in model_kwargs.items()
+        if isinstance(value, Tensor) and name.startswith(("pixel_", "input_features", "image_"))
+    }
+    sampling = Sampling(
+        bool(config.do_sample),
+        config.temperature or 1.0,
+        config.top_k or None,
+        config.top_p,
+        config.min_p,
+        config.repetition_penalty or 1.0,
+    )
+    ends = getattr(config, "eos_token_id", None)
+    decoder = GuidedDecoder(
+        model,
+        guidance,
+        constraint,
+        sampling,
+        eos_token_ids=[] if ends is None else ends if isinstance(ends, list) else [ends],
+        jump_forward=jump_forward,
+        speculate=speculate,
+        generator=torch.Generator(device=model.device).manual_seed(int(torch.randint(2**62, ()))),
+    )
+    generations = decoder.decode(prompts, config.max_length - width, num_return_sequences=repeats, inputs=inputs)
+    end = decoder.end_token
+    rows = [g.token_ids + ([end] if g.finish_reason == "end" and end is not None else []) for g in generations]
+    longest = max(len(row) for row in rows)
+    pad = config.pad_token_id if config.pad_token_id is not None else end if end is not None else 0
+    new = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=input_ids.device)
+    return torch.cat([input_ids, new.to(input_ids.dtype)], dim=1)
 
 
 def _compiled_type(tokenizer: Any, output_type: Any) -> tuple[Any, Any]:
