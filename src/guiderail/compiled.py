@@ -10,9 +10,8 @@ Parser states and masks come into being as sequences meet them, once for all mat
 
 A saved compiled grammar is a file of our own:
 
-    b"guiderail\\0" | format version, uint32 | length of header, uint32 | header, JSON | sections, as the header lists
-    them sections: "vocabulary" (fingerprinted bytes of all tokens), "masks" (the rows met so far, as the core packs
-    them)
+    b"guiderail\\0" | format version, uint32 | length of header, uint32 | SHA-256 of header | header, JSON | sections
+    sections: as the header lists them, with lengths and digests; "vocabulary": the bytes of all tokens
 
 It is data: reading one runs no code, and every length is checked.
 """
@@ -44,6 +43,7 @@ Matcher = _core.Matcher
 _MAGIC = b"guiderail\0"
 # Raised when a file of an older build could be misread: the layout here, or what the core puts into its section.
 FORMAT_VERSION = 1
+_START = "<II32s"
 _DEFAULTS = _core.Limits()
 
 
@@ -117,12 +117,11 @@ class CompiledGrammar:
     # --- files -------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write grammar, vocabulary, limits and the masks met so far to `path`, atomically.
+        """Write grammar, vocabulary and limits to `path`, atomically. Masks are not written: they come back as met.
 
         Raises: OSError.
         """
-        vocabulary = _pack_vocabulary(self.vocabulary)
-        sections = {"vocabulary": vocabulary, "masks": bytes(self._native.export_rows())}
+        sections = {"vocabulary": _pack_vocabulary(self.vocabulary)}
         header = {
             "grammar": self.grammar._recipe,
             "fingerprint": self.grammar.fingerprint,
@@ -131,8 +130,9 @@ class CompiledGrammar:
             "sections": [[name, len(data), hashlib.sha256(data).hexdigest()] for name, data in sections.items()],
         }
         encoded = json.dumps(header).encode("utf-8", "surrogatepass")
-        start = _MAGIC + struct.pack("<II", FORMAT_VERSION, len(encoded)) + encoded
-        _write_atomically(Path(path), b"".join([start, *sections.values()]))
+        digest = hashlib.sha256(encoded).digest()
+        start = _MAGIC + struct.pack(_START, FORMAT_VERSION, len(encoded), digest)
+        _write_atomically(Path(path), b"".join([start, encoded, *sections.values()]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> CompiledGrammar:
@@ -149,63 +149,20 @@ class CompiledGrammar:
             vocabulary = _unpack_vocabulary(sections["vocabulary"])
         if vocabulary.fingerprint != header["vocabulary"]:
             raise ValueError(f"{path} was saved for another vocabulary")
-        compiled = cls(Grammar._from_recipe(header["grammar"]), vocabulary, Limits(**header["limits"]))
-        compiled._native.import_rows(sections["masks"])
-        return compiled
+        return cls(Grammar._from_recipe(header["grammar"]), vocabulary, Limits(**header["limits"]))
 
     def __repr__(self) -> str:
         return f"<guiderail.CompiledGrammar {self.grammar.fingerprint[:12]} for {self.vocabulary!r}>"
 
 
-def compile(
-    grammar: Grammar,
-    vocabulary: Vocabulary,
-    limits: Limits | None = None,
-    *,
-    cache: str | os.PathLike[str] | bool = False,
-) -> CompiledGrammar:
+def compile(grammar: Grammar, vocabulary: Vocabulary, limits: Limits | None = None) -> CompiledGrammar:
     """Join a grammar with a vocabulary.
 
     Args:
         limits: budgets; None: the defaults of `Limits`.
-        cache: True, or a directory: start from a file that `store` wrote for the same content, if there is one there.
-            True is $XDG_CACHE_HOME/guiderail or ~/.cache/guiderail.
     Raises: LimitError. A grammar that is empty or malformed has been refused when it was made.
     """
-    limits = limits or Limits()
-    if cache is not False:
-        path = cache_path(grammar, vocabulary, None if cache is True else cache)
-        try:
-            loaded = CompiledGrammar.load(path, vocabulary)
-        except (OSError, ValueError, KeyError):
-            pass  # absent, from another version, or damaged: the same as not having it, only slower
-        else:
-            if loaded.limits == limits:
-                return loaded
-    return CompiledGrammar(grammar, vocabulary, limits)
-
-
-def store(compiled: CompiledGrammar, cache: str | os.PathLike[str] | None = None) -> Path:
-    """Write a compiled grammar, with the masks it has met, to where `compile(…, cache=…)` looks for it.
-
-    Returns: the path. Raises: OSError.
-    """
-    path = cache_path(compiled.grammar, compiled.vocabulary, cache)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compiled.save(path)
-    return path
-
-
-def cache_directory() -> Path:
-    """$XDG_CACHE_HOME/guiderail, or ~/.cache/guiderail."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "guiderail"
-
-
-def cache_path(grammar: Grammar, vocabulary: Vocabulary, directory: str | os.PathLike[str] | None = None) -> Path:
-    """Where the cache keeps this pair: the name is a digest of grammar, vocabulary and format."""
-    content = f"{FORMAT_VERSION} {grammar.fingerprint} {vocabulary.fingerprint}"
-    name = hashlib.sha256(content.encode()).hexdigest()[:40]
-    return (cache_directory() / "compiled" if directory is None else Path(directory)) / f"{name}.guiderail"
+    return CompiledGrammar(grammar, vocabulary, limits or Limits())
 
 
 def fill_next_token_bitmask_batch(
@@ -278,14 +235,17 @@ def _unpack_vocabulary(data: bytes) -> Vocabulary:
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    start = len(_MAGIC) + 8
+    start = len(_MAGIC) + struct.calcsize(_START)
     if not data.startswith(_MAGIC) or len(data) < start:
         raise ValueError("not a compiled grammar saved by guiderail")
-    version, length = struct.unpack_from("<II", data, len(_MAGIC))
+    version, length, expected = struct.unpack_from(_START, data, len(_MAGIC))
     if version != FORMAT_VERSION:
         raise ValueError(f"saved in format {version}; this version reads format {FORMAT_VERSION}")
+    encoded = data[start : start + length]
+    if hashlib.sha256(encoded).digest() != expected:
+        raise ValueError("the file is damaged")
     try:
-        header = json.loads(data[start : start + length].decode("utf-8", "surrogatepass"))
+        header = json.loads(encoded.decode("utf-8", "surrogatepass"))
         place = start + length
         sections: dict[str, bytes] = {}
         for name, size, digest in header["sections"]:
@@ -294,7 +254,7 @@ def _read(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise ValueError("the file is damaged")
             sections[name] = section
             place += int(size)
-        if place != len(data) or not {"vocabulary", "masks"} <= sections.keys():
+        if place != len(data) or "vocabulary" not in sections:
             raise ValueError("the file is damaged")
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("the file is damaged") from error

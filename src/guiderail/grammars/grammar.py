@@ -160,10 +160,10 @@ class Grammar:
     def builtin(cls, name: str) -> Grammar:
         """A grammar that comes with the library: "json" (RFC 8259, any value, any white space).
 
-        Raises: ValueError for a name that is not one of them.
+        Raises: GrammarError for a name that is not one of them.
         """
         if name not in _BUILTINS:
-            raise ValueError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
+            raise GrammarError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
         from guiderail import _core
 
         return cls._make(_core.json_source(), [(name, "enforced", "")], {"kind": "builtin", "name": name})

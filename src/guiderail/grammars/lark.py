@@ -173,7 +173,10 @@ class _Reader:
         if name not in self.patterns:
             raise self.error(f"terminal {name} is only declared; its text must be defined", name)
         pattern, priority = self.patterns[name]
-        return self.terminals.add(_to_terminal(pattern, name, priority))
+        try:
+            return self.terminals.add(_to_terminal(pattern, name, priority))
+        except GrammarError as error:
+            raise self.error(error.message, name) from error
 
     def inline(self, pattern: Any) -> Leaf:
         """A literal or regular expression inside a rule. One that equals a named terminal is that terminal."""
@@ -312,7 +315,7 @@ def _to_terminal(pattern: Any, name: str, priority: int) -> Terminal:
     flags = re.RegexFlag(0)
     for letter in pattern.flags:
         if letter not in _FLAGS:
-            raise GrammarError(f"flag {letter!r} of {name} depends on the machine's locale; it is not supported")
+            raise GrammarError(f"flag {letter!r} of terminal {name} depends on the machine's locale")
         flags |= _FLAGS[letter]
     is_string = isinstance(pattern, PatternStr)
     rank = 2 * priority + is_string  # strings before patterns of the same priority
@@ -371,7 +374,7 @@ def _positioned(token: Any) -> Iterator[None]:
 
     try:
         yield
-    except (LarkError, UnicodeError) as error:
+    except (LarkError, UnicodeError, GrammarError) as error:
         line, column = getattr(token, "line", None), getattr(token, "column", None)
         raise GrammarError(_first_line(error), line=line, column=column) from error
 
@@ -397,6 +400,8 @@ def _lark_errors(text: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, GrammarError):
+        return error.message
     # A visitor's error only says that there was one; the first is what went wrong.
     lines = str(getattr(error, "orig_exc", error)).strip().splitlines()
     return lines[0].rstrip(": ") if lines else type(error).__name__
@@ -408,8 +413,8 @@ def _with_place(message: str, text: str) -> GrammarError:
     if stated is not None:
         plain = message[: stated.start()] + message[stated.end() :]
         return GrammarError(plain.strip(), line=int(stated[1]), column=int(stated[2]))
-    for name in re.findall(r"['`(: ]([A-Za-z_]\w*)", message):
+    for name in re.findall(r"(?:['`]|\b[Rr]ule |\b[Tt]erminal |\b[Tt]emplate |: )([A-Za-z_]\w*)", message):
         offset = _find_name(text, name)
-        if offset is not None and (f"'{name}'" in message or f"`{name}`" in message or name.isupper()):
+        if offset is not None:
             return GrammarError.at(message, text, offset)
     return GrammarError(message)

@@ -1,0 +1,186 @@
+"""Compiled grammars: matchers, limits, files."""
+
+from __future__ import annotations
+
+import copy
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import guiderail as gr
+from guiderail.compiled import FORMAT_VERSION
+from guiderail.errors import GrammarError, LimitError
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> gr.Vocabulary:
+    return gr.Vocabulary.from_bytes(
+        [*(bytes([byte]) for byte in range(256)), b"ab", b"", b""], eos_token_ids=[257], special_tokens={"<s>": 258}
+    )
+
+
+def allowed(matcher: gr.Matcher, vocabulary: gr.Vocabulary) -> set[int]:
+    bitmask = gr.allocate_token_bitmask(1, vocabulary)
+    matcher.fill_next_token_bitmask(bitmask)
+    return set(np.flatnonzero(np.unpackbits(bitmask.view(np.uint8), bitorder="little")).tolist())
+
+
+def test_a_matcher(vocabulary: gr.Vocabulary) -> None:
+    matcher = gr.compile(gr.Grammar.from_choices(["abc", "ax"]), vocabulary).matcher()
+    assert allowed(matcher, vocabulary) == {ord("a"), 256}
+    assert matcher.accept_tokens([256, ord("c"), ord("d")]) == 2
+    assert matcher.is_accepting
+    assert allowed(matcher, vocabulary) == {257}
+    assert matcher.accept_token(257)
+    assert matcher.is_terminated
+    matcher.rollback(2)
+    assert allowed(matcher, vocabulary) == {ord("c")}
+    assert matcher.forced_bytes() == b"c"
+    assert isinstance(matcher, gr.Matcher)
+
+
+def test_a_prefix_is_there_already(vocabulary: gr.Vocabulary) -> None:
+    compiled = gr.compile(gr.Grammar.from_choices(["abc", "ax"]), vocabulary)
+    for prefix in ("ab", b"ab"):
+        matcher = compiled.matcher(prefix=prefix)
+        assert allowed(matcher, vocabulary) == {ord("c")}
+        matcher.accept_token(ord("c"))
+        matcher.reset()
+        assert allowed(matcher, vocabulary) == {ord("c")}
+    with pytest.raises(GrammarError, match="prefix"):
+        compiled.matcher(prefix="b")
+
+
+def test_closing_in_time_is_refused_not_ignored(vocabulary: gr.Vocabulary) -> None:
+    with pytest.raises(ValueError, match="max_tokens"):
+        gr.compile(gr.Grammar.from_regex("a*"), vocabulary).matcher(max_tokens=5)
+
+
+def test_limits_are_checked_and_named(vocabulary: gr.Vocabulary) -> None:
+    for value in (0, -1, 1.5, True, "1"):
+        with pytest.raises(ValueError, match="limit states must be a positive integer"):
+            gr.Limits(states=value)  # type: ignore[arg-type]
+    grammar = gr.Grammar.from_gbnf('root ::= "(" root ")" | ""')
+    matcher = gr.compile(grammar, vocabulary, limits=gr.Limits(states=20)).matcher()
+    with pytest.raises(LimitError) as caught:
+        matcher.accept_tokens([ord("(")] * 1000)
+    assert caught.value.limit == "states"
+
+
+def test_threads_share_a_compiled_grammar(vocabulary: gr.Vocabulary) -> None:
+    compiled = gr.compile(gr.Grammar.from_gbnf('root ::= "(" root ")" root | [a-z]'), vocabulary)
+    expected = allowed(compiled.matcher(prefix="((a)"), vocabulary)
+    results: list[set[int]] = []
+
+    def work() -> None:
+        for _ in range(50):
+            matcher = compiled.matcher()
+            matcher.accept_tokens(list(b"((a)"))
+            results.append(allowed(matcher, vocabulary))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 200
+
+
+def test_masks_of_a_batch(vocabulary: gr.Vocabulary) -> None:
+    one = gr.compile(gr.Grammar.from_regex("a+"), vocabulary).matcher()
+    two = gr.compile(gr.Grammar.from_regex("b+"), vocabulary).matcher()
+    bitmask = gr.allocate_token_bitmask(4, vocabulary)
+    gr.fill_next_token_bitmask_batch([one, two], bitmask, rows=[3, 1])
+    expected = gr.allocate_token_bitmask(4, vocabulary)
+    one.fill_next_token_bitmask(expected, 3)
+    two.fill_next_token_bitmask(expected, 1)
+    assert np.array_equal(bitmask, expected)
+    gr.fill_next_token_bitmask_batch([two, one], bitmask)
+    assert np.array_equal(bitmask[0], expected[1])
+    assert np.array_equal(bitmask[1], expected[3])
+    with pytest.raises(TypeError):
+        gr.fill_next_token_bitmask_batch([one], bitmask.astype(np.int64))  # type: ignore[arg-type]
+    with pytest.raises((ValueError, IndexError)):
+        gr.fill_next_token_bitmask_batch([one], bitmask, rows=[4])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+GRAMMARS = {
+    "regex": lambda: gr.Grammar.from_regex("[a-c]{2,4}"),
+    "gbnf": lambda: gr.Grammar.from_gbnf('root ::= "(" root ")" | <s> "a"'),
+    "lark": lambda: gr.Grammar.from_lark('start: A+\nA: "a".."c"\n%ignore " "'),
+    "json": lambda: gr.Grammar.builtin("json"),
+    "json schema": lambda: gr.Grammar.from_json_schema({"type": "object", "properties": {"é": {"type": "integer"}}}),
+}
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_saved_and_loaded(name: str, vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    compiled = gr.compile(GRAMMARS[name](), vocabulary, limits=gr.Limits(threads=100))
+    compiled.save(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # nothing temporary stays
+    for loaded in (gr.CompiledGrammar.load(tmp_path / "file"), gr.CompiledGrammar.load(tmp_path / "file", vocabulary)):
+        assert loaded.grammar.fingerprint == compiled.grammar.fingerprint
+        assert loaded.vocabulary == compiled.vocabulary
+        assert loaded.limits == compiled.limits
+        ours, theirs = compiled.matcher(), loaded.matcher()
+        for _ in range(4):
+            assert allowed(ours, vocabulary) == allowed(theirs, vocabulary)
+            token = min(allowed(ours, vocabulary))
+            assert ours.accept_token(token)
+            assert theirs.accept_token(token)
+
+
+def test_a_vocabulary_whose_first_token_differs(tmp_path: Path) -> None:
+    vocabulary = gr.Vocabulary.from_bytes([b" a", b"b", b""], eos_token_ids=[2], first_token_bytes=[b"a", b"b", b""])
+    compiled = gr.compile(gr.Grammar.from_choices(["a a", "b a"]), vocabulary)
+    compiled.save(tmp_path / "file")
+    loaded = gr.CompiledGrammar.load(tmp_path / "file")
+    assert loaded.vocabulary == vocabulary
+    assert loaded.matcher().accept_tokens([0, 0, 2]) == 3
+
+
+def test_another_vocabulary_is_refused(vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    gr.compile(gr.Grammar.from_regex("a"), vocabulary).save(tmp_path / "file")
+    other = gr.Vocabulary.from_bytes([b"a", b""], eos_token_ids=[1])
+    with pytest.raises(ValueError, match="another vocabulary"):
+        gr.CompiledGrammar.load(tmp_path / "file", other)
+
+
+def test_damaged_files_are_refused(vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    gr.compile(gr.Grammar.from_regex("a"), vocabulary).save(path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [b"", b"PK", good[:9], good[:40], good[:-1], good + b"x"]
+    for place in rng.integers(len(good), size=200).tolist():
+        changed = bytearray(good)
+        changed[place] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(changed))
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"damaged|saved in format|not a compiled grammar"):
+            gr.CompiledGrammar.load(path)
+
+
+def test_another_format_is_named(vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    gr.compile(gr.Grammar.from_regex("a"), vocabulary).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:10] + struct.pack("<I", FORMAT_VERSION + 1) + data[14:])
+    with pytest.raises(ValueError, match=f"saved in format {FORMAT_VERSION + 1}"):
+        gr.CompiledGrammar.load(path)
+
+
+def test_nothing_of_the_schema_is_shared_with_the_caller(vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"], "additionalProperties": False}
+    compiled = gr.compile(gr.Grammar.from_json_schema(copy.deepcopy(schema), whitespace="compact"), vocabulary)
+    schema["properties"]["a"]["enum"].append(2)  # type: ignore[index]
+    compiled.save(tmp_path / "file")
+    loaded = gr.CompiledGrammar.load(tmp_path / "file")
+    assert loaded.grammar.accepts('{"a":1}')
+    assert not loaded.grammar.accepts('{"a":2}')
