@@ -15,36 +15,36 @@ namespace guiderail {
 
 class NumberLanguages {
  public:
-    explicit NumberLanguages(Lexicon& lexicon);
+  explicit NumberLanguages(Lexicon& lexicon);
 
-    enum class Notation : uint8_t { kPlain, kPlainOrScientific };
-    enum class Bound : uint8_t { kAtLeast, kGreater, kAtMost, kLess };
+  enum class Notation : uint8_t { kPlain, kPlainOrScientific };
+  enum class Bound : uint8_t { kAtLeast, kGreater, kAtMost, kLess };
 
-    Node all(Notation notation) const;
-    // Throws LimitError number_size for bounds that need more than kMaxLength digits in full.
-    Node bounded(Bound bound, const Decimal& value, Notation notation) const;
-    Node equal_to(const std::vector<Decimal>& values) const;
-    // Throws LimitError multiple_of if the automaton had more than kMaxResidues states.
-    Node multiples_of(const Decimal& divisor) const;
-    // Without a fraction: what draft 4 calls an integer.
-    Node integer_texts() const { return lexicon_.concat(lexicon_.optional(minus_), whole_); }
+  Node all(Notation notation) const;
+  // Throws LimitError number_size for bounds that need more than kMaxLength digits in full.
+  Node bounded(Bound bound, const Decimal& value, Notation notation) const;
+  Node equal_to(const std::vector<Decimal>& values) const;
+  // Throws LimitError multiple_of if the automaton had more than kMaxResidues states.
+  Node multiples_of(const Decimal& divisor) const;
+  // Without a fraction: what draft 4 calls an integer.
+  Node integer_texts() const { return lexicon_.concat(lexicon_.optional(minus_), whole_); }
 
-    static constexpr std::size_t kMaxLength = 1200;
-    static constexpr uint64_t kMaxResidues = 20000;
+  static constexpr std::size_t kMaxLength = 1200;
+  static constexpr uint64_t kMaxResidues = 20000;
 
  private:
-    Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
-    // Texts without sign whose value is greater than (less than) `value`, or equal if `equal`.
-    Node compare(const Decimal& value, bool greater, bool equal) const;
-    Node compare_fraction(const std::string& fraction, bool greater, bool equal) const;
-    Node compare_scientific(const Decimal& value, bool greater, bool equal) const;
-    // Exponents greater than (less than, equal to) `n`, sign and leading zeros included.
-    Node exponents(int64_t n, int order) const;
-    Node naturals(const std::string& digits, int order) const;
-    Node residues(uint64_t modulus, unsigned places) const;
+  Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
+  // Texts without sign whose value is greater than (less than) `value`, or equal if `equal`.
+  Node compare(const Decimal& value, bool greater, bool equal) const;
+  Node compare_fraction(const std::string& fraction, bool greater, bool equal) const;
+  Node compare_scientific(const Decimal& value, bool greater, bool equal) const;
+  // Exponents greater than (less than, equal to) `n`, sign and leading zeros included.
+  Node exponents(int64_t n, int order) const;
+  Node naturals(const std::string& digits, int order) const;
+  Node residues(uint64_t modulus, unsigned places) const;
 
-    Lexicon& lexicon_;
-    Node digit_, digits_, minus_, point_, whole_, fraction_, unsigned_, scientific_, e_;
+  Lexicon& lexicon_;
+  Node digit_, digits_, minus_, point_, whole_, fraction_, unsigned_, scientific_, e_;
 };
 
 }  // namespace guiderail

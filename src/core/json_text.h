@@ -24,57 +24,57 @@ namespace guiderail {
 Node json_string_encoder(Lexicon& lexicon, const CodePoints& points);
 
 struct WhitespacePolicy {
-    enum class Kind : uint8_t { kFlexible, kCompact, kIndent, kPattern };
-    Kind kind = Kind::kFlexible;
-    uint32_t indent = 0;
-    std::shared_ptr<const RegexTree> pattern;
+  enum class Kind : uint8_t { kFlexible, kCompact, kIndent, kPattern };
+  Kind kind = Kind::kFlexible;
+  uint32_t indent = 0;
+  std::shared_ptr<const RegexTree> pattern;
 
-    static constexpr uint32_t kMaxSpace = 40;
-    // "flexible", "compact", "indent=N", else a regular expression (Python's dialect). Throws GrammarError.
-    static WhitespacePolicy parse(std::string_view text);
+  static constexpr uint32_t kMaxSpace = 40;
+  // "flexible", "compact", "indent=N", else a regular expression (Python's dialect). Throws GrammarError.
+  static WhitespacePolicy parse(std::string_view text);
 };
 
 // Where a value stands; decides what comes before it. `depth` counts open brackets and stays 0 unless the policy indents.
 struct JsonPlace {
-    enum class Kind : uint8_t { kTop, kMember, kItem };
-    Kind kind = Kind::kTop;
-    uint32_t depth = 0;
-    bool operator==(const JsonPlace&) const = default;
+  enum class Kind : uint8_t { kTop, kMember, kItem };
+  Kind kind = Kind::kTop;
+  uint32_t depth = 0;
+  bool operator==(const JsonPlace&) const = default;
 };
 
 // The lexical pieces of a text under one policy, as nodes of one lexicon.
 class JsonText {
  public:
-    JsonText(Lexicon& lexicon, const WhitespacePolicy& policy);
+  JsonText(Lexicon& lexicon, const WhitespacePolicy& policy);
 
-    Lexicon& lexicon() const { return lexicon_; }
+  Lexicon& lexicon() const { return lexicon_; }
 
-    // --- strings: with their quotes, without what is around them
-    Node character() const { return character_; }
-    Node characters() const { return characters_; }                    // any string body
-    Node quoted(Node body) const { return concat(quote_, concat(body, quote_)); }
-    Node any_string() const { return any_string_; }
-    Node lengths(uint32_t min, uint32_t max) const;                    // any string of so many characters
-    Node spelled(std::string_view text, Node rest) const;              // every spelling of a string body, then `rest`
-    // The body of `text` as json.dumps writes it, raw or ensure_ascii, then `rest`.
-    Node declared(std::string_view text, Node rest) const;
+  // --- strings: with their quotes, without what is around them
+  Node character() const { return character_; }
+  Node characters() const { return characters_; }  // any string body
+  Node quoted(Node body) const { return concat(quote_, concat(body, quote_)); }
+  Node any_string() const { return any_string_; }
+  Node lengths(uint32_t min, uint32_t max) const;        // any string of so many characters
+  Node spelled(std::string_view text, Node rest) const;  // every spelling of a string body, then `rest`
+  // The body of `text` as json.dumps writes it, raw or ensure_ascii, then `rest`.
+  Node declared(std::string_view text, Node rest) const;
 
-    // --- structure
-    JsonPlace member_place(JsonPlace object) const;
-    JsonPlace item_place(JsonPlace array) const;
-    Node lead(JsonPlace place) const;                                   // before a value
-    Node before_key(JsonPlace object, bool first) const;                // up to the opening quote, comma included
-    Node colon() const { return colon_; }                               // after the closing quote, ':' included
-    Node comma(JsonPlace array) const;                                  // after an item
-    Node close(JsonPlace container, bool empty, char bracket) const;
+  // --- structure
+  JsonPlace member_place(JsonPlace object) const;
+  JsonPlace item_place(JsonPlace array) const;
+  Node lead(JsonPlace place) const;                     // before a value
+  Node before_key(JsonPlace object, bool first) const;  // up to the opening quote, comma included
+  Node colon() const { return colon_; }                 // after the closing quote, ':' included
+  Node comma(JsonPlace array) const;                    // after an item
+  Node close(JsonPlace container, bool empty, char bracket) const;
 
  private:
-    Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
-    Node newline(uint32_t depth) const;
+  Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
+  Node newline(uint32_t depth) const;
 
-    Lexicon& lexicon_;
-    WhitespacePolicy policy_;
-    Node space_, quote_, character_, characters_, any_string_, colon_;
+  Lexicon& lexicon_;
+  WhitespacePolicy policy_;
+  Node space_, quote_, character_, characters_, any_string_, colon_;
 };
 
 Node rfc8259_number(Lexicon& lexicon);

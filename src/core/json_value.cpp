@@ -5,6 +5,7 @@
 
 #include "errors.h"
 #include "json_decimal.h"
+#include "unicode.h"
 
 namespace guiderail {
 namespace {
@@ -16,24 +17,6 @@ uint64_t member_hash(JsonId object, std::string_view key) {
 }
 
 }  // namespace
-
-void append_utf8(std::string& out, uint32_t point) {
-  if (point < 0x80) {
-    out.push_back(static_cast<char>(point));
-  } else if (point < 0x800) {
-    out.push_back(static_cast<char>(0xC0 | (point >> 6)));
-    out.push_back(static_cast<char>(0x80 | (point & 0x3F)));
-  } else if (point < 0x10000) {
-    out.push_back(static_cast<char>(0xE0 | (point >> 12)));
-    out.push_back(static_cast<char>(0x80 | ((point >> 6) & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | (point & 0x3F)));
-  } else {
-    out.push_back(static_cast<char>(0xF0 | (point >> 18)));
-    out.push_back(static_cast<char>(0x80 | ((point >> 12) & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | ((point >> 6) & 0x3F)));
-    out.push_back(static_cast<char>(0x80 | (point & 0x3F)));
-  }
-}
 
 uint32_t next_code_point(std::string_view text, std::size_t& offset) {
   auto byte = [&](std::size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(text[offset + i])); };
@@ -101,7 +84,8 @@ class JsonStore::Parser {
     throw SchemaError("not a JSON text: " + what + " at byte " + std::to_string(at_), "");
   }
   void space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r'))
+      ++at_;
   }
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
   void expect(char c) {
@@ -117,7 +101,8 @@ class JsonStore::Parser {
   }
 
   JsonId value(JsonId parent, unsigned depth) {
-    if (depth > kMaxDepth) throw LimitError("json_depth", "JSON nested deeper than " + std::to_string(kMaxDepth) + " levels");
+    if (depth > kMaxDepth)
+      throw LimitError("json_depth", "JSON nested deeper than " + std::to_string(kMaxDepth) + " levels");
     space();
     switch (peek()) {
       case '{': return object(parent, depth);
@@ -178,9 +163,14 @@ class JsonStore::Parser {
 
   // One raw character that is not ASCII: checks that it is UTF-8 and copies it.
   void raw_character() {
-    auto byte = [&](std::size_t i) { return at_ + i < text_.size() ? static_cast<uint8_t>(text_[at_ + i]) : uint8_t{0}; };
+    auto byte = [&](std::size_t i) {
+      return at_ + i < text_.size() ? static_cast<uint8_t>(text_[at_ + i]) : uint8_t{0};
+    };
     uint8_t lead = byte(0);
-    unsigned length = lead >= 0xC2 && lead < 0xE0 ? 2 : lead >= 0xE0 && lead < 0xF0 ? 3 : lead >= 0xF0 && lead < 0xF5 ? 4 : 0;
+    unsigned length = lead >= 0xC2 && lead < 0xE0   ? 2
+                      : lead >= 0xE0 && lead < 0xF0 ? 3
+                      : lead >= 0xF0 && lead < 0xF5 ? 4
+                                                    : 0;
     bool valid = length != 0;
     for (unsigned i = 1; i < length; ++i) valid = valid && (byte(i) & 0xC0) == 0x80;
     if (valid) {
@@ -215,7 +205,9 @@ class JsonStore::Parser {
       char escape = peek();
       ++at_;
       switch (escape) {
-        case '"': case '\\': case '/': out.push_back(escape); break;
+        case '"':
+        case '\\':
+        case '/': out.push_back(escape); break;
         case 'b': out.push_back('\b'); break;
         case 'f': out.push_back('\f'); break;
         case 'n': out.push_back('\n'); break;
@@ -315,7 +307,8 @@ class JsonStore::Parser {
     Node& node = store_.nodes_[static_cast<uint32_t>(self)];
     node.first = static_cast<uint32_t>(store_.children_.size());
     node.count = static_cast<uint32_t>(pending_.size() - base);
-    store_.children_.insert(store_.children_.end(), pending_.begin() + static_cast<std::ptrdiff_t>(base), pending_.end());
+    store_.children_.insert(store_.children_.end(), pending_.begin() + static_cast<std::ptrdiff_t>(base),
+                            pending_.end());
     pending_.resize(base);
     if (node.type == JsonType::kObject && node.count > kLargeObject)
       for (uint32_t i = 0; i < node.count; ++i) store_.large_.emplace(member_hash(self, store_.key(self, i)), i);
@@ -328,9 +321,7 @@ class JsonStore::Parser {
   std::vector<Child> pending_;  // children of the values that are still open
 };
 
-JsonId JsonStore::parse(std::string_view text) {
-  return Parser(*this, text).document();
-}
+JsonId JsonStore::parse(std::string_view text) { return Parser(*this, text).document(); }
 
 JsonId JsonStore::find(JsonId object, std::string_view key) const {
   const Node& n = node(object);

@@ -52,8 +52,8 @@ class JsonStore {
  private:
   struct Node {
     JsonType type;
-    uint32_t first;     // of an array or object: into children_
-    uint32_t count;     // children, or bytes of text
+    uint32_t first;  // of an array or object: into children_
+    uint32_t count;  // children, or bytes of text
     JsonId parent;
     const char* chars;  // of a number or string
   };
@@ -77,6 +77,5 @@ class JsonStore {
 std::string json_quote(std::string_view text, bool ascii = false);
 // Decodes one code point of valid UTF-8 and advances.
 uint32_t next_code_point(std::string_view text, std::size_t& offset);
-void append_utf8(std::string& out, uint32_t point);
 
 }  // namespace guiderail

@@ -1,0 +1,244 @@
+#include "json_schema.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "errors.h"
+#include "json_algebra.h"
+
+namespace guiderail {
+namespace {
+
+// Tags of the terminals that begin a value.
+enum ValueTag : uint32_t { kStringTag = 1, kNumberTag, kWordTag, kObjectTag, kArrayTag };
+
+class JsonSchemaRules : public RuleProvider {
+ public:
+  JsonSchemaRules(SymbolTable& symbols, std::shared_ptr<const SchemaSet> schemas, const WhitespacePolicy& whitespace)
+      : symbols_(symbols), lexicon_(symbols.lexicon()), text_(symbols.lexicon(), whitespace),
+        algebra_(std::move(schemas), text_) {}
+
+  Symbol start() {
+    Formula root = algebra_.of_schema(algebra_.schemas().root());
+    if (!algebra_.satisfiable(root))
+      throw SchemaError("no JSON value satisfies the schema", unsatisfiable_place(), true);
+    return value(root, JsonPlace{});
+  }
+
+  void productions(uint32_t local, Productions& out) override {
+    Rule rule = rules_[local];
+    switch (rule.kind) {
+      case Rule::Kind::kValue: return value_productions(rule, out);
+      case Rule::Kind::kMembers: return member_productions(rule, out);
+      case Rule::Kind::kItems: return item_productions(rule, out);
+    }
+  }
+
+  std::string name(uint32_t local) const override {
+    const Rule& rule = rules_[local];
+    const char* what = rule.kind == Rule::Kind::kValue     ? "value"
+                       : rule.kind == Rule::Kind::kMembers ? "members"
+                                                           : "items";
+    return std::string(what) + " of " + (rule.pointer.empty() ? "the schema" : rule.pointer);
+  }
+
+ private:
+  struct Rule {
+    enum class Kind : uint8_t { kValue, kMembers, kItems };
+    Kind kind;
+    bool first = false;
+    JsonPlace place;
+    Formula formula = kTrue;  // a value's, or what is required of the items to come
+    ObjectState object;
+    std::string pointer;
+  };
+  using ShapeKey = std::pair<ValueShape, uint64_t>;
+
+  static uint64_t place_key(JsonPlace place, bool first) {
+    return (uint64_t{place.depth} << 3) | (static_cast<uint64_t>(place.kind) << 1) | uint64_t{first};
+  }
+
+  Symbol add(Rule rule) {
+    auto local = static_cast<uint32_t>(rules_.size());
+    rules_.push_back(std::move(rule));
+    return symbols_.nonterminal(this, local);
+  }
+
+  Symbol value(Formula formula, JsonPlace place) {
+    auto [known, unmet] = value_ids_.try_emplace({formula, place_key(place, false)}, Symbol{});
+    if (!unmet) return known->second;
+    // Formulas of one shape are one nonterminal. Members depend on the declared names too, so objects keep their formula apart.
+    ShapeKey key{algebra_.shape(formula), place_key(place, false)};
+    bool share = key.first.object == kFalse || key.first.object == kTrue;
+    if (share) {
+      auto found = shape_ids_.find(key);
+      if (found != shape_ids_.end()) return known->second = found->second;
+    }
+    Symbol symbol = add({Rule::Kind::kValue, false, place, formula, {}, algebra_.pointer_of(formula)});
+    value_ids_[{formula, place_key(place, false)}] = symbol;
+    if (share) shape_ids_.emplace(key, symbol);
+    return symbol;
+  }
+
+  Symbol members(const ObjectState& state, JsonPlace place, bool first, const std::string& pointer) {
+    auto [it, fresh] = member_ids_.try_emplace({state, place_key(place, first)}, Symbol{});
+    if (fresh) it->second = add({Rule::Kind::kMembers, first, place, kTrue, state, pointer});
+    return it->second;
+  }
+
+  Symbol items(Formula rest, JsonPlace place, bool first, const std::string& pointer) {
+    auto [it, fresh] = item_ids_.try_emplace({rest, place_key(place, first)}, Symbol{});
+    if (fresh) it->second = add({Rule::Kind::kItems, first, place, rest, {}, pointer});
+    return it->second;
+  }
+
+  void value_productions(const Rule& rule, Productions& out) {
+    ValueShape shape = algebra_.shape(rule.formula);
+    std::vector<Node> options;
+    auto option = [&](Node node, ValueTag tag) { options.push_back(lexicon_.concat(node, lexicon_.accept(tag))); };
+    std::vector<std::pair<ValueTag, const char*>> tags;
+    if (shape.string != kFalse) {
+      Node tail = algebra_.string_tail(shape.string);
+      if (lexicon_.alive(tail)) {
+        option(lexicon_.literal("\"", tail), kStringTag);
+        tags.emplace_back(kStringTag, "string");
+      }
+    }
+    if (shape.number != kFalse) {
+      Node number = algebra_.number_text(shape.number);
+      if (lexicon_.alive(number)) {
+        option(number, kNumberTag);
+        tags.emplace_back(kNumberTag, "number");
+      }
+    }
+    std::vector<std::pair<std::string_view, Node>> words;
+    if (shape.null) words.emplace_back("null", kEpsilon);
+    if (shape.no) words.emplace_back("false", kEpsilon);
+    if (shape.yes) words.emplace_back("true", kEpsilon);
+    if (!words.empty()) {
+      option(lexicon_.literals(std::move(words)), kWordTag);
+      tags.emplace_back(kWordTag, "true, false or null");
+    }
+    ObjectState object;
+    bool has_object = false, has_array = shape.array != kFalse && algebra_.array_alive(shape.array);
+    if (shape.object != kFalse) {
+      object = algebra_.open_object(shape.object, rule.formula);
+      has_object = algebra_.object_alive(object);
+    }
+    if (has_object) option(lexicon_.literal("{"), kObjectTag);
+    if (has_array) option(lexicon_.literal("["), kArrayTag);
+    Node start = lexicon_.concat(text_.lead(rule.place), lexicon_.either(std::move(options)));
+    for (auto [tag, name] : tags) out.add({symbols_.terminal(start, tag, name)});
+    std::string pointer = rule.pointer;
+    if (has_object) out.add({symbols_.terminal(start, kObjectTag, "{"), members(object, rule.place, true, pointer)});
+    if (has_array) out.add({symbols_.terminal(start, kArrayTag, "["), items(shape.array, rule.place, true, pointer)});
+  }
+
+  void member_productions(const Rule& rule, Productions& out) {
+    if (algebra_.object_may_end(rule.object))
+      out.add({symbols_.terminal(text_.close(rule.place, rule.first, '}'), 0, "}")});
+    std::vector<MemberStep> steps = algebra_.object_steps(rule.object);
+    const KeyPlan& plan = algebra_.plan(rule.object.plan);
+    Node before = text_.before_key(rule.place, rule.first), end = lexicon_.literal("\"", text_.colon());
+    // Names known to the plan: one automaton, a tag per name.
+    std::vector<std::string> spellings;
+    std::vector<Node> rests;
+    uint32_t last = UINT32_MAX;
+    for (const MemberStep& step : steps) {
+      if (step.key >= plan.size() || step.key == last) continue;
+      last = step.key;
+      const std::string& key = algebra_.schemas().key(plan.key(step.key));
+      std::string raw = json_quote(key), ascii = json_quote(key, true);
+      Node rest = lexicon_.concat(end, lexicon_.accept(step.key + 1));
+      spellings.push_back(raw.substr(1, raw.size() - 2));
+      rests.push_back(rest);
+      if (ascii == raw) continue;
+      spellings.push_back(ascii.substr(1, ascii.size() - 2));
+      rests.push_back(rest);
+    }
+    Node names = kNone;
+    if (!spellings.empty()) {
+      std::vector<std::pair<std::string_view, Node>> entries;
+      for (std::size_t i = 0; i < spellings.size(); ++i) entries.emplace_back(spellings[i], rests[i]);
+      names = lexicon_.concat(before, lexicon_.literals(std::move(entries)));
+    }
+    JsonPlace place = text_.member_place(rule.place);
+    std::string pointer = rule.pointer;
+    JsonPlace own = rule.place;
+    for (const MemberStep& step : steps) {
+      Symbol key{};
+      if (step.key < plan.size()) {
+        key = symbols_.terminal(names, step.key + 1, "\"" + algebra_.schemas().key(plan.key(step.key)) + "\"");
+      } else {
+        Node tail = plan.others[step.key - plan.size()].tail;
+        key = symbols_.terminal(lexicon_.concat(before, lexicon_.concat(tail, text_.colon())), 0, "another property");
+      }
+      out.add({key, value(step.value, place), members(step.next, own, false, pointer)});
+    }
+  }
+
+  void item_productions(const Rule& rule, Productions& out) {
+    if (algebra_.array_may_end(rule.formula))
+      out.add({symbols_.terminal(text_.close(rule.place, rule.first, ']'), 0, "]")});
+    JsonPlace own = rule.place, place = text_.item_place(rule.place);
+    bool first = rule.first;
+    std::string pointer = rule.pointer;
+    for (const ValueCase& one : algebra_.array_step(rule.formula)) {
+      if (!algebra_.satisfiable(one.value) || !algebra_.array_alive(one.rest)) continue;
+      Symbol item = value(one.value, place), rest = items(one.rest, own, false, pointer);
+      if (first)
+        out.add({item, rest});
+      else
+        out.add({symbols_.terminal(text_.comma(own), 0, ","), item, rest});
+    }
+  }
+
+  // The deepest required property that nothing satisfies, from the root.
+  std::string unsatisfiable_place() {
+    SchemaId at = algebra_.schemas().root();
+    for (int depth = 0; depth < 100; ++depth) {
+      const Schema& schema = algebra_.schemas()[at];
+      SchemaId next = kNoSchema;
+      for (KeyId key : schema.required)
+        if (SchemaId child = schema.property(key);
+            child != kNoSchema && !algebra_.satisfiable(algebra_.of_schema(child)))
+          next = child;
+      for (SchemaId child : schema.references)
+        if (!algebra_.satisfiable(algebra_.of_schema(child))) next = child;
+      for (SchemaId child : schema.all_of)
+        if (!algebra_.satisfiable(algebra_.of_schema(child))) next = child;
+      if (next == kNoSchema) break;
+      at = next;
+    }
+    return algebra_.schemas().pointer(at);
+  }
+
+  SymbolTable& symbols_;
+  Lexicon& lexicon_;
+  JsonText text_;
+  JsonAlgebra algebra_;
+  std::vector<Rule> rules_;
+  std::map<std::pair<Formula, uint64_t>, Symbol> value_ids_;
+  std::map<ShapeKey, Symbol> shape_ids_;
+  std::map<std::pair<ObjectState, uint64_t>, Symbol> member_ids_;
+  std::map<std::pair<Formula, uint64_t>, Symbol> item_ids_;
+};
+
+}  // namespace
+
+JsonSchemaSource::JsonSchemaSource(std::string_view schema, const JsonSchemaOptions& options)
+    : schemas_(std::make_shared<SchemaSet>(schema, options)), whitespace_(WhitespacePolicy::parse(options.whitespace)) {
+}
+
+OpenGrammar JsonSchemaSource::open(SymbolTable& symbols) const {
+  auto rules = std::make_unique<JsonSchemaRules>(symbols, schemas_, whitespace_);
+  OpenGrammar grammar;
+  grammar.start = rules->start();
+  grammar.providers.push_back(std::move(rules));
+  return grammar;
+}
+
+std::vector<SchemaReportRow> JsonSchemaSource::report() const { return schemas_->report(); }
+
+}  // namespace guiderail
