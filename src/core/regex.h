@@ -39,6 +39,9 @@ Node encode_utf8(Lexicon& lexicon, const CodePoints& points);
 enum class RegexMatch : uint8_t {
   kFull,    // the whole text matches (re.fullmatch); terminals, from_regex
   kSearch,  // some part of the text matches (re.search, JSON Schema `pattern`)
+  // The texts that re.match, given nothing else, would take as a whole: alternatives in order, lazy loops short. What re.match takes
+  // from a longer text is the longest of its beginnings in this language. Equal to kFull, and the same node, where order changes nothing.
+  kOrdered,
 };
 
 // The language of a tree. `any` are all texts under the encoder (for complements and searches: encode(all code points) repeated).

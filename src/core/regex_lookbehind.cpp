@@ -19,7 +19,7 @@ namespace {
 constexpr unsigned kMaxMarkers = 8;  // 0xF8 to 0xFF are no part of any encoding
 constexpr Node kUnset{UINT32_MAX};
 constexpr std::size_t kMaxStates = std::size_t{1} << 12;
-constexpr std::size_t kMaxNodes = 100'000;  // of the lexicon, while the states are made
+constexpr std::size_t kMaxNodes = 400'000;  // of the lexicon, while the states are made
 
 // The automaton of a node as far as it can be walked without one byte.
 struct Automaton {

@@ -50,8 +50,7 @@ RegexLowering::RegexLowering(Lexicon& lexicon, const RegexTree& tree, const Enco
     for (unsigned i = 0; i < markers; ++i)
         end_ = lexicon.concat(lexicon.optional(lexicon.bytes(ByteSet::of(static_cast<uint8_t>(0xFF - i)))), end_);
     any_ = lexicon.concat(lexicon.repeat(lexicon.concat(end_, encoder(lexicon, all_code_points())), 0, kUnbounded), end_);
-    find_cells();
-    find_neighbours();
+    if (looks(tree.root)) find_neighbours();
 }
 
 void RegexLowering::visit() {
@@ -409,7 +408,6 @@ Node RegexLowering::lookahead(const RegexNode& node, Neighbours prev, const Cont
 
 // Splits the code points by the classes that assertions ask about.
 void RegexLowering::find_cells() {
-    if (!looks(tree_.root)) return;
     cells_.push_back(all_code_points());
     for (const RegexNode& node : tree_.nodes) {
         uint32_t class_id = node.a;
@@ -452,7 +450,7 @@ Neighbours RegexLowering::must_be(uint32_t class_id) {
 
 // Children stand before their parents, so one pass suffices.
 void RegexLowering::find_neighbours() {
-    if (!looks(tree_.root)) return;
+    find_cells();
     first_.resize(tree_.nodes.size());
     last_.resize(tree_.nodes.size());
     for (uint32_t i = 0; i < tree_.nodes.size(); ++i) {
@@ -518,9 +516,29 @@ Node RegexLowering::lower_anywhere(uint32_t node, const Continuation& rest) {
     return lexicon_.either(std::move(options));
 }
 
+// What a leftmost-first matcher would take as a whole if the text ended there: the language of (?>...) before the end. Where the
+// order of preference changes nothing, the plain expression says the same with smaller remainders.
+Node RegexLowering::lower_ordered() {
+    if (first_.empty()) find_neighbours();
+    Continuation at_end{end_, kEdge};
+    Node ordered = lower_atomic(tree_.root, kEdge, at_end, at_end);
+    Node full = lower(tree_.root, kEdge, at_end);
+    if (ordered == full) return full;
+    try {
+        Lexicon::Budget budget(kMaxComparison);
+        Node lost = lexicon_.both({full, lexicon_.complement(ordered)});
+        if (!trackers_.empty()) lost = lexicon_.tracked(lost, trackers_);
+        if (!lexicon_.alive(lost)) return full;
+    } catch (const LimitError&) {
+        // Not proven equal in reasonable time: `ordered` is right in any case.
+    }
+    return ordered;
+}
+
 Node RegexLowering::lower(RegexMatch match) {
-    Node body = match == RegexMatch::kFull ? lower(tree_.root, kEdge, {end_, kEdge})
-                                           : lower_anywhere(tree_.root, {any_, anywhere_});
+    Node body = match == RegexMatch::kFull     ? lower(tree_.root, kEdge, {end_, kEdge})
+                : match == RegexMatch::kSearch ? lower_anywhere(tree_.root, {any_, anywhere_})
+                                               : lower_ordered();
     return trackers_.empty() ? body : lexicon_.tracked(body, trackers_);
 }
 

@@ -42,6 +42,7 @@ class RegexLowering {
     static constexpr std::size_t kMaxVisits = 2'000'000;
     static constexpr std::size_t kMaxTrackers = 32;
     static constexpr std::size_t kMaxCells = 12;
+    static constexpr std::size_t kMaxComparison = 20'000;  // nodes of the lexicon, to find out whether order matters
     static constexpr Neighbours kEdge = 1;
 
     // --- regex_lowering.cpp: classes, plain expressions, continuation passing
@@ -60,6 +61,7 @@ class RegexLowering {
     Node lower_concat(const RegexNode& node, Neighbours prev, const Continuation& empty, const Continuation& rest);
     Node lower_alternate(const RegexNode& node, Neighbours prev, const Continuation& empty, const Continuation& rest);
     Node lower_repeat(uint32_t index, Neighbours prev, const Continuation& empty, const Continuation& rest);
+    Node lower_ordered();
     Node lower_anywhere(uint32_t node, const Continuation& rest);
 
     // --- assertions and lookarounds: the texts of `rest` that may stand here
