@@ -2,6 +2,7 @@
 // exceptions; it decides nothing.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -12,15 +13,14 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
+#include <map>
 #include <variant>
 
 #include "core/compiled_grammar.h"
 #include "core/engine.h"
 #include "core/errors.h"
-#if __has_include("core/json_text.h")
+#include "core/json_schema.h"
 #include "core/json_text.h"
-#define HAS_JSON 1
-#endif
 #include "core/regex.h"
 #include "core/static_source.h"
 #include "core/thread_pool.h"
@@ -174,6 +174,19 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
   return result;
 }
 
+using ReportRow = std::tuple<std::string, std::string, std::string>;
+
+std::pair<std::shared_ptr<Source>, std::vector<ReportRow>> json_schema_source(const std::string& schema, const std::string& whitespace, bool free_order,
+                                                                              bool strict, bool warn, bool formats, const std::string& dialect,
+                                                                              const std::map<std::string, std::string>& registry) {
+  JsonSchemaOptions options{whitespace, free_order, strict, warn, formats, dialect, registry};
+  nb::gil_scoped_release release;
+  auto source = std::make_shared<JsonSchemaSource>(schema, options);
+  std::vector<ReportRow> rows;
+  for (SchemaReportRow& row : source->report()) rows.emplace_back(std::move(row.pointer), std::move(row.status), std::move(row.reason));
+  return {std::make_shared<Source>(std::move(source)), std::move(rows)};
+}
+
 // The row of a bitmask, its tail beyond the vocabulary cleared.
 uint32_t* row_of(const Bitmask& bitmask, std::size_t row, const Vocabulary& vocabulary) {
   std::size_t width = bitmask.shape(1);
@@ -282,6 +295,8 @@ std::string explain(PyMatcher& self, uint32_t token) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  // Grammars held by module globals outlive the module; that is no leak worth a page of text at exit.
+  nb::set_leak_warnings(false);
   nb::register_exception_translator(translate);
 
   nb::class_<Source>(m, "GrammarSource")
@@ -302,9 +317,9 @@ NB_MODULE(_core, m) {
       }, "text"_a);
 
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
-#ifdef HAS_JSON
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
-#endif
+  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a, "formats"_a, "dialect"_a, "registry"_a,
+        "(source, rows of the report: JSON pointer, status, reason)");
 
   nb::class_<Regex>(m, "Regex")
       .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python", "flags"_a = 0, "search"_a = false)
