@@ -1,0 +1,116 @@
+"""JSON Schema → grammar: options checked, everything handed to the core as JSON text.
+
+The algebra lives in the core (src/core/json_schema.h). What a schema says is enforced exactly, or refused with its JSON pointer; nothing is
+dropped without a word. `Grammar.report` lists every keyword with what became of it.
+
+Serialisations, declared: a key is never written twice if the schema mentions it; a number under a value constraint is a plain
+decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written raw or as
+`json.dumps` escapes them, all other strings in any spelling. No white space after the value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from guiderail.errors import LimitError, SchemaError
+
+if TYPE_CHECKING:
+    from guiderail import _core
+
+__all__ = ["json_schema_source"]
+
+_ORDERS = ("declared", "free")
+_ON_UNSUPPORTED = ("error", "warn")
+_META_SCHEMA_HOST = "json-schema.org"
+
+
+def json_schema_source(
+    schema: Mapping[str, Any] | bool | str,
+    *,
+    whitespace: str = "flexible",
+    property_order: str = "declared",
+    strict: bool = False,
+    on_unsupported: str = "error",
+    registry: Mapping[str, Mapping[str, Any] | bool | str] | None = None,
+    formats: bool = True,
+    dialect: str | None = None,
+) -> tuple[_core.GrammarSource, list[tuple[str, str, str]]]:
+    """The core's source of a schema, and its report as rows (JSON pointer, status, reason).
+
+    Args:
+        schema: a dict, a bool, or the schema's JSON text.
+        whitespace: "flexible": JSON white space, at most 40 characters in one place. "compact": none. "indent=N": as
+            `json.dumps(indent=N)` writes. Anything else: a regular expression for what stands between two tokens.
+        property_order: "declared": declared properties in the order of the schema, then others. "free": any order.
+        strict: an object with declared properties has no others, unless a schema speaks about them.
+        on_unsupported: "error": refuse by raising. "warn": leave the keyword out and report it as 'refused'.
+        registry: URI → schema, for `$ref` and `$schema` beyond the schema itself; the meta-schemas are built in.
+        formats: whether `format` is enforced (unknown formats never are; the report lists them).
+        dialect: URI of a dialect. None: what `$schema` says, else 2020-12.
+    Raises:
+        SchemaError: malformed, or not supported; carries the JSON pointer. UnsatisfiableError: no value satisfies it.
+        LimitError: too deep, too large, or too many cases.
+        GrammarError: `whitespace` is not a regular expression of white space.
+        ValueError, TypeError: an option that does not exist or has the wrong type.
+    """
+    from guiderail import _core
+
+    if property_order not in _ORDERS:
+        raise ValueError(f"property_order must be one of {_ORDERS}, got {property_order!r}")
+    if on_unsupported not in _ON_UNSUPPORTED:
+        raise ValueError(f"on_unsupported must be one of {_ON_UNSUPPORTED}, got {on_unsupported!r}")
+    if not isinstance(whitespace, str):
+        raise TypeError(f"whitespace is a str, got {type(whitespace).__name__}")
+    text = _as_text(schema)
+    documents = {uri.removesuffix("#"): _as_text(document) for uri, document in (registry or {}).items()}
+
+    def source() -> tuple[_core.GrammarSource, list[tuple[str, str, str]]]:
+        return _core.json_schema_source(
+            text,
+            whitespace,
+            property_order == "free",
+            bool(strict),
+            on_unsupported == "warn",
+            bool(formats),
+            dialect or "",
+            documents,
+        )
+
+    try:
+        return source()
+    except SchemaError as error:
+        # Meta-schemas are documents like any other, read only by those who refer to them.
+        if _META_SCHEMA_HOST not in error.message:
+            raise
+        missing = {uri: document for uri, document in _meta_schemas().items() if uri not in documents}
+        if not missing:
+            raise
+        documents.update(missing)
+        return source()
+
+
+def _as_text(schema: Mapping[str, Any] | bool | str) -> str:
+    """JSON text of a schema. Raises: SchemaError for what JSON cannot say, TypeError for anything but dict, bool, str."""
+    if isinstance(schema, str):
+        try:
+            schema.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SchemaError("the schema's text holds a lone surrogate") from None
+        return schema
+    if not isinstance(schema, (Mapping, bool)):
+        raise TypeError(f"a schema is a dict, a bool or JSON text, got {type(schema).__name__}")
+    try:
+        return json.dumps(schema if isinstance(schema, bool) else dict(schema), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"the schema is not JSON: {error}") from None
+    except RecursionError:
+        raise LimitError("the schema is nested too deeply", limit="json_depth") from None
+
+
+def _meta_schemas() -> dict[str, str]:
+    """URI without '#' → text, of every meta-schema and vocabulary of drafts 3 to 2020-12."""
+    from jsonschema_specifications import REGISTRY
+
+    return {uri.removesuffix("#"): json.dumps(REGISTRY.contents(uri)) for uri in REGISTRY}
