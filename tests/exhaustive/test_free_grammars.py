@@ -111,6 +111,8 @@ def test_random_grammars_without_every_byte() -> None:
     rng = random.Random(SEED + 1)
     for _ in range(random_grammar_count(60) // 4):
         grammar = random_grammars.random_grammar(rng)
+        while sum(map(len, grammar.productions.values())) > 12:  # the intersection is asked for every token
+            grammar = random_grammars.random_grammar(rng)
         shown = random_grammars.to_gbnf(grammar)
         token_bytes, eos = tokens.random_vocabulary(rng, ALPHABET, "incomplete")
         vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos)

@@ -1,8 +1,8 @@
 """Context-free grammars over bytes: two recognisers that have nothing in common but the grammar.
 
-1. Earley's algorithm as in the textbook (J. Earley 1970, CACM 13(2)), with one difference: each item set is closed by
-   repeating predict and complete until nothing is new, which is slow and treats nullable rules right without a special
-   case. Useless symbols are removed first, so an item set that is not empty means that the prefix has a completion.
+1. Earley's algorithm as in the textbook (J. Earley 1970, CACM 13(2)). A rule completed in the set in which it began (a
+   nullable one) also advances the items that come to wait for it later in the same set. Useless symbols are removed
+   first, so an item set that is not empty means that the prefix has a completion.
 2. The intersection with a finite automaton (Y. Bar-Hillel, M. Perles, E. Shamir 1961): the least set of triples
    (p, A, q) such that A derives some text that leads from state p to q. It answers every question at once, without
    trimming and without an order of reading: membership (the automaton is the text), viability (the text, then any
@@ -117,37 +117,47 @@ class Earley:
             if name in useful
         }
         self._start = grammar.start
-        seed = {(self._start, p, 0, 0) for p in self._productions.get(self._start, [])}
-        self._sets: list[frozenset[Item]] = []
-        self._sets = [self._close(seed, 0)]
+        self._items: list[set[Item]] = []
+        # For each set: nonterminal -> the items of the set that wait for it.
+        self._waiting: list[dict[str, list[Item]]] = []
+        self._add_set({(self._start, p, 0, 0) for p in self._productions.get(self._start, [])})
 
-    def _close(self, items: set[Item], position: int) -> frozenset[Item]:
-        closed = set(items)
-        while True:
-            new: set[Item] = set()
-            for name, production, dot, origin in closed:
-                if dot < len(production):
-                    waited = production[dot]
-                    if isinstance(waited, str):
-                        new.update((waited, p, 0, position) for p in self._productions[waited])
-                else:
-                    earlier = closed if origin == position else self._sets[origin]
-                    new.update((n, p, d + 1, o) for n, p, d, o in earlier if d < len(p) and p[d] == name)
-            if new <= closed:
-                return frozenset(closed)
-            closed |= new
+    def _add_set(self, items: set[Item]) -> None:
+        """Close under predict and complete, and append."""
+        position = len(self._items)
+        closed: set[Item] = set()
+        waiting: dict[str, list[Item]] = {}
+        self._waiting.append(waiting)
+        nullable: set[str] = set()  # completed within this very set, so whoever waits for them later advances at once
+        frontier = list(items)
+        while frontier:
+            item = frontier.pop()
+            if item in closed:
+                continue
+            closed.add(item)
+            name, production, dot, origin = item
+            if dot == len(production):
+                if origin == position:
+                    nullable.add(name)
+                frontier += [(n, p, d + 1, o) for n, p, d, o in self._waiting[origin].get(name, ())]
+            elif isinstance(waited := production[dot], str):
+                waiting.setdefault(waited, []).append(item)
+                frontier += [(waited, p, 0, position) for p in self._productions[waited]]
+                if waited in nullable:
+                    frontier.append((name, production, dot + 1, origin))
+        self._items.append(closed)
 
     def step(self, byte: int) -> Earley:
-        position = len(self._sets)
         scanned: set[Item] = set()
-        for name, production, dot, origin in self._sets[-1]:
+        for name, production, dot, origin in self._items[-1]:
             if dot < len(production):
                 waited = production[dot]
                 if not isinstance(waited, str) and byte in waited:
                     scanned.add((name, production, dot + 1, origin))
-        after = object.__new__(Earley)
-        after._productions, after._start, after._sets = self._productions, self._start, self._sets
-        after._sets = [*self._sets, after._close(scanned, position)]
+        after = object.__new__(type(self))
+        after._productions, after._start = self._productions, self._start
+        after._items, after._waiting = list(self._items), list(self._waiting)
+        after._add_set(scanned)
         return after
 
     def read(self, text: bytes) -> Earley:
@@ -158,13 +168,13 @@ class Earley:
 
     @property
     def viable(self) -> bool:
-        return bool(self._sets[-1])
+        return bool(self._items[-1])
 
     @property
     def accepting(self) -> bool:
         return any(
             name == self._start and origin == 0 and dot == len(production)
-            for name, production, dot, origin in self._sets[-1]
+            for name, production, dot, origin in self._items[-1]
         )
 
 
@@ -212,27 +222,29 @@ def token_automaton(prefix: bytes, tokens: Iterable[bytes]) -> Automaton:
 
 def intersects(grammar: Grammar, automaton: Automaton) -> bool:
     """Is there a text in both languages?"""
-    paths: dict[str, set[tuple[int, int]]] = {name: set() for name in grammar.productions}
-
-    def along(production: Production) -> set[tuple[int, int]]:
-        reached = {(state, state) for state in range(automaton.states)}
-        for symbol in production:
-            if isinstance(symbol, str):
-                steps = paths[symbol]
-            else:
-                steps = {(p, q) for p, members, q in automaton.edges if members & symbol}
-            reached = {(p, r) for p, q in reached for q2, r in steps if q == q2}
-        return reached
+    # paths[A][p]: the states q such that A derives some text that leads from p to q.
+    paths: dict[str, list[set[int]]] = {name: [set() for _ in range(automaton.states)] for name in grammar.productions}
+    edges: dict[frozenset[int], list[set[int]]] = {}
+    for symbol in {s for ps in grammar.productions.values() for p in ps for s in p if not isinstance(s, str)}:
+        edges[symbol] = [set() for _ in range(automaton.states)]
+        for source, members, target in automaton.edges:
+            if members & symbol:
+                edges[symbol][source].add(target)
 
     changed = True
     while changed:
         changed = False
         for name, productions in grammar.productions.items():
-            found = set().union(*map(along, productions)) if productions else set()
-            if not found <= paths[name]:
-                paths[name] |= found
-                changed = True
-    return any((0, state) in paths[grammar.start] for state in automaton.accepting)
+            for production in productions:
+                for start in range(automaton.states):
+                    reached = {start}
+                    for symbol in production:
+                        steps = paths[symbol] if isinstance(symbol, str) else edges[symbol]
+                        reached = set().union(*(steps[state] for state in reached)) if reached else reached
+                    if not reached <= paths[name][start]:
+                        paths[name][start] |= reached
+                        changed = True
+    return not automaton.accepting.isdisjoint(paths[grammar.start][0])
 
 
 def accepts(grammar: Grammar, text: bytes) -> bool:

@@ -79,10 +79,8 @@ class RealVocabulary:
                     self.token_bytes[token_id] = bytes([int(piece[3:5], 16)])
                 elif not (pieces.is_control(token_id) or pieces.is_unknown(token_id)):
                     self.token_bytes[token_id] = piece.replace("▁", " ").encode()
-            self.first_token_bytes = {
-                token_id: data.removeprefix(b" ") if not pieces.is_byte(token_id) else data
-                for token_id, data in self.token_bytes.items()
-            }
+            # The decoder strips one space from the start of the text, whichever token wrote it.
+            self.first_token_bytes = {t: data.removeprefix(b" ") for t, data in self.token_bytes.items()}
         else:
             ranks, _, _ = real_tokenizers.tiktoken_parts(name)
             offset = 1000 if name == "tekken" else 0
