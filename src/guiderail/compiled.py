@@ -33,12 +33,11 @@ import numpy as np
 import numpy.typing as npt
 
 from guiderail import _core
+from guiderail._core import Matcher
 from guiderail.grammars.grammar import Grammar
 from guiderail.vocabulary import Vocabulary
 
 __all__ = ["CompiledGrammar", "Limits", "Matcher", "compile", "fill_next_token_bitmask_batch"]
-
-Matcher = _core.Matcher
 
 _MAGIC = b"guiderail\0"
 # Raised when a file of an older build could be misread: the layout here, or what the core puts into its section.

@@ -226,6 +226,20 @@ def test_a_truncated_output_is_resumed(model: Any, vocabulary: gr.Vocabulary, cu
     assert resumed[:, :width].tolist() == expected[:, :width].tolist()
 
 
+def test_a_batch_is_resumed_in_which_some_rows_had_ended(model: Any, vocabulary: gr.Vocabulary) -> None:
+    """generate does not know that those rows have ended; they must not grow a text behind their end."""
+    names = ["choices", "numbers"]
+    compiled = [gr.compile(gr.Grammar.from_choices(["a"]), vocabulary), gr.compile(GRAMMARS["numbers"], vocabulary)]
+    processor = GrammarLogitsProcessor(compiled)
+    inputs = batch([b"one", b"two"])
+    partial = run(model, inputs, processor, max_new_tokens=4)
+    assert partial[0, 3:].tolist() == [ord("a"), EOS, PAD, PAD]
+    resumed = run(model, {"input_ids": partial, "attention_mask": (partial != PAD).long()}, processor)
+    assert set(resumed[0, 5:].tolist()) <= {EOS, PAD}
+    (text,) = generated(resumed[1:], inputs)
+    assert GRAMMARS[names[1]].accepts(text)
+
+
 def test_a_prefix_in_the_prompt_is_continued(model: Any, vocabulary: gr.Vocabulary) -> None:
     compiled = gr.compile(GRAMMARS["numbers"], vocabulary)
     inputs = batch([b"numbers: 1,2"])
@@ -248,7 +262,7 @@ def allowed(scores: Any) -> list[set[int]]:
     return [set(torch.isfinite(row).nonzero().flatten().tolist()) for row in scores]
 
 
-def test_scores_are_not_modified_and_finished_rows_not_touched(vocabulary: gr.Vocabulary) -> None:
+def test_scores_are_not_modified_and_finished_rows_may_only_end_again(vocabulary: gr.Vocabulary) -> None:
     processor = GrammarLogitsProcessor(gr.compile(gr.Grammar.from_choices(["a", "bb"]), vocabulary))
     rows = [list(b"p"), list(b"q")]
     for tokens in ([ord("a"), ord("b")], [EOS, ord("b")], [PAD, EOS]):
@@ -258,7 +272,8 @@ def test_scores_are_not_modified_and_finished_rows_not_touched(vocabulary: gr.Vo
         assert torch.equal(scores, before)
         assert result.data_ptr() != scores.data_ptr()
         if rows[0][-1] in (EOS, PAD):
-            assert torch.equal(result[0], before[0])
+            assert allowed(result)[0] == {EOS}
+            assert result[0, EOS] == before[0, EOS]
         rows = [[*row, token] for row, token in zip(rows, tokens, strict=True)]
 
 

@@ -193,10 +193,10 @@ class GenerationTree:
         new: dict[tuple[int, int], Position] = {}
         positions: list[Position] = []
         for parent, token in zip(parents, tokens, strict=True):
-            position = parent.child(token) or new.get((id(parent), token))
-            if position is None:
-                position = new[id(parent), token] = self._successor(parent, token)
-            positions.append(position)
+            known = parent.child(token) or new.get((id(parent), token))
+            if known is None:
+                known = new[id(parent), token] = self._successor(parent, token)
+            positions.append(known)
         if not drafted and all(position.standing is Standing.BANNED for position in positions):
             return None
         for (_, token), position in new.items():
@@ -246,34 +246,38 @@ class GenerationTree:
             self._holders.popleft().matcher = None
 
     def fill(self, positions: Sequence[Position], words: int) -> tuple[list[int], npt.NDArray[np.int32]]:
-        """Masks of the rows that the constraint decides about.
+        """Masks of the rows that the constraint has a say in.
 
-        Returns: their indices, and int32 (len(indices), words). Rows that are finished or banned are left out, unless
-            no row is open: then finished rows get a mask of EOS alone, for callers that did not stop at EOS.
+        Returns: their indices, and int32 (len(indices), words). A finished row may only end again: engines overwrite
+            what comes after EOS, and a caller that does not know this EOS, or resumes a batch in which some rows had
+            ended, must not get free text there. Banned rows are left out.
         Raises: DeadEndError for a row that no token of the vocabulary continues.
         """
-        indices = [i for i, position in enumerate(positions) if position.standing is Standing.OPEN]
-        if not indices:
-            return self._fill_finished(positions, words)
-        unique = list(dict.fromkeys(positions[i] for i in indices))
-        masks = np.empty((len(unique), words), dtype=np.int32)
-        fill_next_token_bitmask_batch([self.matcher(position) for position in unique], masks)
-        place = {position: number for number, position in enumerate(unique)}
-        order = [place[positions[i]] for i in indices]
-        for number in np.flatnonzero(~masks.any(axis=1)):
-            row = indices[order.index(int(number))]
-            if self.matcher(unique[number]).is_accepting:
-                raise DeadEndError(f"row {row}: the text is complete, and the vocabulary has no EOS to end it with")
-            raise DeadEndError(f"row {row}: no token of the vocabulary can continue the text")
-        return indices, masks if order == list(range(len(unique))) else masks[order]
-
-    def _fill_finished(self, positions: Sequence[Position], words: int) -> tuple[list[int], npt.NDArray[np.int32]]:
-        indices = [i for i, position in enumerate(positions) if position.standing is Standing.FINISHED]
-        masks = np.zeros((len(indices), words), dtype=np.uint32)
+        indices = [i for i, position in enumerate(positions) if position.standing is not Standing.BANNED]
+        masks = np.zeros((len(indices), words), dtype=np.int32)
+        place_of: dict[Position, int] = {}  # beams and samples stand together at first
+        copies: list[tuple[int, int]] = []
         for place, i in enumerate(indices):
-            for token in self.constraints[positions[i].constraint].vocabulary.eos_token_ids:
-                masks[place, token // 32] |= np.uint32(1 << (token % 32))
-        return indices, masks.view(np.int32)
+            if positions[i].standing is Standing.FINISHED:
+                self._allow_eos(positions[i], masks[place].view(np.uint32))
+            elif place_of.setdefault(positions[i], place) != place:
+                copies.append((place, place_of[positions[i]]))
+        matchers = [self.matcher(position) for position in place_of]
+        fill_next_token_bitmask_batch(matchers, masks, list(place_of.values()))
+        for place, source in copies:
+            masks[place] = masks[source]
+        for place in np.flatnonzero(~masks.any(axis=1)).tolist():
+            raise self._dead_end(positions[indices[place]], indices[place])
+        return indices, masks
+
+    def _allow_eos(self, position: Position, words: npt.NDArray[np.uint32]) -> None:
+        for token in self.constraints[position.constraint].vocabulary.eos_token_ids:
+            words[token // 32] |= np.uint32(1 << (token % 32))
+
+    def _dead_end(self, position: Position, row: int) -> DeadEndError:
+        if self.matcher(position).is_accepting:
+            return DeadEndError(f"row {row}: the text is complete, and the vocabulary has no EOS to end it with")
+        return DeadEndError(f"row {row}: no token of the vocabulary can continue the text")
 
 
 def _only_drafts_follow(position: Position) -> bool:

@@ -32,7 +32,7 @@ _HOME = {
 }
 
 
-class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+class GrammarLogitsProcessor(LogitsProcessor):
     """Allows only tokens from which the text can still be completed to one of the grammar's language.
 
     Position is read off the tokens (see `generation_tree`), so nothing needs to be reset or told: batches with left
@@ -40,7 +40,7 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     one processor for any number of `generate` calls all work. The prompt is what the rows of a generation's first
     call hold; it is not part of the constrained text.
 
-    - When nothing but the end can follow, EOS is all that is allowed. Rows that have ended are not touched.
+    - When nothing but the end can follow, EOS is all that is allowed, and so it is for rows that have ended.
     - Where beam search has fewer legal continuations than beams, it fills up with beams of score -inf; those are not
       in the language.
     - transformers runs its own penalties (repetition, no_repeat_ngram, …) before this processor and sampling filters
@@ -83,7 +83,7 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self._tree.forget()
         self._previous = None
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores with -inf for tokens that are not allowed.
 
         Args:
@@ -95,9 +95,7 @@ class GrammarLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             DeadEndError: no token of the vocabulary can continue a row.
             ValueError: the number of rows is not a multiple of the number of constraints.
         """
-        rows = np.ascontiguousarray(input_ids.detach().cpu().numpy(), dtype=np.int64)
-        if rows.base is not None or rows is input_ids:
-            rows = rows.copy()  # the tree keeps the rows; the caller may reuse its buffer
+        rows = np.array(input_ids.detach().cpu().numpy(), dtype=np.int64, order="C")  # a copy: the tree keeps it
         positions = self._tree.locate(rows, drafted=self._is_draft(input_ids))
         indices, masks = self._tree.fill(positions, self._words)
         constrained = scores.clone()
