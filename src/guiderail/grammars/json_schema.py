@@ -1,11 +1,11 @@
 """JSON Schema → grammar: options checked, everything handed to the core as JSON text.
 
-The algebra lives in the core (src/core/json_schema.h). What a schema says is enforced exactly, or refused with its JSON pointer; nothing is
-dropped without a word. `Grammar.report` lists every keyword with what became of it.
+The algebra lives in the core (src/core/json_schema.h). What a schema says is enforced exactly, or refused with its JSON
+pointer; nothing is dropped without a word. `Grammar.report` lists every keyword with what became of it.
 
-Serialisations, declared: a key is never written twice if the schema mentions it; a number under a value constraint is a plain
-decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written raw or as
-`json.dumps` escapes them, all other strings in any spelling. No white space after the value.
+Serialisations, declared: a key is never written twice if the schema mentions it; a number under a value constraint is
+a plain decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written
+raw or as `json.dumps` escapes them, all other strings in any spelling. No white space after the value.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def json_schema_source(
 
 
 def _as_text(schema: Mapping[str, Any] | bool | str) -> str:
-    """JSON text of a schema. Raises: SchemaError for what JSON cannot say, TypeError for anything but dict, bool, str."""
+    """JSON text of a schema. Raises: SchemaError for what JSON cannot say; TypeError unless a dict, a bool or a str."""
     if isinstance(schema, str):
         try:
             schema.encode("utf-8")
