@@ -284,11 +284,13 @@ class StreamRunner:
             inputs["decoder_input_ids"] = ids
         else:
             inputs["input_ids"] = ids
-            inputs["attention_mask"] = mask
-            if not rigid:
-                ends = [(plan.reuse, len(leader.tokens)) for plan, leader in zip(plans, leaders, strict=True)]
-                positions = [[0] * pad + list(range(*end)) for pad, end in zip(pads, ends, strict=True)]
-                inputs["position_ids"] = torch.tensor(positions, device=device)
+            # Without a hole the model's own mask and positions are the right ones, and cheaper than being told.
+            if any(start + width != len(leader.tokens) for leader in leaders):
+                inputs["attention_mask"] = mask
+                if not rigid:
+                    ends = [(plan.reuse, len(leader.tokens)) for plan, leader in zip(plans, leaders, strict=True)]
+                    positions = [[0] * pad + list(range(*end)) for pad, end in zip(pads, ends, strict=True)]
+                    inputs["position_ids"] = torch.tensor(positions, device=device)
         if batch.cache is not None:
             inputs["past_key_values"] = batch.cache
         inputs |= batch.extra if batch.cache is not None else self._extra_inputs(batch, leaders)

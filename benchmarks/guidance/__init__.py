@@ -1,0 +1,1 @@
+"""What guidance costs per token, beside plain decoding and transformers' own guidance."""
