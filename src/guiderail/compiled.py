@@ -122,7 +122,7 @@ class CompiledGrammar:
         """
         sections = {"vocabulary": _pack_vocabulary(self.vocabulary)}
         header = {
-            "grammar": self.grammar._recipe,
+            "grammar": self.grammar._make_recipe(),
             "fingerprint": self.grammar.fingerprint,
             "vocabulary": self.vocabulary.fingerprint,
             "limits": dataclasses.asdict(self.limits),

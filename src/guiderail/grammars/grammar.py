@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from guiderail.errors import GrammarError
 from guiderail.grammars.regular import escape_text
@@ -14,6 +14,8 @@ from guiderail.grammars.rules import StaticGrammar, Terminal
 
 if TYPE_CHECKING:
     from guiderail import _core
+
+_Rows: TypeAlias = "Sequence[tuple[str, str, str]]"
 
 _BUILTINS = ("json",)
 
@@ -42,33 +44,37 @@ class Grammar:
         (True, True, False)
     """
 
-    __slots__ = ("_fingerprint", "_recipe", "_report", "_source")
+    __slots__ = ("_fingerprint", "_make_recipe", "_report", "_source")
 
     _source: _core.GrammarSource
-    _report: tuple[ReportRow, ...]
-    # How to make this grammar again: JSON, so that a file can hold it. The fingerprint is its digest.
-    _recipe: dict[str, Any]
-    _fingerprint: str
+    # What few ask for is worked out when it is asked for: making a grammar is on the way to the first token.
+    _report: _Rows | Callable[[], _Rows]
+    # How to make this grammar again: JSON values, so that a file can hold them. The fingerprint is their digest.
+    _make_recipe: Callable[[], dict[str, Any]]
+    _fingerprint: str | None
 
     def __init__(self) -> None:
         raise TypeError("use one of Grammar's constructors: from_regex, from_json_schema, from_lark, …")
 
     @classmethod
     def _make(
-        cls, source: _core.GrammarSource, report: Iterable[tuple[str, str, str]], recipe: dict[str, Any]
+        cls,
+        source: _core.GrammarSource,
+        report: _Rows | Callable[[], _Rows],
+        recipe: Callable[[], dict[str, Any]],
     ) -> Grammar:
         grammar = object.__new__(cls)
         grammar._source = source
-        grammar._report = tuple(ReportRow(*row) for row in report)
-        encoded = json.dumps(recipe).encode("utf-8")
-        grammar._recipe = json.loads(encoded)  # a copy: what the caller does to a schema later must not show
-        grammar._fingerprint = hashlib.sha256(encoded).hexdigest()
+        grammar._report = report
+        grammar._make_recipe = recipe
+        grammar._fingerprint = None
         return grammar
 
     @classmethod
     def _from_static(cls, static: StaticGrammar, report: Iterable[tuple[str, str, str]]) -> Grammar:
-        rows = [list(row) for row in report]
-        return cls._make(static.source(), report, {"kind": "static", "rules": static.to_json(), "report": rows})
+        rows = tuple(report)
+        recipe = {"kind": "static", "report": rows}
+        return cls._make(static.source(), rows, lambda: {**recipe, "rules": static.to_json()})
 
     @classmethod
     def _from_recipe(cls, recipe: Mapping[str, Any]) -> Grammar:
@@ -151,10 +157,14 @@ class Grammar:
             options: whitespace, property_order, strict, on_unsupported, registry, formats, dialect.
         Raises: SchemaError with the JSON pointer; UnsatisfiableError where no value satisfies the schema.
         """
-        from guiderail.grammars.json_schema import json_schema_source
+        from guiderail.grammars.json_schema import json_schema_source, schema_text
 
-        source, report = json_schema_source(schema, **options)
-        return cls._make(source, report, {"kind": "json schema", "schema": schema, "options": options})
+        # As text from here on: what the caller does to a dict later must not show.
+        text = schema_text(schema)
+        if options.get("registry"):
+            options["registry"] = {uri: schema_text(document) for uri, document in options["registry"].items()}
+        source, report = json_schema_source(text, **options)
+        return cls._make(source, report, lambda: {"kind": "json schema", "schema": text, "options": options})
 
     @classmethod
     def builtin(cls, name: str) -> Grammar:
@@ -166,18 +176,22 @@ class Grammar:
             raise GrammarError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
         from guiderail import _core
 
-        return cls._make(_core.json_source(), [(name, "enforced", "")], {"kind": "builtin", "name": name})
+        return cls._make(_core.json_source(), [(name, "enforced", "")], lambda: {"kind": "builtin", "name": name})
 
     # --- questions that need no vocabulary ------------------------------------------------------------------------
 
     @property
     def report(self) -> tuple[ReportRow, ...]:
         """One row per rule or keyword: what is enforced and what is not."""
-        return self._report
+        rows = self._report() if callable(self._report) else self._report
+        return tuple(ReportRow(*row) for row in rows)
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of the content: equal for grammars built from the same rules, in any process."""
+        if self._fingerprint is None:
+            encoded = json.dumps(self._make_recipe(), ensure_ascii=True).encode("ascii")
+            self._fingerprint = hashlib.sha256(encoded).hexdigest()
         return self._fingerprint
 
     def accepts(self, text: bytes | str) -> bool:
@@ -193,7 +207,7 @@ class Grammar:
         return self._source.match(_as_bytes(text))[0]
 
     def __repr__(self) -> str:
-        return f"<guiderail.Grammar {self._fingerprint[:12]}>"
+        return f"<guiderail.Grammar {self.fingerprint[:12]}>"
 
 
 def _as_bytes(text: bytes | str) -> bytes:

@@ -19,7 +19,7 @@ from guiderail.errors import LimitError, SchemaError
 if TYPE_CHECKING:
     from guiderail import _core
 
-__all__ = ["json_schema_source"]
+__all__ = ["json_schema_source", "schema_text"]
 
 _ORDERS = ("declared", "free")
 _ON_UNSUPPORTED = ("error", "warn")
@@ -63,8 +63,8 @@ def json_schema_source(
         raise ValueError(f"on_unsupported must be one of {_ON_UNSUPPORTED}, got {on_unsupported!r}")
     if not isinstance(whitespace, str):
         raise TypeError(f"whitespace is a str, got {type(whitespace).__name__}")
-    text = _as_text(schema)
-    documents = {uri.removesuffix("#"): _as_text(document) for uri, document in (registry or {}).items()}
+    text = schema_text(schema)
+    documents = {uri.removesuffix("#"): schema_text(document) for uri, document in (registry or {}).items()}
 
     def source() -> tuple[_core.GrammarSource, list[tuple[str, str, str]]]:
         return _core.json_schema_source(
@@ -91,7 +91,7 @@ def json_schema_source(
         return source()
 
 
-def _as_text(schema: Mapping[str, Any] | bool | str) -> str:
+def schema_text(schema: Mapping[str, Any] | bool | str) -> str:
     """JSON text of a schema. Raises: SchemaError for what JSON cannot say; TypeError unless a dict, a bool or a str."""
     if isinstance(schema, str):
         try:

@@ -199,12 +199,11 @@ class GenerationTree:
             positions.append(known)
         if not drafted and all(position.standing is Standing.BANNED for position in positions):
             return None
-        for (_, token), position in new.items():
-            parent = position.parent
-            assert parent is not None
-            if parent.children is None:
-                parent.children = {}
-            parent.children[token] = position
+        for (_, token), child in new.items():
+            assert child.parent is not None
+            if child.parent.children is None:
+                child.parent.children = {}
+            child.parent.children[token] = child
         for position in positions:
             position.drafted |= drafted
         return positions
