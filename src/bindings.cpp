@@ -55,6 +55,8 @@ void translate(const std::exception_ptr& p, void*) {
   } catch (const LimitError& e) {
     fields["limit"] = e.limit;
     raise("LimitError", e.what(), fields);
+  } catch (const DeadEndError& e) {
+    raise("DeadEndError", e.what(), fields);
   }
 }
 

@@ -12,7 +12,7 @@ Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const 
              std::shared_ptr<const Vocabulary> first, const Limits& limits)
     : engine_(std::move(source), limits), main_(std::move(vocabulary), engine_) {
   if (first) first_ = std::make_unique<Store>(std::move(first), engine_);
-  if (!main_.vocabulary->byte_complete()) liveness_ = std::make_unique<Liveness>(engine_, *main_.vocabulary);
+  if (Liveness::needed(engine_, *main_.vocabulary)) liveness_ = std::make_unique<Liveness>(engine_, *main_.vocabulary);
 }
 
 Epoch::~Epoch() = default;
@@ -26,6 +26,7 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   Store& store = first && first_ ? *first_ : main_;
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
+  Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state));
   std::lock_guard lock(mutex_);
   std::size_t index = static_cast<std::size_t>(state);
@@ -37,6 +38,15 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   growth_of_this_thread += size;
   store.rows[index].store(fresh.get(), std::memory_order_release);
   return *fresh.release();
+}
+
+bool Epoch::spellable() {
+  if (!liveness_) return true;
+  StateId start = engine_.initial();
+  if (!first_) return liveness_->live(start);
+  std::vector<uint32_t> words(main_.vocabulary->num_words());
+  row(start, true).fill(words.data(), main_.vocabulary->num_words());
+  return std::ranges::any_of(words, [](uint32_t word) { return word != 0; });
 }
 
 StateId Epoch::after(StateId state, uint32_t token, bool first) {
@@ -57,6 +67,7 @@ CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, st
     : source_(std::move(source)), vocabulary_(std::move(vocabulary)), first_(std::move(first)), limits_(limits),
       epoch_(std::make_shared<Epoch>(source_, vocabulary_, first_, limits_)) {
   if (first_ && first_->size() != vocabulary_->size()) throw GrammarError("the vocabulary at the first position has another size");
+  if (!epoch_->spellable()) throw DeadEndError("the vocabulary cannot write any text of the grammar: no sequence of its tokens spells one");
 }
 
 std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
@@ -95,8 +106,11 @@ auto Matcher::with_epoch(F f) {
     return f();
   } catch (const LimitError& e) {
     if (!of_epoch(e)) throw;
-    epoch_ = compiled_->renew(epoch_);
-    replay();
+    // A failure from here on leaves the matcher where it was, in its old epoch.
+    std::shared_ptr<Epoch> fresh = compiled_->renew(epoch_);
+    std::vector<StateId> states = replay(*fresh);
+    epoch_ = std::move(fresh);
+    states_ = std::move(states);
     return f();
   }
 }
@@ -104,19 +118,21 @@ auto Matcher::with_epoch(F f) {
 Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix)
     : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)) {
   with_epoch([this] {
-    if (states_.empty()) replay();
+    if (states_.empty()) states_ = replay(*epoch_);
     return 0;
   });
 }
 
-void Matcher::replay() {
-  states_.clear();
-  StateId at = epoch_->engine().advance(epoch_->engine().initial(), prefix_);
+std::vector<StateId> Matcher::replay(Epoch& epoch) const {
+  std::vector<StateId> states;
+  states.reserve(tokens_.size() + 1);
+  StateId at = epoch.engine().advance(epoch.engine().initial(), prefix_);
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
-  states_.push_back(at);
+  states.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing
-  for (std::size_t i = 0; i < moving; ++i) states_.push_back(epoch_->after(states_.back(), tokens_[i], i == 0 && prefix_.empty()));
-  if (terminated_) states_.push_back(states_.back());
+  for (std::size_t i = 0; i < moving; ++i) states.push_back(epoch.after(states.back(), tokens_[i], i == 0 && prefix_.empty()));
+  if (terminated_) states.push_back(states.back());
+  return states;
 }
 
 bool Matcher::accept_token(uint32_t token) {

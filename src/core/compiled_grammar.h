@@ -41,6 +41,8 @@ class Epoch {
   }
   // The state after a token; kDead if the token is not allowed. End-of-sequence tokens are the matcher's business.
   StateId after(StateId state, uint32_t token, bool first);
+  // Can some text of the grammar be written in tokens?
+  bool spellable();
   std::size_t mask_bytes() const { return mask_bytes_.load(std::memory_order_relaxed); }
   std::size_t num_rows() const { return num_rows_.load(std::memory_order_relaxed); }
 
@@ -120,7 +122,8 @@ class Matcher {
  private:
   template <typename F>
   auto with_epoch(F f);
-  void replay();
+  // The states of this sequence in an epoch's numbers.
+  std::vector<StateId> replay(Epoch& epoch) const;
   bool at_first() const { return tokens_.empty() && prefix_.empty(); }
 
   std::shared_ptr<CompiledGrammar> compiled_;

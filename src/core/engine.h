@@ -87,6 +87,8 @@ class Engine {
   // Null unless lexing is munch.
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
+  // Munch: the union of every terminal, else kNone.
+  Node all_terminals() const { return all_terminals_; }
   const Limits& limits() const { return limits_; }
   std::size_t num_states() const { return states_.size(); }
   std::size_t bytes_used() const;

@@ -1,4 +1,4 @@
-// Every failure the core reports, as three exception types. `bindings.cpp` translates each to its Python class once.
+// Every failure the core reports, as four exception types. `bindings.cpp` translates each to its Python class once.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +24,12 @@ class SchemaError : public std::runtime_error {
       : std::runtime_error(message), pointer(std::move(pointer)), unsatisfiable(unsatisfiable) {}
   std::string pointer;
   bool unsatisfiable;
+};
+
+// The grammar has texts, but the vocabulary cannot write any of them.
+class DeadEndError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 // A budget ran out. `limit` is the name of the field of `Limits` (or of the fixed limit) that was exceeded.

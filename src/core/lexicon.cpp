@@ -19,6 +19,7 @@ enum Flag : uint16_t {
   kFinite = 4,      // the language is certainly finite
   kInfinite = 8,    // the language is certainly infinite
   kRecursive = 16,  // contains a reference: kept in disjunctive normal form, or its remainders would nest without end
+  kTagged = 32,     // may report a tag other than 0
 };
 
 constexpr uint16_t kHandedUp = kBoolean | kCondHere | kRecursive;
@@ -173,7 +174,7 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
   }
   if (depth > kMaxDepth) throw LimitError("regex_nesting", "expression nested more than " + std::to_string(kMaxDepth) + " deep");
 
-  uint16_t flags = flags_of(kind, a, b, c, children);
+  uint16_t flags = static_cast<uint16_t>(flags_of(kind, a, b, c, children) | (may_be_tagged(kind, a, b, children) ? kTagged : 0));
   std::span<const uint32_t> kept;
   if (!children.empty()) {
     uint32_t* copy = pool_->allocate<uint32_t>(children.size());
@@ -253,6 +254,27 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
     case Kind::kTracked: return static_cast<uint16_t>((f(children[0]) & (kFinite | kRecursive)) | kBoolean);
   }
   return 0;
+}
+
+// As collect_tags goes.
+bool Lexicon::may_be_tagged(Kind kind, uint32_t a, uint32_t b, std::span<const uint32_t> children) {
+  auto tagged = [this](uint32_t n) { return (infos_[n].flags & kTagged) != 0; };
+  switch (kind) {
+    case Kind::kAccept: return a != 0;
+    case Kind::kPrefix:
+    case Kind::kConcat: return tagged(b);
+    case Kind::kBranch:
+      for (std::size_t i = 1; i < children.size(); i += 2)
+        if (tagged(children[i])) return true;
+      return false;
+    case Kind::kEither: return std::ranges::any_of(children, tagged);
+    case Kind::kBoth:
+      return std::ranges::any_of(children, [&](uint32_t n) { return infos_[n].kind != Kind::kNot && tagged(n); });
+    case Kind::kTracked: return tagged(children[0]);
+    case Kind::kClassify:
+    case Kind::kHole: return true;
+    default: return false;
+  }
 }
 
 // --- constructors: one lock, then the normal forms ------------------------------------------------------------------
@@ -1197,6 +1219,16 @@ Lexicon::Shape Lexicon::shape(Node n, Node& first, Node& rest) {
   return Shape::kSequence;
 }
 
+bool Lexicon::counted(Node n, Node& body, uint32_t& min, uint32_t& max) {
+  const Info& i = info(n);
+  if (i.kind != Kind::kRepeat) return false;
+  body = node(i.a);
+  min = i.b;
+  max = i.c;
+  return true;
+}
+
+bool Lexicon::untagged(Node n) { return !(info(n).flags & kTagged); }
 bool Lexicon::certainly_infinite(Node n) { return info(n).flags & kInfinite; }
 bool Lexicon::certainly_finite(Node n) { return info(n).flags & kFinite; }
 

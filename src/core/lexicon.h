@@ -97,7 +97,10 @@ class Lexicon {
   // Takes a node apart at its first place: a literal byte or a branch of them; `first` · `rest`; or neither.
   enum class Shape : uint8_t { kLiteral, kSequence, kOther };
   Shape shape(Node node, Node& first, Node& rest);
-  // Certain properties, read off the structure; false means 'not known'.
+  // Is `node` = body{min,max}?
+  bool counted(Node node, Node& body, uint32_t& min, uint32_t& max);
+  // Certain properties, read off the structure; false means 'not known'. Untagged: no tag other than 0.
+  bool untagged(Node node);
   bool certainly_infinite(Node node);
   bool certainly_finite(Node node);
   // A node that no text shorter than `length` bytes can tell from `node` (aliveness and tags after each byte alike): counters beyond the
@@ -141,6 +144,7 @@ class Lexicon {
 
   Node intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> children);
   uint16_t flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> children);
+  bool may_be_tagged(Kind kind, uint32_t a, uint32_t b, std::span<const uint32_t> children);
   Node make_bytes(const ByteSet& set);
   Node make_concat(Node first, Node rest);
   Node make_either(std::vector<Node> options);

@@ -1,87 +1,115 @@
 #include "liveness.h"
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
 
+#include "growth.h"
 #include "munch.h"
 
 namespace guiderail {
 
 namespace {
-constexpr std::size_t kMaxByteStates = 3'000;
+
+constexpr uint64_t key(uint32_t a, uint32_t b) { return (uint64_t{a} << 32) | b; }
+constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
+
+ByteSet bytes_that_are_tokens(const Vocabulary& vocabulary) {
+  ByteSet set;
+  for (const TrieNode& child : vocabulary.trie().children(TokenTrie::kRoot))
+    if (child.num_tokens) set.add(child.byte);
+  return set;
 }
 
-Liveness::Liveness(Engine& engine, const Vocabulary& vocabulary) : engine_(engine), vocabulary_(vocabulary) {
-  for (const TrieNode& child : vocabulary.trie().children(TokenTrie::kRoot))
-    if (child.num_tokens) single_.add(child.byte);
+ByteSet bytes_of_tokens(const Vocabulary& vocabulary) {
+  ByteSet set;
+  for (uint32_t i = 1; i < vocabulary.trie().size(); ++i) set.add(vocabulary.trie().node(i).byte);
+  return set;
 }
+
+std::vector<bool> known_specials(Engine& engine, const Vocabulary& vocabulary) {
+  std::vector<bool> known;
+  for (const std::string& text : engine.symbols().special_tokens()) known.push_back(vocabulary.special(text) >= 0);
+  return known;
+}
+
+}  // namespace
+
+Liveness::Liveness(Engine& engine, const Vocabulary& vocabulary)
+    : engine_(engine), vocabulary_(vocabulary), single_(bytes_that_are_tokens(vocabulary)), any_(bytes_of_tokens(vocabulary)),
+      special_(known_specials(engine, vocabulary)), by_single_(engine, single_, special_), by_any_(engine, any_, special_) {}
 
 Liveness::~Liveness() = default;
 
-bool Liveness::live(StateId state) {
-  if (state == kDead) return false;
-  std::lock_guard lock(mutex_);
-  if (auto it = known_.find(static_cast<uint32_t>(state)); it != known_.end()) return it->second;
-  bool answer = found_in_single_bytes(state) || spelled_in_tokens(state);
-  known_[static_cast<uint32_t>(state)] = answer;
+bool Liveness::needed(Engine& engine, const Vocabulary& vocabulary) {
+  return !vocabulary.byte_complete() || std::ranges::count(known_specials(engine, vocabulary), false) > 0;
+}
+
+bool Liveness::live(std::span<const Thread> threads) {
+  return std::ranges::any_of(threads, [this](const Thread& t) { return live(t); });
+}
+
+bool Liveness::live(const Thread& t) {
+  uint64_t place_key = key(id(t.group), static_cast<uint32_t>(t.parser)), demand_key = key(id(t.competing), id(t.obligation));
+  uint32_t place = places_.find(place_key), demand = 0;
+  if (t.competing != kNone || t.obligation != kAll) demand = demands_.find(demand_key);
+  if (place != PublishedMap::kUnknown && demand != PublishedMap::kUnknown)
+    if (uint32_t remainder = remainders_.find(key(place, id(t.lexeme))); remainder != PublishedMap::kUnknown)
+      if (uint32_t answer = answers_.find(key(remainder, demand)); answer != PublishedMap::kUnknown) return answer == 1;
+
+  std::lock_guard lock(engine_.parser().mutex());
+  bool answer = decide(t);
+  auto number = [](PublishedMap& map, uint64_t k, uint32_t first) {
+    if (uint32_t known = map.find(k); known != PublishedMap::kUnknown) return known;
+    uint32_t fresh = static_cast<uint32_t>(map.size()) + first;
+    growth_of_this_thread += map.insert(k, fresh);
+    return fresh;
+  };
+  place = number(places_, place_key, 0);
+  if (t.competing != kNone || t.obligation != kAll) demand = number(demands_, demand_key, 1);  // 0: no demand
+  growth_of_this_thread += answers_.insert(key(number(remainders_, key(place, id(t.lexeme)), 0), demand), answer ? 1 : 0);
   return answer;
 }
 
-// Breadth-first to an accepting or known live state; the whole path to it is live then.
-bool Liveness::found_in_single_bytes(StateId start) {
-  struct Visit {
-    StateId state;
-    std::size_t parent;
-  };
-  constexpr std::size_t kNoParent = static_cast<std::size_t>(-1);
-  std::vector<Visit> queue{{start, kNoParent}};
-  std::unordered_map<uint32_t, bool> seen{{static_cast<uint32_t>(start), true}};
-  std::vector<StateId> next;
-  for (std::size_t at = 0; at < queue.size() && at < kMaxByteStates; ++at) {
-    StateId state = queue[at].state;
-    auto known = known_.find(static_cast<uint32_t>(state));
-    if (known != known_.end() && !known->second) continue;
-    if (known != known_.end() || engine_.accepting(state)) {
-      for (std::size_t v = at; v != kNoParent; v = queue[v].parent) known_[static_cast<uint32_t>(queue[v].state)] = true;
-      return true;
-    }
-    next.clear();
-    after_single_bytes(state, next);
-    for (StateId s : next)
-      if (seen.emplace(static_cast<uint32_t>(s), true).second) queue.push_back({s, at});
+bool Liveness::decide(const Thread& t) {
+  bool same = single_ == any_;
+  if (engine_.lexing() == Lexing::kFree) {
+    ByteSpelling::Answer answer = by_single_.completable(t);
+    if (answer == ByteSpelling::Answer::kYes) return true;
+    if ((same ? answer : by_any_.completable(t)) == ByteSpelling::Answer::kNo) return false;
+  } else {
+    if (completable(t, singles_, &Liveness::single_bytes)) return true;
+    if (same || !completable(t, anys_, &Liveness::any_bytes)) return false;
   }
-  return false;
+  return completable(t, sequences_, &Liveness::token_sequences);
 }
 
-void Liveness::after_single_bytes(StateId state, std::vector<StateId>& out) {
-  ByteSet bound;
-  for (const Thread& t : engine_.threads(state)) bound = bound | engine_.first_bound(t);
-  (bound & single_).for_each([&](uint8_t byte) {
-    char c = static_cast<char>(byte);
-    StateId next = engine_.advance(state, {&c, 1});
-    if (next != kDead) out.push_back(next);
-  });
-  for (uint32_t i = 0; i < engine_.symbols().special_tokens().size(); ++i)
-    if (vocabulary_.special(engine_.symbols().special_tokens()[i]) >= 0)
-      if (StateId next = engine_.advance_special(state, i); next != kDead) out.push_back(next);
-}
-
-bool Liveness::spelled_in_tokens(StateId state) {
+bool Liveness::completable(const Thread& thread, Rests& rests, Node (Liveness::*language)()) {
   Lexicon& lexicon = engine_.lexicon();
-  if (token_sequences_ == kNone) {
-    std::vector<std::pair<std::string_view, Node>> tokens;
-    for (uint32_t id = 0; id < vocabulary_.size(); ++id)
-      if (vocabulary_.is_text(id)) tokens.emplace_back(vocabulary_.token(id), kEpsilon);
-    token_sequences_ = lexicon.repeat(lexicon.literals(std::move(tokens)), 0, kUnbounded);
-    if (!engine_.viability())
-      spelling_ = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), kNone, engine_.limits().munch_states);
+  if (!rests.viability) {
+    rests.language = (this->*language)();
+    rests.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.all_terminals(),
+                                                       engine_.limits().munch_states, rests.language, special_);
   }
-  MunchViability& viability = spelling_ ? *spelling_ : *engine_.viability();
-  for (Thread t : engine_.threads(state)) {
-    t.obligation = lexicon.both({t.obligation, token_sequences_});
-    if (t.obligation == kNone || !lexicon.alive(t.obligation)) continue;
-    if (t.at_boundary() ? viability.viable(t.parser, t.obligation) : viability.viable(t)) return true;
-  }
-  return false;
+  Thread t = thread;
+  t.obligation = lexicon.both({t.obligation, rests.language});
+  if (t.obligation == kNone || !lexicon.alive(t.obligation)) return false;
+  return t.at_boundary() ? rests.viability->viable(t.parser, t.obligation) : rests.viability->viable(t);
+}
+
+Node Liveness::single_bytes() {
+  return single_.empty() ? kEpsilon : engine_.lexicon().repeat(engine_.lexicon().bytes(single_), 0, kUnbounded);
+}
+
+Node Liveness::any_bytes() {
+  return any_.empty() ? kEpsilon : engine_.lexicon().repeat(engine_.lexicon().bytes(any_), 0, kUnbounded);
+}
+
+Node Liveness::token_sequences() {
+  std::vector<std::pair<std::string_view, Node>> tokens;
+  for (uint32_t i = 0; i < vocabulary_.size(); ++i)
+    if (vocabulary_.is_text(i)) tokens.emplace_back(vocabulary_.token(i), kEpsilon);
+  return engine_.lexicon().repeat(engine_.lexicon().literals(std::move(tokens)), 0, kUnbounded);
 }
 
 }  // namespace guiderail

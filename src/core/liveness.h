@@ -1,19 +1,25 @@
 // For vocabularies in which not every byte is a token: can this state's text still be completed *in tokens*?
 //
-// Aliveness in bytes is not enough when, say, no token contains the byte 0x04. First a cheap search over bytes that are tokens of their
-// own, which answers almost always. If that finds nothing, the definition: the rest of the text must be a text of the grammar and a
-// sequence of tokens, and 'a sequence of tokens' is a regular language, so it is an obligation like those of longest match and the
-// machinery of munch.h decides. Answers are kept per state.
+// Aliveness in bytes is not enough when, say, no token contains the byte 0x04. Three questions, each asked only if the one before left it open:
+//
+//  1. Can the rest be written with those bytes that are tokens of their own? Then it can be completed.
+//  2. Can it be written with the bytes that occur in any token? If not, it cannot be completed. Where both sets are the same (a byte is a token
+//     or nowhere), 1 has answered this.
+//  3. The definition: is there a rest that is a sequence of tokens? 'A sequence of tokens' is a regular language, so it is an obligation like
+//     those of longest match, and the fixpoint of munch.h decides.
+//
+// Under free lexing 1 and 2 are byte_spelling.h's; under munch all three are the fixpoint's, with 'a text over these bytes' as the obligation.
+// Also for grammars that name special tokens which the vocabulary lacks. Answers are kept per thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <string_view>
-#include <unordered_map>
+#include <span>
 #include <vector>
 
+#include "byte_spelling.h"
 #include "engine.h"
+#include "published_map.h"
 #include "vocabulary.h"
 
 namespace guiderail {
@@ -23,21 +29,37 @@ class Liveness {
   Liveness(Engine& engine, const Vocabulary& vocabulary);
   ~Liveness();
 
-  // Throws LimitError if the answer takes too many states.
-  bool live(StateId state);
+  // False if the vocabulary can write every text of every grammar like this one, so that there is nothing to ask.
+  static bool needed(Engine& engine, const Vocabulary& vocabulary);
+
+  // Any thread may call these. Throws LimitError if the answer takes too many states.
+  bool live(StateId state) { return live(engine_.threads(state)); }
+  bool live(std::span<const Thread> threads);
 
  private:
-  bool found_in_single_bytes(StateId start);
-  void after_single_bytes(StateId state, std::vector<StateId>& out);
-  bool spelled_in_tokens(StateId state);
+  // Longest match and one of the sets of rests above.
+  struct Rests {
+    Node language = kNone;
+    std::unique_ptr<MunchViability> viability;
+  };
+
+  bool live(const Thread& thread);
+  bool decide(const Thread& thread);
+  bool completable(const Thread& thread, Rests& rests, Node (Liveness::*language)());
+  Node single_bytes();
+  Node any_bytes();
+  Node token_sequences();
 
   Engine& engine_;
   const Vocabulary& vocabulary_;
-  ByteSet single_;  // bytes that are tokens
-  std::recursive_mutex mutex_;
-  Node token_sequences_ = kNone;  // made on first use
-  std::unique_ptr<MunchViability> spelling_;
-  std::unordered_map<uint32_t, bool> known_;
+  ByteSet single_, any_;       // bytes that are tokens; bytes of tokens
+  std::vector<bool> special_;  // of the grammar's special tokens, which the vocabulary has
+  ByteSpelling by_single_, by_any_;
+  Rests singles_, anys_, sequences_;
+  PublishedMap places_;     // group, parser state → number
+  PublishedMap remainders_; // number of the place, remainder → number
+  PublishedMap demands_;    // competing, obligation → number
+  PublishedMap answers_;    // number of the remainder, number of the demand → 0, 1
 };
 
 }  // namespace guiderail

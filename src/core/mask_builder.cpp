@@ -160,9 +160,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
 
 // After these threads, can the text be completed in tokens?
 bool MaskBuilder::spellable(std::span<const Thread> threads) {
-  if (!liveness_) return true;
-  std::vector<Thread> copy(threads.begin(), threads.end());
-  return liveness_->live(engine_.intern(copy));
+  return !liveness_ || liveness_->live(threads);
 }
 
 // Takes tokens that the row keeps, but after which the vocabulary cannot spell a completion, out of it.

@@ -15,17 +15,21 @@ constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 
 }  // namespace
 
-MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states)
-    : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), effort_(max_states),
-      obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
+MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states, Node rests,
+                               std::vector<bool> special)
+    : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), rests_(rests),
+      special_(std::move(special)), effort_(max_states), obligations_(lexicon_, parser.mutex(), effort_),
+      ends_(lexicon_, obligations_, effort_) {
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
   for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
     const auto& info = symbols_.terminal_info(Symbol{static_cast<uint32_t>(t) | kTerminalBit});
     if (info.start != kNone && info.tag != 0) no_tags_ = false;
   }
+  if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
   if (no_tags_) ends_.promise_no_tags();
-  find_separator();
+  // The separator stands for 'any productive rule can be completed', which holds of bytes and of special tokens that there are.
+  if (rests_ == kAll && std::ranges::count(special_, false) == 0) find_separator();
 }
 
 // --- terminals ------------------------------------------------------------------------------------------------------
@@ -74,7 +78,8 @@ const std::vector<Node>& MunchViability::after_terminal(Symbol terminal, Node ob
   std::vector<Node> result;
   if (symbols_.terminal_info(terminal).start == kNone) {
     // A special token is no text: longest match ends before it as it does at the end.
-    if (may_end(obligation)) result.push_back(kAll);
+    uint32_t index = symbols_.terminal_info(terminal).tag;
+    if ((index >= special_.size() || special_[index]) && may_end(obligation)) result.push_back(rests_);
   } else if (!is_ignored(terminal)) {
     for (Node before : after_ignored(obligation)) ends_of(terminal, before, result);
   }

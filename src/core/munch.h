@@ -41,7 +41,10 @@ struct Thread;
 class MunchViability {
  public:
   // Every terminal of the grammar is registered in `symbols` by now. `max_states` bounds a single question (LimitError `munch_states`).
-  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states);
+  // `rests`: what the text after a special token must lie in, for obligations that say so of all other text (see liveness.h). `special[i]`: may
+  // special token i be used? Those beyond the list may.
+  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states, Node rests = kAll,
+                 std::vector<bool> special = {});
 
   // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals. Equal languages are
   // the same node.
@@ -107,6 +110,8 @@ class MunchViability {
   SymbolTable& symbols_;
   Lexicon& lexicon_;
   Node all_terminals_;
+  Node rests_;
+  std::vector<bool> special_;
   MunchEffort effort_;
   Obligations obligations_;
   LexemeEnds ends_;
