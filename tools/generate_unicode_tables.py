@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 """Write `src/core/unicode_tables.inc`: the character sets that regular expressions can name.
 
-Unicode 14.0, the version of the oldest Python this package supports (3.11): with its tables the core agrees with that
-interpreter's `re` on every code point, and with newer ones on every character that Python 3.11 knew.
+Unicode 14.0, the version of the oldest Python this package supports (3.11): with its tables the core agrees with
+that interpreter's `re` on every code point, and with newer ones on every character that Python 3.11 knew.
 
-Sources, all read from the interpreter that runs this script, so that nothing is downloaded:
-  - general categories from `unicodedata`, `\\w`, `\\d`, `\\s` and the case orbits by asking `re` itself;
-  - scripts from `fontTools.unicodedata`, binary properties from the `regex` package, both at their Unicode 14.0 releases:
+Sources, all read from the interpreter that runs this script, so that it downloads nothing:
+  - general categories from `unicodedata`; `\\w`, `\\d`, `\\s` and the case orbits from `re` itself;
+  - scripts from `fontTools.unicodedata`, binary properties from the `regex` package, at Unicode 14.0 both:
 
     pip install --target gen regex==2022.6.2 fonttools==4.33.3
     PYTHONPATH=gen python3.11 tools/generate_unicode_tables.py
 
-Format of the output. A set is a list of inclusive ranges, stored as alternating distances (gap from the end of the range
-before, length - 1), each as a little-endian base-128 integer; all sets share one byte array. Case orbits (characters that
-match each other when case is ignored) are stored as their sorted members, first absolute, then as distances, after a count.
+Format of the output. A set is a list of inclusive ranges, stored as alternating distances (gap from the end of the
+range before, length - 1), each as a little-endian base-128 integer; all sets share one byte array. Case orbits
+(characters that match each other when case is ignored) are stored as their members: the distance of the first from the
+first of the orbit before, the number of others, and their distances.
 """
 
+import itertools
 import re
 import sys
 import unicodedata
@@ -37,8 +39,9 @@ CATEGORIES = {
     "Mc": "Spacing_Mark", "Me": "Enclosing_Mark", "N": "Number", "Nd": "Decimal_Number digit", "Nl": "Letter_Number",
     "No": "Other_Number", "P": "Punctuation punct", "Pc": "Connector_Punctuation", "Pd": "Dash_Punctuation",
     "Ps": "Open_Punctuation", "Pe": "Close_Punctuation", "Pi": "Initial_Punctuation", "Pf": "Final_Punctuation",
-    "Po": "Other_Punctuation", "S": "Symbol", "Sm": "Math_Symbol", "Sc": "Currency_Symbol", "Sk": "Modifier_Symbol",
-    "So": "Other_Symbol", "Z": "Separator", "Zs": "Space_Separator", "Zl": "Line_Separator", "Zp": "Paragraph_Separator",
+    "Po": "Other_Punctuation", "S": "Symbol", "Sm": "Math_Symbol", "Sc": "Currency_Symbol",
+    "Sk": "Modifier_Symbol", "So": "Other_Symbol",
+    "Z": "Separator", "Zs": "Space_Separator", "Zl": "Line_Separator", "Zp": "Paragraph_Separator",
     "C": "Other", "Cc": "Control cntrl", "Cf": "Format", "Cn": "Unassigned", "Co": "Private_Use", "Cs": "Surrogate",
 }  # fmt: skip
 
@@ -117,7 +120,7 @@ def script_sets(table: SetTable) -> None:
     """`sc=` and `scx=` under the ISO 15924 code and the long name."""
 
     def runs(module: object) -> list[tuple[int, int, object]]:
-        starts = list(module.RANGES) + [0x110000]
+        starts = [*module.RANGES, 0x110000]
         return [(starts[i], starts[i + 1], value) for i, value in enumerate(module.VALUES)]
 
     scripts: dict[str, set[int]] = {code: set() for code in Scripts.NAMES}
@@ -157,7 +160,7 @@ def python_orbits() -> list[tuple[int, ...]]:
     """Which characters match each other under `re.IGNORECASE`: asked of `re`, character by character."""
     cased = [
         c for c in CODE_POINTS
-        if chr(c).lower() != chr(c) or chr(c).upper() != chr(c) or chr(c).title() != chr(c) or chr(c).casefold() != chr(c)
+        if any(f(chr(c)) != chr(c) for f in (str.lower, str.upper, str.title, str.casefold))
     ]  # fmt: skip
     text = "".join(map(chr, cased))
     orbit_of: dict[int, tuple[int, ...]] = {}
@@ -168,8 +171,8 @@ def python_orbits() -> list[tuple[int, ...]]:
         orbit_of[c] = literal
     for c, orbit in orbit_of.items():
         assert all(orbit_of[other] == orbit for other in orbit), hex(c)  # an equivalence relation
-    # `re` asks whether the lower case of a character is in \w: the same as asking the character, so \w, \d and \s stay as
-    # they are when case is ignored (and are not closed under the orbits: U+0345 matches iota, which alone is a letter).
+    # `re` asks whether the lower case of a character is in \w: the same as asking the character, so \w, \d and \s stay
+    # as they are when case is ignored (and not closed under the orbits: U+0345 matches iota, which alone is a letter).
     for name in ("w", "d", "s"):
         assert re.findall(rf"\{name}", ALL_TEXT) == re.findall(rf"[\{name}]", ALL_TEXT, re.IGNORECASE), name
     return sorted({orbit for orbit in orbit_of.values() if len(orbit) > 1})
@@ -193,7 +196,7 @@ def orbit_bytes(orbits: list[tuple[int, ...]]) -> list[int]:
     for orbit in orbits:
         data += base128(orbit[0] - before) + base128(len(orbit) - 1)
         before = orbit[0]
-        for a, b in zip(orbit, orbit[1:], strict=False):
+        for a, b in itertools.pairwise(orbit):
             data += base128(b - a)
     return data
 
@@ -224,7 +227,7 @@ def main() -> None:
     python, ecma = python_orbits(), ecma_orbits()
     output = Path(__file__).parent.parent / "src" / "core" / "unicode_tables.inc"
     output.write_text(
-        f"// Unicode {UNICODE_VERSION}. Written by tools/generate_unicode_tables.py, which describes the format; do not edit.\n"
+        f"// Unicode {UNICODE_VERSION}. Written by tools/generate_unicode_tables.py (format: see there); do not edit.\n"
         f"constexpr NamedSet kNamedSets[] = {{\n{entries}}};\n"
         + array("kSetData", table.data)
         + array("kPythonOrbits", orbit_bytes(python))

@@ -30,7 +30,8 @@ struct RegexFlags {
 class RegexTree;  // defined in regex_tree.h
 
 // Throws GrammarError with the offset (code points) of what is wrong or not supported (backreferences, ...).
-std::shared_ptr<const RegexTree> parse_regex(std::string_view utf8_pattern, RegexDialect dialect, RegexFlags flags = {});
+std::shared_ptr<const RegexTree> parse_regex(std::string_view utf8_pattern, RegexDialect dialect,
+                                             RegexFlags flags = {});
 
 // Turns a set of code points into the language of its encodings. `lexicon` is where the node is made.
 using Encoder = std::function<Node(Lexicon& lexicon, const CodePoints& points)>;

@@ -19,146 +19,144 @@ namespace {
 constexpr unsigned kMaxMarkers = 8;  // 0xF8 to 0xFF are no part of any encoding
 constexpr Node kUnset{UINT32_MAX};
 constexpr std::size_t kMaxStates = std::size_t{1} << 12;
-constexpr std::size_t kMaxNodes = 400'000;  // of the lexicon, while the states are made
+constexpr std::size_t kMaxNodes = 100'000;  // of the lexicon, while the states are made
 
 // The automaton of a node as far as it can be walked without one byte.
 struct Automaton {
-    std::vector<Node> states, remainders;
-    std::vector<std::vector<std::pair<uint8_t, uint32_t>>> edges;  // byte, state
+  std::vector<Node> states, remainders;
+  std::vector<std::vector<std::pair<uint8_t, uint32_t>>> edges;  // byte, state
 
-    Automaton(Lexicon& lexicon, Node start, uint8_t marker) {
-        std::map<Node, uint32_t> index;
-        auto number = [&](Node node) {
-            auto [it, fresh] = index.try_emplace(node, static_cast<uint32_t>(states.size()));
-            if (fresh) states.push_back(node);
-            return it->second;
-        };
-        if (lexicon.alive(start)) number(start);
-        for (std::size_t at = 0; at < states.size(); ++at) {
-            if (states.size() > kMaxStates)
-                throw LimitError("regex_size", "a lookbehind that looks past its own end has more than 2^12 states");
-            Node node = states[at];
-            edges.emplace_back();
-            const uint8_t* classes = lexicon.transitions(node).classes;
-            std::array<Node, 256> next;  // by byte class
-            next.fill(kUnset);
-            for (unsigned byte = 0; byte < 256; ++byte) {
-                if (byte == marker) continue;
-                Node& target = next[classes[byte]];
-                if (target == kUnset) target = lexicon.step(node, static_cast<uint8_t>(byte));
-                if (target != kNone) edges[at].emplace_back(static_cast<uint8_t>(byte), number(target));
-            }
-            remainders.push_back(lexicon.step(node, marker));
-        }
+  Automaton(Lexicon& lexicon, Node start, uint8_t marker) {
+    std::map<Node, uint32_t> index;
+    auto number = [&](Node node) {
+      auto [it, fresh] = index.try_emplace(node, static_cast<uint32_t>(states.size()));
+      if (fresh) states.push_back(node);
+      return it->second;
+    };
+    if (lexicon.alive(start)) number(start);
+    for (std::size_t at = 0; at < states.size(); ++at) {
+      if (states.size() > kMaxStates)
+        throw LimitError("regex_size", "a lookbehind that looks past its own end has more than 2^12 states");
+      Node node = states[at];
+      edges.emplace_back();
+      const uint8_t* classes = lexicon.transitions(node).classes;
+      std::array<Node, 256> next;  // by byte class
+      next.fill(kUnset);
+      for (unsigned byte = 0; byte < 256; ++byte) {
+        if (byte == marker) continue;
+        Node& target = next[classes[byte]];
+        if (target == kUnset) target = lexicon.step(node, static_cast<uint8_t>(byte));
+        if (target != kNone) edges[at].emplace_back(static_cast<uint8_t>(byte), number(target));
+      }
+      remainders.push_back(lexicon.step(node, marker));
     }
+  }
 
-    // The texts that lead to states with this remainder.
-    Node texts_to(Lexicon& lexicon, Node remainder) const {
-        std::vector<Node> holes;
-        for (std::size_t i = 0; i < states.size(); ++i) holes.push_back(lexicon.hole());
-        for (std::size_t i = 0; i < states.size(); ++i) {
-            std::vector<std::pair<uint8_t, Node>> children;
-            for (auto [byte, state] : edges[i]) children.emplace_back(byte, holes[state]);
-            Node accepted = remainders[i] == remainder ? kEpsilon : kNone;
-            lexicon.define(holes[i], lexicon.either({accepted, lexicon.branch(std::move(children))}));
-        }
-        return holes[0];
+  // The texts that lead to states with this remainder.
+  Node texts_to(Lexicon& lexicon, Node remainder) const {
+    std::vector<Node> holes;
+    for (std::size_t i = 0; i < states.size(); ++i) holes.push_back(lexicon.hole());
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      std::vector<std::pair<uint8_t, Node>> children;
+      for (auto [byte, state] : edges[i]) children.emplace_back(byte, holes[state]);
+      Node accepted = remainders[i] == remainder ? kEpsilon : kNone;
+      lexicon.define(holes[i], lexicon.either({accepted, lexicon.branch(std::move(children))}));
     }
+    return holes[0];
+  }
 };
 
 }  // namespace
 
 Node RegexLowering::lookbehind(const RegexNode& node, Neighbours prev, const Continuation& rest) {
-    const RegexNode& body = tree_[node.a];
-    if (rest.node == kNone) return kNone;
-    if (body.kind == RegexKind::kClass) return prev_in(body.a, false, !node.negative, prev, rest);
-    if (tree_.nullable(node.a) && !looks(node.a)) return node.negative ? kNone : rest.node;
-    if (!sees_only_itself(node.a, 0)) return lookbehind_past_its_end(node, rest);
-    if (!lookbehinds_.contains(node.a)) {
-        Node texts = texts_ending_with(node.a, {end_, anywhere_});
-        lookbehinds_[node.a] = {{texts, kAll}};
-    }
-    Node tracker = lookbehinds_[node.a][0].first;
-    if (tracker == kNone) return node.negative ? rest.node : kNone;
-    return lexicon_.concat(condition(tracker, !node.negative), rest.node);
+  const RegexNode& body = tree_[node.a];
+  if (rest.node == kNone) return kNone;
+  if (body.kind == RegexKind::kClass) return prev_in(body.a, false, !node.negative, prev, rest);
+  if (tree_.nullable(node.a) && !looks(node.a)) return node.negative ? kNone : rest.node;
+  if (!sees_only_itself(node.a, 0)) return lookbehind_past_its_end(node, rest);
+  if (!lookbehinds_.contains(node.a)) {
+    Node texts = texts_ending_with(node.a, {end_, anywhere_});
+    lookbehinds_[node.a] = {{texts, kAll}};
+  }
+  Node tracker = lookbehinds_[node.a][0].first;
+  if (tracker == kNone) return node.negative ? rest.node : kNone;
+  return lexicon_.concat(condition(tracker, !node.negative), rest.node);
 }
 
 // The texts in which the match of `node` is followed by `rest`, with trackers of their own.
 Node RegexLowering::texts_ending_with(uint32_t node, const Continuation& rest) {
-    std::vector<Node> outer = std::move(trackers_);
-    trackers_.clear();
-    Node language = lower_anywhere(node, rest);
-    if (!trackers_.empty()) language = lexicon_.tracked(language, trackers_);
-    trackers_ = std::move(outer);
-    return language;
+  std::vector<Node> outer = std::move(trackers_);
+  trackers_.clear();
+  Node language = lower_anywhere(node, rest);
+  if (!trackers_.empty()) language = lexicon_.tracked(language, trackers_);
+  trackers_ = std::move(outer);
+  return language;
 }
 
 // True if no lookahead inside `index`, which is followed by at least `after` characters of the same lookbehind, can see beyond it.
 bool RegexLowering::sees_only_itself(uint32_t index, uint32_t after) const {
-    const RegexNode& node = tree_[index];
-    if (!node.looks_ahead) return true;
-    auto plus = [](uint32_t a, uint32_t b) { return a > kUnbounded - b ? kUnbounded : a + b; };
-    bool fixed = node.min_length == node.max_length;
-    switch (node.kind) {
-        case RegexKind::kConcat: {
-            auto parts = tree_.children_of(node);
-            for (std::size_t i = parts.size(); i-- > 0; after = plus(after, tree_[parts[i]].min_length))
-                if (!sees_only_itself(parts[i], after)) return false;
-            return true;
-        }
-        case RegexKind::kAlternate:
-            for (uint32_t option : tree_.children_of(node))
-                if (!sees_only_itself(option, after)) return false;
-            return true;
-        case RegexKind::kRepeat:
-            // Which match is preferred does not matter if all end at the same place.
-            return (node.greed != RegexGreed::kPossessive || fixed) && sees_only_itself(node.a, after);
-        case RegexKind::kAtomic:
-            return fixed && sees_only_itself(node.a, after);
-        case RegexKind::kLook:
-            if (node.behind) return sees_only_itself(node.a, 0);
-            return !tree_[node.a].looks_ahead && tree_[node.a].max_length <= after;
-        case RegexKind::kFinalLineEnd:
-            return after >= 2;
-        default:
-            return after >= 1;
+  const RegexNode& node = tree_[index];
+  if (!node.looks_ahead) return true;
+  auto plus = [](uint32_t a, uint32_t b) { return a > kUnbounded - b ? kUnbounded : a + b; };
+  bool fixed = node.min_length == node.max_length;
+  switch (node.kind) {
+    case RegexKind::kConcat: {
+      auto parts = tree_.children_of(node);
+      for (std::size_t i = parts.size(); i-- > 0; after = plus(after, tree_[parts[i]].min_length))
+        if (!sees_only_itself(parts[i], after)) return false;
+      return true;
     }
+    case RegexKind::kAlternate:
+      for (uint32_t option : tree_.children_of(node))
+        if (!sees_only_itself(option, after)) return false;
+      return true;
+    case RegexKind::kRepeat:
+      // Which match is preferred does not matter if all end at the same place.
+      return (node.greed != RegexGreed::kPossessive || fixed) && sees_only_itself(node.a, after);
+    case RegexKind::kAtomic: return fixed && sees_only_itself(node.a, after);
+    case RegexKind::kLook:
+      if (node.behind) return sees_only_itself(node.a, 0);
+      return !tree_[node.a].looks_ahead && tree_[node.a].max_length <= after;
+    case RegexKind::kFinalLineEnd: return after >= 2;
+    default: return after >= 1;
+  }
 }
 
 // What can be read before the lookbehind whose body is `index`, with what must follow. The former exclude each other.
 std::vector<std::pair<Node, Node>> RegexLowering::cut_texts(uint32_t index) {
-    if (markers_ == kMaxMarkers)
-        throw LimitError("regex_lookbehinds", "more than 8 lookbehinds inside each other that look past their ends");
-    visits_ += tree_.nodes.size() / 16;
-    visit();
-    auto marker = static_cast<uint8_t>(0xFF - markers_);
-    RegexLowering inside(lexicon_, tree_, encoder_, markers_ + 1);
-    Node cut = lexicon_.concat(lexicon_.bytes(ByteSet::of(marker)), any_);
-    Node matched = inside.texts_ending_with(index, {cut, inside.anywhere_});
-    Lexicon::Budget budget(kMaxNodes);
-    Automaton automaton(lexicon_, lexicon_.both({matched, lexicon_.concat(any_, cut)}), marker);
-    std::vector<std::pair<Node, Node>> pairs;
-    for (Node remainder : automaton.remainders) {
-        if (remainder == kNone || std::ranges::find(pairs, remainder, &std::pair<Node, Node>::second) != pairs.end()) continue;
-        pairs.emplace_back(automaton.texts_to(lexicon_, remainder), remainder);
-        if (pairs.size() > kMaxTrackers) break;  // condition() will refuse
-    }
-    return pairs;
+  if (markers_ == kMaxMarkers)
+    throw LimitError("regex_lookbehinds", "more than 8 lookbehinds inside each other that look past their ends");
+  visits_ += tree_.nodes.size() / 16;
+  visit();
+  auto marker = static_cast<uint8_t>(0xFF - markers_);
+  RegexLowering inside(lexicon_, tree_, encoder_, markers_ + 1);
+  Node cut = lexicon_.concat(lexicon_.bytes(ByteSet::of(marker)), any_);
+  Node matched = inside.texts_ending_with(index, {cut, inside.anywhere_});
+  Lexicon::Budget budget(kMaxNodes);
+  Automaton automaton(lexicon_, lexicon_.both({matched, lexicon_.concat(any_, cut)}), marker);
+  std::vector<std::pair<Node, Node>> pairs;
+  for (Node remainder : automaton.remainders) {
+    if (remainder == kNone || std::ranges::find(pairs, remainder, &std::pair<Node, Node>::second) != pairs.end())
+      continue;
+    pairs.emplace_back(automaton.texts_to(lexicon_, remainder), remainder);
+    if (pairs.size() > kMaxTrackers) break;  // condition() will refuse
+  }
+  return pairs;
 }
 
 Node RegexLowering::lookbehind_past_its_end(const RegexNode& node, const Continuation& rest) {
-    auto memo = lookbehinds_.find(node.a);
-    if (memo == lookbehinds_.end()) memo = lookbehinds_.emplace(node.a, cut_texts(node.a)).first;
-    if (memo->second.empty()) return node.negative ? rest.node : kNone;
-    std::vector<Node> options;
-    Node nowhere = kEpsilon;  // where no match of the body can end
-    for (auto [behind, remainder] : memo->second) {
-        Node ahead = node.negative ? lexicon_.both({tail_for(rest), lexicon_.complement(remainder)}) : remainder;
-        options.push_back(lexicon_.concat(condition(behind, true), ahead));
-        if (node.negative) nowhere = lexicon_.concat(condition(behind, false), nowhere);
-    }
-    if (node.negative) options.push_back(lexicon_.concat(nowhere, tail_for(rest)));
-    return restrict_to(lexicon_.either(std::move(options)), rest);
+  auto memo = lookbehinds_.find(node.a);
+  if (memo == lookbehinds_.end()) memo = lookbehinds_.emplace(node.a, cut_texts(node.a)).first;
+  if (memo->second.empty()) return node.negative ? rest.node : kNone;
+  std::vector<Node> options;
+  Node nowhere = kEpsilon;  // where no match of the body can end
+  for (auto [behind, remainder] : memo->second) {
+    Node ahead = node.negative ? lexicon_.both({tail_for(rest), lexicon_.complement(remainder)}) : remainder;
+    options.push_back(lexicon_.concat(condition(behind, true), ahead));
+    if (node.negative) nowhere = lexicon_.concat(condition(behind, false), nowhere);
+  }
+  if (node.negative) options.push_back(lexicon_.concat(nowhere, tail_for(rest)));
+  return restrict_to(lexicon_.either(std::move(options)), rest);
 }
 
 }  // namespace guiderail
