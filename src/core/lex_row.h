@@ -5,6 +5,8 @@
 //  - a remainder with counters beyond the longest token is replaced by its saturated twin (Lexicon::saturate);
 //  - a remainder 'reference but not excluded' uses the reference's row; only the tokens that touch the excluded set are
 //    looked at one by one (see mask_builder.cpp).
+//  - body{m,n} is read off the row of body*: if every place of the trie has read a definite number of bodies, the tokens and ends of the counted
+//    remainder are those of the starred one with a suitable number, so the thousand states of a `maxLength` cost one walk.
 // Tokens in which the lexeme ends are grouped by (tags, obligation) and kept as tries of what is left over, one per first byte, made when
 // a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
 #pragma once
@@ -29,13 +31,21 @@ class LexRow {
  public:
   // One way to end: all places in the vocabulary trie where the lexeme can end with these tags, under this competing remainder (munch).
   struct Exit {
+    struct Place {
+      uint32_t node;   // of the vocabulary trie, with something below it
+      uint32_t count;  // bodies read, in the row of a starred body; else 0
+    };
     std::vector<uint32_t> tags;
     Node competing;
-    std::vector<uint32_t> places;                         // nodes of the vocabulary trie with something below them
+    std::vector<Place> places;
     std::array<std::atomic<const TokenTrie*>, 256> left;  // by first byte left over; built on demand
     ByteSet first;                                        // which bytes may be left over first
-    Exit() { for (auto& l : left) l.store(nullptr, std::memory_order_relaxed); }
-    ~Exit() { for (auto& l : left) delete l.load(std::memory_order_relaxed); }
+    Exit() {
+      for (auto& l : left) l.store(nullptr, std::memory_order_relaxed);
+    }
+    ~Exit() {
+      for (auto& l : left) delete l.load(std::memory_order_relaxed);
+    }
     Exit(const Exit&) = delete;
   };
 
@@ -58,10 +68,22 @@ class LexRow {
 
  private:
   friend class LexRowCache;
+  // What the row of a starred body knows about numbers of bodies.
+  struct Counts {
+    std::vector<std::pair<uint32_t, uint32_t>> tokens;  // (bodies begun, token), sorted
+    std::array<std::vector<Exit::Place>, 256> ends;     // by next byte: the child by that byte, bodies complete before it; on demand
+    std::array<bool, 256> known{};
+  };
+  const std::vector<Exit::Place>& ends_before(const TokenTrie& vocabulary, uint8_t byte) const;
+
   std::vector<uint32_t> dense_;
   std::vector<Word> words_;
   std::vector<std::unique_ptr<Exit>> exits_;
   std::vector<End> ends_;
+  std::unique_ptr<Counts> counts_;
+  // Of a counted row: where it was read off.
+  const LexRow* starred_ = nullptr;
+  uint32_t min_ = 0, max_ = 0;
   mutable std::mutex mutex_;
 };
 
@@ -87,6 +109,8 @@ class LexRowCache {
     }
   };
   std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place);
+  std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
+  void store_stay(LexRow& row, std::vector<uint32_t> stay);
 
   const Vocabulary& vocabulary_;
   Lexicon& lexicon_;

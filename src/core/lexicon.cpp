@@ -1229,6 +1229,36 @@ bool Lexicon::counted(Node n, Node& body, uint32_t& min, uint32_t& max) {
 }
 
 bool Lexicon::untagged(Node n) { return !(info(n).flags & kTagged); }
+bool Lexicon::leads_to(Node n, Node target) {
+  std::vector<uint32_t> work{id(n)};
+  std::unordered_set<uint32_t> seen;
+  while (!work.empty()) {
+    uint32_t at = work.back();
+    work.pop_back();
+    if (at == id(target)) return false;  // nothing before it
+    if (!seen.insert(at).second) continue;
+    const Info& i = infos_[at];
+    auto follow = [&](uint32_t rest) {
+      if (rest != id(target)) work.push_back(rest);
+    };
+    switch (i.kind) {
+      case Kind::kPrefix: follow(i.b); break;
+      case Kind::kConcat:
+        if ((infos_[i.a].flags & kHandedUp) || nullable_in(node(i.a), nullptr)) return false;
+        follow(i.b);
+        break;
+      case Kind::kBranch:
+        for (uint32_t k = 1; k < i.num_children; k += 2) follow(i.children[k]);
+        break;
+      case Kind::kEither:
+        for (uint32_t child : i.kids()) work.push_back(child);
+        break;
+      default: return false;
+    }
+  }
+  return true;
+}
+
 bool Lexicon::certainly_infinite(Node n) { return info(n).flags & kInfinite; }
 bool Lexicon::certainly_finite(Node n) { return info(n).flags & kFinite; }
 

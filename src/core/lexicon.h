@@ -99,6 +99,9 @@ class Lexicon {
   Shape shape(Node node, Node& first, Node& rest);
   // Is `node` = body{min,max}?
   bool counted(Node node, Node& body, uint32_t& min, uint32_t& max);
+  // Does every text of `node` end with one of `target`, after at least one byte that does not belong to it? Structural: false also means
+  // 'not known'.
+  bool leads_to(Node node, Node target);
   // Certain properties, read off the structure; false means 'not known'. Untagged: no tag other than 0.
   bool untagged(Node node);
   bool certainly_infinite(Node node);
