@@ -168,7 +168,7 @@ void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node
   std::size_t known = fix.size();
   for (const auto& end : row.ends()) {
     Thread t = thread;
-    t.lexeme = engine_.lexicon().concat(end.remainder, rest);
+    t.lexeme = rest == kEpsilon ? end.remainder : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
     t.competing = end.competing;
     std::vector<Thread> after;
     engine_.settle(t, after);
