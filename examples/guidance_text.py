@@ -14,7 +14,7 @@ from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model, tokenizer = load()
 
     def chat(text: str) -> list[int]:
@@ -29,7 +29,7 @@ def main() -> None:
     for scale in (1.0, 1.5, 2.5):
         term = guidance.ClassifierFree(scale, unwanted, plausibility=0.1)
         decoder = GuidedDecoder(model, term)
-        (generation,) = decoder.decode([wanted], 40)
+        (generation,) = decoder.decode([wanted], 28)
         passes = decoder.engine.runner().counts.passes
         print(f"  {scale}: {tokenizer.decode(generation.token_ids)!r}  ({passes} forward passes)")
 
@@ -42,7 +42,7 @@ def main() -> None:
         logits_processor=[GuidanceLogitsProcessor(term, model=model)],
         num_beams=3,
         do_sample=False,
-        max_new_tokens=40,
+        max_new_tokens=28,
     )
     print(f"  {tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)!r}")
 

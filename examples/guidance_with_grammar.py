@@ -30,7 +30,7 @@ TEXT = "Yesterday I met Maria, who had just turned 34, at the station."
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     model, tokenizer = load()
     vocabulary = gr.Vocabulary.from_tokenizer(tokenizer)
     compiled = gr.compile(gr.Grammar.from_json_schema(SCHEMA, whitespace="compact"), vocabulary)

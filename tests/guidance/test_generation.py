@@ -21,11 +21,11 @@ from oracles import guidance_reference as reference
 STEPS = 7
 
 
-def masked(guided, constraint, limit: int):
+def masked(guided, constraint):
     """Reference: the guided row with what the constraint forbids at -inf."""
 
     def row(generated: tuple[int, ...]) -> np.ndarray:
-        matcher = constraint.matcher(max_tokens=limit)
+        matcher = constraint.matcher()
         assert all(matcher.accept_token(token) for token in generated)
         scores = guided(generated).copy()
         legal = matcher.legal()
@@ -55,7 +55,7 @@ def test_greedy_under_a_constraint(name: str, speculate: int, jump: str) -> None
     constraint = record(models.VOCAB, models.EOS)
     decoder = GuidedDecoder(model, case.term(), constraint, jump_forward=jump, speculate=speculate)
     for index, generation in enumerate(decoder.decode(rows, 12)):
-        guided = masked(case.reference(model, rows[index], index), constraint, 12)
+        guided = masked(case.reference(model, rows[index], index), constraint)
         assert generation.finish_reason == "end"
         reference.check_greedy(guided, [*generation.token_ids, models.EOS], models.EOS, reference.Agreement())
     assert (decoder.counts.forced == 0) == (jump == "off")
@@ -78,10 +78,13 @@ def test_a_model_is_not_asked_where_one_token_is_legal() -> None:
 
 def test_the_constraint_closes_in_time() -> None:
     model, rows, constraint = models.llama(), models.prompts(44, (5,)), record(models.VOCAB, models.EOS)
-    (generation,) = GuidedDecoder(model, (), constraint).decode(rows, 6)
+    decoder = GuidedDecoder(model, (), constraint, close_in_time=True)
+    (generation,) = decoder.decode(rows, 6)
     assert (generation.finish_reason, len(generation.token_ids)) == ("end", 6)
     with pytest.raises(LimitError):
-        GuidedDecoder(model, (), constraint).decode(rows, 5)
+        decoder.decode(rows, 5)
+    (cut,) = GuidedDecoder(model, (), constraint).decode(rows, 5)
+    assert (cut.finish_reason, len(cut.token_ids)) == ("length", 5)
 
 
 def test_own_loop_and_processor_agree_on_constrained_guidance() -> None:
@@ -259,7 +262,7 @@ def test_other_position_schemes_with_ragged_rows(family: str) -> None:
     for speculate in (0, 2):
         decoder = GuidedDecoder(model, case.term(), constraint, speculate=speculate)
         for index, generation in enumerate(decoder.decode(rows, 12)):
-            guided = masked(case.reference(model, rows[index], index), constraint, 12)
+            guided = masked(case.reference(model, rows[index], index), constraint)
             reference.check_greedy(guided, [*generation.token_ids, models.EOS], models.EOS, reference.Agreement())
 
 

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guiderail.errors import DeadEndError
+from guiderail.errors import DeadEndError, LimitError
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import Row, RowInputs
 from guiderail.guidance.terms import Sum, Term
@@ -99,6 +99,8 @@ class GuidedDecoder:
             distribution. "canonical" also appends `matcher.forced_tokens()`: longer jumps where bytes are forced but
             their tokenization is not; the tokenizer's own is then taken. "off" asks the model for every token.
         speculate: tokens drafted by the conditional stream alone per round; 0 = off. Exact for any value.
+        close_in_time: tell the constraint the budget, so that every sequence is complete when it is spent
+            (`compiled.matcher(max_tokens=...)`). Otherwise a sequence may end with finish_reason "length".
         generator: source of random numbers; None = a new one seeded with 0.
     """
 
@@ -112,6 +114,7 @@ class GuidedDecoder:
         eos_token_ids: Sequence[int] | None = None,
         jump_forward: Literal["single", "canonical", "off"] = "single",
         speculate: int = 0,
+        close_in_time: bool = False,
         generator: torch.Generator | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
@@ -130,6 +133,7 @@ class GuidedDecoder:
         self._eos = frozenset(own_ends).union(*(compiled.vocabulary.eos_token_ids for compiled in self._compiled))
         self._jump = jump_forward
         self._speculate = speculate
+        self._close_in_time = close_in_time
         self._generator = generator or torch.Generator(device=model.device).manual_seed(0)
 
     @property
@@ -150,14 +154,14 @@ class GuidedDecoder:
 
         Args:
             prompts: token ids, not padded, lengths may differ. For an encoder-decoder they are the sources.
-            max_new_tokens: per sequence. A constraint is told, and closes in time.
+            max_new_tokens: per sequence; see also `close_in_time`.
             inputs: forward inputs besides tokens (images), batched over prompts.
             on_tokens: see `OnTokens`.
         Returns: `len(prompts) * num_return_sequences` generations, those of a prompt next to each other, without text.
         Raises:
             ValueError: an empty prompt, or constraints that do not fit the prompts.
             DeadEndError: the constraint allows nothing, or only tokens some earlier rule bans.
-            LimitError: the constraint cannot be completed within `max_new_tokens`.
+            LimitError: with `close_in_time`, the constraint cannot be completed within `max_new_tokens`.
         """
         if not prompts or not all(prompts):
             raise ValueError("every prompt needs at least one token")
@@ -196,7 +200,7 @@ class GuidedDecoder:
                 matcher = None
                 if self._compiled:
                     compiled = self._compiled[0 if len(self._compiled) == 1 else index]
-                    matcher = compiled.matcher(max_tokens=max_new_tokens)
+                    matcher = compiled.matcher(max_tokens=max_new_tokens if self._close_in_time else None)
                 live.append(_Live(len(live), tokens, index, content, matcher))
         return live
 
@@ -412,6 +416,7 @@ def generate(
     num_return_sequences: int = 1,
     jump_forward: Literal["single", "canonical", "off"] = "single",
     speculate: int = 0,
+    close_in_time: bool = False,
     inputs: Mapping[str, Any] | None = None,
     on_tokens: OnTokens | None = None,
     return_generations: bool = False,
@@ -423,14 +428,15 @@ def generate(
         output_type: a type to be generated and returned: a Pydantic model, dataclass, TypedDict, Literal, Enum,
             Union, ...
         guidance: a term, or a list of terms. constraint: a compiled grammar (not together with output_type).
-        max_new_tokens: a constraint closes within it. The sampling arguments are those of `Sampling`.
-        seed: of this call's random numbers. jump_forward, speculate: see `GuidedDecoder`.
+        max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
+        seed: of this call's random numbers. jump_forward, speculate, close_in_time: see `GuidedDecoder`.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
     Returns: for one prompt and one sequence a string (or the typed object); otherwise a list of them.
-    Raises: ValueError for contradictory arguments; LimitError, DeadEndError as `GuidedDecoder.decode`; a typed output
-        cut off by nothing but the model's own end cannot occur, the constraint decides where it may end.
+    Raises:
+        ValueError: contradictory arguments.
+        LimitError: a typed output was not complete after `max_new_tokens`. DeadEndError: see `GuidedDecoder.decode`.
     """
     if output_type is not None and constraint is not None:
         raise ValueError("give output_type or constraint, not both")
@@ -447,6 +453,7 @@ def generate(
         sampling,
         jump_forward=jump_forward,
         speculate=speculate,
+        close_in_time=close_in_time,
         generator=generator,
         encode=lambda text: _text_ids(tokenizer, text),
     )
@@ -457,6 +464,8 @@ def generate(
         generation.text = _decoded(tokenizer, constraint, index // num_return_sequences, generation.token_ids)
     if return_generations:
         return generations
+    if grammar is not None and any(generation.finish_reason == "length" for generation in generations):
+        raise LimitError(f"{max_new_tokens} tokens were not enough for the output type", limit="max_new_tokens")
     results = [g.text if grammar is None else grammar.parse(g.text) for g in generations]
     return results[0] if is_single and num_return_sequences == 1 else results
 
