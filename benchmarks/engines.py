@@ -76,6 +76,8 @@ class Guiderail:
             eos_token_ids=vocabulary.eos_token_ids,
             special_tokens=vocabulary.special_tokens,
         )
+        # The trie is built for the first grammar; that is set-up, not compilation.
+        gr.compile(gr.Grammar.from_choices(["a"]), self._vocabulary)
 
     def _compile(self, make_grammar: Callable[[], Any]) -> Any:
         try:
