@@ -56,6 +56,7 @@ class _Regular(NamedTuple):
     """A regular expression in Python's dialect, and what decides whether it may grow."""
 
     text: str
+    label: str  # for people: rules by name, operators as in the grammar
     binding: int  # the loosest operator at the top: _ALTERNATION < _SEQUENCE < _ATOM
     positions: int
     nesting: int
@@ -86,13 +87,13 @@ class _Merger:
     def take(self, name: str, body: Expression) -> None:
         regular = self.as_regular(body)
         if regular is not None:
-            self.regular[name] = regular
+            self.regular[name] = regular._replace(label=name)
             self.rewritten[name] = self.leaf(regular, name)
         else:
             self.rewritten[name] = self.rewrite(body)
 
     def leaf(self, regular: _Regular, name: str = "") -> Leaf:
-        return self.terminals.add(Terminal("regex", regular.text, name=name))
+        return self.terminals.add(Terminal("regex", regular.text, name=name or _shortened(regular.label)))
 
     def rewrite(self, node: Expression) -> Expression:
         """`node` with its largest regular parts as terminals."""
@@ -170,7 +171,10 @@ class _Merger:
             bounds = "?" if (node.least, node.most) == (0, 1) else exact
         long = node.most is None or node.most > 8
         text = body.at_least(_ATOM) + bounds
-        return body._replace(text=text, binding=_SEQUENCE, wide_loop=body.wide_loop or (body.wide and long))
+        label = f"({body.label}){bounds}" if " " in body.label else body.label + bounds
+        return body._replace(
+            text=text, label=label, binding=_SEQUENCE, wide_loop=body.wide_loop or (body.wide and long)
+        )
 
     def parts(self, nodes: tuple[Expression, ...]) -> list[_Regular] | None:
         found: list[_Regular] = []
@@ -195,17 +199,18 @@ def _from_terminal(terminal: Terminal) -> _Regular | None:
         if len(text) > MAX_POSITIONS:
             return None
         binding = _ATOM if len(text) == 1 else _SEQUENCE
-        return _Regular(escape_text(text), binding, len(text), 0, wide=False, wide_loop=False)
+        return _Regular(escape_text(text), terminal.name, binding, len(text), 0, wide=False, wide_loop=False)
     if terminal.kind != "regex" or not isinstance(terminal.text, str) or terminal.flags:
         return None
     # The only expressions that a freely lexed front end writes itself are single sets.
     wide = terminal.text.startswith("[^") or "\\U" in terminal.text or terminal.text == ANY_CHARACTER
-    return _Regular(terminal.text, _ATOM, 1, 0, wide=wide, wide_loop=False)
+    return _Regular(terminal.text, terminal.name, _ATOM, 1, 0, wide=wide, wide_loop=False)
 
 
 def _combined(text: str, binding: int, parts: list[_Regular]) -> _Regular:
     return _Regular(
         text,
+        (" " if binding == _SEQUENCE else " | ").join(_shortened(part.label) for part in parts if part.label),
         binding,
         positions=sum(part.positions for part in parts),
         nesting=1 + max((part.nesting for part in parts), default=0),
@@ -230,3 +235,7 @@ def _dependencies_first(rules: Mapping[str, Expression], start: str) -> list[str
             order.append(name)
             stack.pop()
     return order
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= 60 else label[:59] + "…"
