@@ -302,13 +302,13 @@ class _Reader:
         if token.kind == "name":
             return self.reference(token)
         if token.kind == "any":
-            return self.characters(ANY_CHARACTER)
+            return self.characters(ANY_CHARACTER, ".")
         if token.kind == "string":
             assert isinstance(token.value, str)
-            return self.literal(token.value)
+            return self.literal(token.value, token.text)
         if token.kind == "set":
             assert token.value is None or isinstance(token.value, str)
-            return Choice(()) if token.value is None else self.characters(token.value)
+            return Choice(()) if token.value is None else self.characters(token.value, token.text)
         return self.special(token)
 
     def expect_close(self, opening: _Token) -> None:
@@ -334,13 +334,13 @@ class _Reader:
         self.referred.append(reference)
         return Reference(token.text)
 
-    def literal(self, text: str) -> Expression:
+    def literal(self, text: str, name: str) -> Expression:
         if not text:
             return EMPTY
-        return self.terminals.add(Terminal("literal", text.encode("utf-8"), name=repr(text)))
+        return self.terminals.add(Terminal("literal", text.encode("utf-8"), name=name))
 
-    def characters(self, pattern: str) -> Leaf:
-        return self.terminals.add(Terminal("regex", pattern, name=pattern))
+    def characters(self, pattern: str, name: str) -> Leaf:
+        return self.terminals.add(Terminal("regex", pattern, name=name))
 
     def special(self, token: _Token) -> Leaf:
         text = str(token.value)
