@@ -6,9 +6,9 @@ wrappers of ours in between: `Session.fill()` and `Session.accept(token_id)`.
 
 Settings, and why:
 
-* llguidance: `LLTokenizer` with its default slices (its JSON slices measure the same within noise); the mask goes to a kept pointer
-  (`unsafe_compute_mask_ptr`), which is its cheapest entry. It has no compiled object: the matcher is built from the
-  grammar text, so 'compile' is the construction of the first matcher.
+* llguidance: `LLTokenizer` with its default slices (its JSON slices measure the same within noise); the mask goes to a
+  kept pointer (`unsafe_compute_mask_ptr`), which is its cheapest entry. It has no compiled object: the matcher is built
+  from the grammar text, so 'compile' is the construction of the first matcher.
 * xgrammar: `strict_mode=True` (its default) and any whitespace; one thread, its grammar cache off (a benchmark of
   compilation must not be answered from a cache).
 * outlines-core: schema to regex to `Index`, `Guide.write_mask_into`.
@@ -40,6 +40,8 @@ class Session:
     restart: Callable[[], Any]
     is_accepting: Callable[[], bool]
     mask: np.ndarray[Any, np.dtype[np.int32]]
+    rows_known: Callable[[], int] | None = None
+    """How many masks the compiled grammar keeps, where an engine says so: tells a first visit from a repetition."""
 
     def allows(self, token_id: int) -> bool:
         return bool((int(self.mask[token_id >> 5]) >> (token_id & 31)) & 1)
@@ -104,11 +106,11 @@ class Guiderail:
             restart=matcher.reset,
             is_accepting=lambda: matcher.is_accepting,
             mask=mask[0],
+            rows_known=lambda: int(compiled.counters()["mask_rows"]),
         )
 
     def counters(self, compiled: Any) -> dict[str, int]:
-        read = getattr(compiled, "counters", None)
-        return dict(read()) if callable(read) else {}
+        return dict(compiled.counters())
 
 
 class LLGuidance:

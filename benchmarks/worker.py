@@ -123,9 +123,9 @@ class Worker:
                 if text is not None:
                     token_ids = self.vocabulary.encode(text)
                     run["tokens"] = len(token_ids)
-                    run["cold_us"], run["accept_us"] = self._walk(session, token_ids, first_fill_us)
+                    run["cold_us"], run["accept_us"], run["first_visit"] = self._walk(session, token_ids, first_fill_us)
                     session.restart()
-                    run["warm_us"], run["warm_accept_us"] = self._walk(session, token_ids, None)
+                    run["warm_us"], run["warm_accept_us"], _ = self._walk(session, token_ids, None)
                     session.restart()
                     run["warm_block_us"] = self._walk_in_blocks(session, token_ids)
                 run["counters"] = self.engine.counters(compiled)
@@ -134,27 +134,38 @@ class Worker:
         return {"runs": runs}
 
     @staticmethod
-    def _walk(session: Session, token_ids: list[int], first_fill_us: float | None) -> tuple[list[float], list[float]]:
-        """Mask and accept at each token, and the mask after the last. `first_fill_us`: that mask was timed already."""
-        fill, accept = session.fill, session.accept
-        masks, accepts = [], []
-        for position, token_id in enumerate(token_ids):
+    def _walk(
+        session: Session, token_ids: list[int], first_fill_us: float | None
+    ) -> tuple[list[float], list[float], list[bool]]:
+        """Mask and accept at each token, and the mask after the last. `first_fill_us`: that mask was timed already.
+
+        Also says which masks the engine had not kept before, if it tells (all False otherwise).
+        """
+        fill, accept, rows_known = session.fill, session.accept, session.rows_known
+        masks, accepts, first_visit = [], [], []
+        known = 0
+        for position in range(len(token_ids) + 1):
             if position or first_fill_us is None:
                 start = now()
                 fill()
                 masks.append((now() - start) / 1000)
             else:
                 masks.append(first_fill_us)
+            if rows_known is not None:
+                before, known = known, rows_known()
+                first_visit.append(known > before)
+            else:
+                first_visit.append(False)
+            if position == len(token_ids):
+                break
+            token_id = token_ids[position]
             allowed = session.allows(token_id)
             start = now()
             taken = accept(token_id)
             accepts.append((now() - start) / 1000)
             if not (taken and allowed):
                 raise RuntimeError(f"token {token_id} was accepted when verified and is not now")
-        start = now()
-        fill()
-        masks.append((now() - start) / 1000)
-        return masks, accepts
+        return masks, accepts, first_visit
 
     @staticmethod
     def _walk_in_blocks(session: Session, token_ids: list[int]) -> list[float]:

@@ -207,3 +207,87 @@ def test_tokens_and_bytes_agree_on_long_json(seed: int) -> None:
     assert laws.allowed(matcher, len(token_bytes)) == tokens.allowed_tokens(
         b"", grammar.accepts_prefix, grammar.accepts, token_bytes, eos
     )
+
+
+def test_a_draft_tree_is_filled_like_forks(grammar_name: str) -> None:
+    """Row i is the mask after draft token i on top of its parent; below a refused token nothing is allowed."""
+    make, characters = GRAMMARS[grammar_name]
+    rng = random.Random(f"{SEED} {grammar_name}")
+    token_bytes, eos = words(rng, characters, "words")
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos)
+    compiled = gr.compile(make(), vocabulary)
+    for _ in range(6):
+        matcher = compiled.matcher()
+        laws.random_walk(rng, matcher, len(token_bytes), eos, rng.randint(0, 4))
+        before = laws.allowed(matcher, len(token_bytes))
+        tree: list[tuple[int, int]] = []
+        after: list[gr.Matcher | None] = []
+        for index in range(12):
+            parent = rng.randint(-1, index - 1)
+            origin = matcher if parent < 0 else after[parent]
+            legal = sorted(laws.allowed(origin, len(token_bytes))) if origin is not None else []
+            token_id = rng.choice(legal) if legal and rng.random() < 0.8 else rng.randrange(len(token_bytes))
+            fork = origin.fork() if origin is not None else None
+            after.append(fork if fork is not None and fork.accept_token(token_id) else None)
+            tree.append((parent, token_id))
+        bitmask = gr.allocate_token_bitmask(len(tree), vocabulary)
+        matcher.fill_draft_bitmask(tree, bitmask)
+        for row, fork in enumerate(after):
+            expected = laws.allowed(fork, len(token_bytes)) if fork is not None else set()
+            assert tokens.mask_to_set(np.asarray(bitmask)[row], len(token_bytes)) == expected, (row, tree)
+        assert laws.allowed(matcher, len(token_bytes)) == before, "filling a draft tree moved the matcher"
+
+
+def test_saved_and_loaded_is_the_same(grammar_name: str, tmp_path: object) -> None:
+    """A compiled grammar read back from a file gives the masks of the one written, at each step of a walk."""
+    make, characters = GRAMMARS[grammar_name]
+    rng = random.Random(f"{SEED} {grammar_name}")
+    token_bytes, eos = words(rng, characters, "words")
+    compiled = gr.compile(make(), gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos))
+    for _ in range(3):
+        laws.random_walk(rng, compiled.matcher(), len(token_bytes), eos, 8)
+    path = f"{tmp_path}/saved.guiderail"
+    compiled.save(path)
+    loaded = gr.CompiledGrammar.load(path)
+    matcher, other = compiled.matcher(), loaded.matcher()
+    for _ in range(10):
+        ids = laws.allowed(matcher, len(token_bytes))
+        assert laws.allowed(other, len(token_bytes)) == ids
+        choices = sorted(ids - set(eos))
+        if not choices:
+            break
+        token_id = rng.choice(choices)
+        assert matcher.accept_token(token_id)
+        assert other.accept_token(token_id)
+
+
+def test_threads_share_a_compiled_grammar() -> None:
+    """Eight threads walk one compiled grammar from cold, each its own matcher; every mask is that of a lone walk."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = random.Random(SEED)
+    token_bytes, eos = words(rng, '{}[]",:1a ', "words")
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos)
+    paths = []
+    lone = gr.compile(gr.Grammar.builtin("json"), vocabulary)
+    for _ in range(24):
+        matcher = lone.matcher()
+        taken = laws.random_walk(rng, matcher, len(token_bytes), eos, 25)
+        matcher.reset()
+        masks = []
+        for token_id in taken:
+            masks.append(laws.allowed(matcher, len(token_bytes)))
+            matcher.accept_token(token_id)
+        paths.append((taken, masks))
+
+    def walk(path: tuple[list[int], list[set[int]]], compiled: gr.CompiledGrammar) -> bool:
+        matcher = compiled.matcher()
+        for token_id, expected in zip(*path, strict=True):
+            if laws.allowed(matcher, len(token_bytes)) != expected or not matcher.accept_token(token_id):
+                return False
+        return True
+
+    for _ in range(5):
+        shared = gr.compile(gr.Grammar.builtin("json"), vocabulary)
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(lambda path, shared=shared: walk(path, shared), paths))
