@@ -133,16 +133,35 @@ def test_one_constraint_per_prompt() -> None:
     assert output[:, 5:].tolist() == [[7, models.EOS], [9, models.EOS]]
 
 
+def far_from_likely(prompt: list[int]) -> tuple[AutomatonConstraint, np.ndarray, list[int]]:
+    """One token out of the dozen least likely, then the end; with the scores they have."""
+    scores = reference.log_softmax(reference.stream(models.llama(), prompt)(()))
+    worst = np.argsort(scores)[:12].tolist()
+    edges = {0: dict.fromkeys(worst, 1)}
+    return AutomatonConstraint(edges, frozenset({1}), models.EOS, TokenNames(models.VOCAB)), scores, worst
+
+
 def test_plausibility_is_taken_among_legal_tokens() -> None:
-    """The most likely legal token is far below the most likely one; a filter over everything would keep nothing
-    legal."""
+    """Taken over everything it would keep nothing legal, and the filter would be lost where it is needed most."""
     model, rows = models.llama(), models.prompts(47, (5,))
-    scores = reference.log_softmax(reference.stream(model, rows[0])(()))
-    worst = np.argsort(scores)[:3].tolist()
-    constraint = AutomatonConstraint({0: dict.fromkeys(worst, 1)}, frozenset({1}), models.EOS, TokenNames(models.VOCAB))
-    term = gr.ClassifierFree(1.5, NEGATIVE, plausibility=1.0)
-    (generation,) = GuidedDecoder(model, term, constraint).decode(rows, 2)
-    assert generation.token_ids == [max(worst, key=lambda token: scores[token])]
+    constraint, scores, worst = far_from_likely(rows[0])
+    chosen = {}
+    for plausibility in (None, 1.0):
+        term = gr.ClassifierFree(6.0, NEGATIVE, plausibility=plausibility)
+        (generation,) = GuidedDecoder(model, term, constraint).decode(rows, 3)
+        (chosen[plausibility],) = generation.token_ids
+    assert chosen[1.0] == max(worst, key=lambda token: scores[token])
+    assert chosen[None] != chosen[1.0]
+
+
+def test_filters_never_empty_what_is_legal() -> None:
+    """A nucleus of the base alone and a plausible set may have no legal token in common, or none at all."""
+    model, rows = models.llama(), models.prompts(47, (5,))
+    constraint, _, worst = far_from_likely(rows[0])
+    term = gr.DExperts(models.llama(1), models.llama(2), 0.5, base_top_p=0.0) + gr.DoLa([0, 1], plausibility=1.0)
+    for sampling in (Sampling(), Sampling(do_sample=True, top_k=1)):
+        (generation,) = GuidedDecoder(model, term, constraint, sampling).decode(rows, 3)
+        assert generation.token_ids[0] in worst
 
 
 def test_a_dead_end_is_an_error_and_not_a_random_token() -> None:
