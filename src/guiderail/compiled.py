@@ -57,6 +57,7 @@ class Limits:
         grammar_bytes: parser and state tables, in bytes.
         mask_bytes: stored masks, in bytes.
         request_bytes: growth of shared tables that one matcher may cause, in bytes.
+        munch_states: states of the search for whether a text can be completed under longest match, or in tokens.
     """
 
     lexer_states_per_request: int = _DEFAULTS.lexer_states_per_request
@@ -65,6 +66,7 @@ class Limits:
     grammar_bytes: int = _DEFAULTS.grammar_bytes
     mask_bytes: int = _DEFAULTS.mask_bytes
     request_bytes: int = _DEFAULTS.request_bytes
+    munch_states: int = _DEFAULTS.munch_states
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -159,7 +161,10 @@ def compile(grammar: Grammar, vocabulary: Vocabulary, limits: Limits | None = No
 
     Args:
         limits: budgets; None: the defaults of `Limits`.
-    Raises: LimitError. A grammar that is empty or malformed has been refused when it was made.
+    Raises:
+        LimitError: see `Limits`.
+        DeadEndError: no text of the grammar can be written in tokens of this vocabulary. (A grammar that is empty or
+            malformed has been refused when it was made.)
     """
     return CompiledGrammar(grammar, vocabulary, limits or Limits())
 

@@ -306,9 +306,8 @@ def test_dtypes(vocabulary: gr.Vocabulary, dtype: str) -> None:
 
 def test_dead_ends_are_errors() -> None:
     vocabulary = gr.Vocabulary.from_bytes([b"a", b"b", b""], eos_token_ids=[2])
-    processor = GrammarLogitsProcessor(gr.compile(gr.Grammar.from_choices(["c"]), vocabulary))
-    with pytest.raises(DeadEndError, match="row 0: no token of the vocabulary can continue the text"):
-        processor(torch.tensor([[0]]), torch.zeros(1, 3))
+    with pytest.raises(DeadEndError, match="the vocabulary cannot write any text"):
+        gr.compile(gr.Grammar.from_choices(["c"]), vocabulary)
     without_eos = gr.Vocabulary.from_bytes([b"a"])
     processor = GrammarLogitsProcessor(gr.compile(gr.Grammar.from_choices(["a"]), without_eos))
     processor(torch.tensor([[0]]), torch.zeros(1, 1))
@@ -356,6 +355,16 @@ def test_it_agrees_with_a_matcher_on_every_path(vocabulary: gr.Vocabulary) -> No
         if any(row[-1] == EOS for row in chosen):
             break
         rows = chosen
+
+
+def test_prompts_that_are_embeddings(model: Any, vocabulary: gr.Vocabulary) -> None:
+    """Then the rows hold generated tokens only, and the prompt has no tokens at all."""
+    processor = GrammarLogitsProcessor(gr.compile(GRAMMARS["numbers"], vocabulary))
+    embeddings = model.get_input_embeddings()(torch.tensor([list(b"prompt"), list(b"second")]))
+    for options in ({}, {"num_beams": 2}, {"do_sample": True}):
+        output = run(model, {"inputs_embeds": embeddings}, processor, pad_token_id=PAD, **options)
+        for row in output.tolist():
+            assert GRAMMARS["numbers"].accepts(bytes(row[: row.index(EOS)]))
 
 
 def test_an_encoder_decoder_model(vocabulary: gr.Vocabulary) -> None:
