@@ -54,6 +54,13 @@ ACCEPTED: list[tuple[str, list[str], list[str]]] = [
     ('start: a\na: "x"\n%extend a: "y"\n', ["x", "y"], ["xy"]),
     ('start: "a"?' * 1 + ' "a"?' * 20, ["", "aaa"], ["b", "a" * 22]),
     ("start: /\\p{Lu}/", ["A", "É"], ["a", "1"]),
+    ("start: A\nA: /a|ab/", ["a"], ["ab"]),  # each terminal matches as its expression says, leftmost alternative first
+    ('start: S S\nS: /".*?"/', ['"x""y"'], ['"x"y"', '"x"']),
+    (
+        "start: (ESCAPED_STRING | C_COMMENT)*\n%import common.ESCAPED_STRING\n%import common.C_COMMENT",
+        ['"a\\\"b"/* x * y*/"x"', ""],
+        ['"a', '"a"b"', "/*/", "/**/*/"],
+    ),
     ("start: WORD\nWORD: /\\p{L}/ | \"_\"", ["é", "_"], ["1"]),
 ]  # fmt: skip
 
@@ -93,6 +100,25 @@ REFUSED: list[tuple[str, str, int | None, int | None]] = [
 
 @pytest.mark.parametrize(("text", "message", "line", "column"), REFUSED, ids=[text for text, *_ in REFUSED])
 def test_what_is_refused_and_where(text: str, message: str, line: int | None, column: int | None) -> None:
+    with pytest.raises(GrammarError, match=re.escape(message)) as caught:
+        Grammar.from_lark(text)
+    assert (caught.value.line, caught.value.column) == (line, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line", "column"),
+    [
+        (
+            'start: "x" A\nA: /a(?P=n)/',
+            "terminal A: backreferences are not supported: (?P=name), at character 1",
+            1,
+            12,
+        ),
+        ('start: "x"\n  | /(/', "terminal /(/: this group is never closed, at character 0", 2, 5),
+        ("start: A\nA: /a*/", "A", 1, 8),
+    ],
+)
+def test_expressions_that_only_the_core_refuses(text: str, message: str, line: int, column: int) -> None:
     with pytest.raises(GrammarError, match=re.escape(message)) as caught:
         Grammar.from_lark(text)
     assert (caught.value.line, caught.value.column) == (line, column)

@@ -144,9 +144,13 @@ class Grammar:
             lexer: how text is cut into lexemes. "munch": longest match among all terminals.
         Raises: GrammarError with line and column; LimitError; OSError if the file cannot be read.
         """
-        from guiderail.grammars.lark import parse_lark
+        from guiderail.grammars.lark import parse_lark, placed
 
-        return cls._from_static(*parse_lark(text_or_path, start, lexer))
+        static, report = parse_lark(text_or_path, start, lexer)
+        try:
+            return cls._from_static(static, report)
+        except GrammarError as error:
+            raise placed(error, static, text_or_path) from None
 
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any] | bool | str, **options: Any) -> Grammar:

@@ -81,6 +81,30 @@ def parse_lark(
         return _Reader(text, "<string>" if path is None else str(path.resolve())).read(start)
 
 
+def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.PathLike[str]) -> GrammarError:
+    """The core's complaint about a grammar that Lark had accepted, with its place in the grammar's text.
+
+    The core sees terminals, not the text: its offset counts into the expression of one terminal, which is not named.
+    """
+    from guiderail import _core
+
+    path = _as_path(text_or_path)
+    text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
+    if error.offset is None:
+        return _with_place(error.message, text)
+    for terminal in static.terminals:
+        if terminal.kind != "regex" or not isinstance(terminal.text, str):
+            continue
+        try:
+            _core.Regex(terminal.text, "python", terminal.flags)
+        except GrammarError as own:
+            message = f"terminal {terminal.name}: {own.message}, at character {own.offset} of {terminal.text!r}"
+            inline = text.find(terminal.name) if terminal.name.startswith("/") else -1
+            offset = inline if inline >= 0 else _find_name(text, terminal.name)
+            return GrammarError(message) if offset is None else GrammarError.at(message, text, offset)
+    return error
+
+
 def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
     if isinstance(text_or_path, os.PathLike):
         return Path(text_or_path)
