@@ -100,6 +100,7 @@ class JsonAlgebra {
 
   // --- strings and numbers (json_scalars.cpp)
   Formula simplify_strings(Formula f);
+  Formula merge_lengths(Formula f);
   Formula simplify_numbers(Formula f);
   Node string_tail(Formula f);  // what follows the opening quote
   Node number_text(Formula f);

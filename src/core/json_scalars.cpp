@@ -45,10 +45,41 @@ bool JsonAlgebra::finite_values(Formula f, FormulaKind kind, std::vector<ValueId
 Formula JsonAlgebra::simplify_strings(Formula f) {
   std::vector<ValueId> values, kept;
   if (f == kTrue || f == kFalse || formulas_.kind(f) == FormulaKind::kStrings) return f;
-  if (!finite_values(f, FormulaKind::kStrings, values)) return f;
+  if (!finite_values(f, FormulaKind::kStrings, values)) return merge_lengths(f);
   for (ValueId value : values)
     if (string_satisfies(f, schemas_->store().text(schemas_->value(value)))) kept.push_back(value);
   return kept.empty() ? kFalse : formulas_.atom(FormulaKind::kStrings, value_set(std::move(kept)));
+}
+
+// Bounds of length in a conjunction become one. A complement of lengths is lengths again: proving from the automaton that more than 30,000
+// characters are possible would walk all of them.
+Formula JsonAlgebra::merge_lengths(Formula f) {
+  uint64_t least = 0, most = kUnbounded;
+  std::vector<Formula> kept, parts{f};
+  if (formulas_.kind(f) == FormulaKind::kAnd) parts.assign(formulas_.children(f).begin(), formulas_.children(f).end());
+  for (Formula part : parts) {
+    Formula inner = formulas_.kind(part) == FormulaKind::kNot ? formulas_.child(part) : part;
+    if (formulas_.kind(inner) != FormulaKind::kLength) {
+      kept.push_back(part);
+    } else if (inner == part) {
+      least = std::max<uint64_t>(least, formulas_.a(inner));
+      most = std::min(most, formulas_.b(inner));
+    } else if (formulas_.a(inner) == 0) {
+      least = std::max(least, formulas_.b(inner) + 1);
+    } else if (formulas_.b(inner) == kUnbounded) {
+      most = std::min<uint64_t>(most, formulas_.a(inner) - 1);
+    } else {
+      Formula shorter = formulas_.atom(FormulaKind::kLength, 0, formulas_.a(inner) - 1);
+      Formula longer = formulas_.atom(FormulaKind::kLength, static_cast<uint32_t>(formulas_.b(inner) + 1), kUnbounded);
+      kept.push_back(formulas_.any({shorter, longer}));
+    }
+  }
+  if (kept.size() == parts.size() && least == 0 && most == kUnbounded && formulas_.kind(f) != FormulaKind::kNot)
+    return f;
+  if (least > most) return kFalse;
+  if (least > 0 || most != kUnbounded)
+    kept.push_back(formulas_.atom(FormulaKind::kLength, static_cast<uint32_t>(least), most));
+  return formulas_.all(std::move(kept));
 }
 
 Formula JsonAlgebra::simplify_numbers(Formula f) {
