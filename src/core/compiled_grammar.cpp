@@ -75,10 +75,11 @@ std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
   return epoch_;
 }
 
-std::shared_ptr<Epoch> CompiledGrammar::renew(const std::shared_ptr<Epoch>& full) {
+std::pair<std::shared_ptr<Epoch>, bool> CompiledGrammar::renew(const std::shared_ptr<Epoch>& full) {
   std::lock_guard lock(mutex_);
-  if (epoch_ == full) epoch_ = std::make_shared<Epoch>(source_, vocabulary_, first_, limits_);
-  return epoch_;
+  bool fresh = epoch_ == full;
+  if (fresh) epoch_ = std::make_shared<Epoch>(source_, vocabulary_, first_, limits_);
+  return {epoch_, fresh};
 }
 
 std::size_t CompiledGrammar::bytes_used() const {
@@ -106,12 +107,21 @@ auto Matcher::with_epoch(F f) {
     return f();
   } catch (const LimitError& e) {
     if (!of_epoch(e)) throw;
-    // A failure from here on leaves the matcher where it was, in its old epoch.
-    std::shared_ptr<Epoch> fresh = compiled_->renew(epoch_);
-    std::vector<StateId> states = replay(*fresh);
-    epoch_ = std::move(fresh);
-    states_ = std::move(states);
-    return f();
+  }
+  // The current epoch, where others have moved to before, may be full as well; a fresh one that is too small is the request's own limit. A
+  // failure leaves the matcher where it was, in its old epoch.
+  std::shared_ptr<Epoch> full = epoch_;
+  while (true) {
+    auto [epoch, fresh] = compiled_->renew(full);
+    try {
+      std::vector<StateId> states = replay(*epoch);
+      epoch_ = epoch;
+      states_ = std::move(states);
+      return f();
+    } catch (const LimitError& e) {
+      if (fresh || !of_epoch(e)) throw;
+      full = epoch;
+    }
   }
 }
 
@@ -208,7 +218,10 @@ void Matcher::rollback(std::size_t count) {
   terminated_ = false;
 }
 
-void Matcher::reset() { rollback(tokens_.size()); }
+void Matcher::reset() {
+  rollback(tokens_.size());
+  growth_ = 0;
+}
 
 std::string Matcher::forced_bytes(std::size_t limit) {
   if (terminated_) return "";

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine.h"
@@ -74,8 +75,8 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   const Limits& limits() const { return limits_; }
   std::shared_ptr<Epoch> epoch() const;
-  // A fresh epoch in place of `full`, or the one that already replaced it.
-  std::shared_ptr<Epoch> renew(const std::shared_ptr<Epoch>& full);
+  // A fresh epoch in place of `full` (and true), or the one that already replaced it (and false).
+  std::pair<std::shared_ptr<Epoch>, bool> renew(const std::shared_ptr<Epoch>& full);
   std::size_t bytes_used() const;
 
  private:

@@ -31,7 +31,7 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
     : source_(std::move(source)), limits_(limits), symbols_(Lexicon::current()) {
   Lexicon::Budget budget(limits_.lexer_states_per_request);
   grammar_ = source_->open(symbols_);
-  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_);
+  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_, limits_.grammar_bytes);
   if (grammar_.lexing == Lexing::kMunch) {
     all_terminals_ = lexicon().either(grammar_.competitors);
     viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, limits_.munch_states);
@@ -48,6 +48,10 @@ Engine::~Engine() = default;
 
 std::size_t Engine::bytes_used() const {
   return bytes_.load(std::memory_order_relaxed) + parser_->bytes_used() + (viability_ ? viability_->bytes_used() : 0);
+}
+
+void Engine::check_room() {
+  if (bytes_used() > limits_.grammar_bytes) throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
 }
 
 bool Engine::thread_accepts(const Thread& t) {
@@ -82,7 +86,7 @@ StateId Engine::intern(std::vector<Thread>& threads) {
   for (auto it = begin; it != end; ++it)
     if (states_[it->second].threads == threads) return StateId{it->second};
   if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
-  if (bytes_used() > limits_.grammar_bytes) throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
+  check_room();
   bool accepting = std::ranges::any_of(threads, [this](const Thread& t) { return thread_accepts(t); });
   std::size_t size = sizeof(State) + 48 + threads.size() * sizeof(Thread);
   bytes_.fetch_add(size, std::memory_order_relaxed);
@@ -154,6 +158,7 @@ StateId Engine::advance(StateId state, std::string_view bytes) {
   Lexicon::Budget budget(limits_.lexer_states_per_request);
   std::vector<Thread> now(threads(state).begin(), threads(state).end()), next;
   for (char c : bytes) {
+    check_room();
     next.clear();
     step(now, static_cast<uint8_t>(c), next);
     merge(next);

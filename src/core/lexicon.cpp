@@ -27,12 +27,20 @@ constexpr uint16_t kHandedUp = kBoolean | kCondHere | kRecursive;
 // Terms of a disjunctive normal form; beyond it the request is refused.
 constexpr std::size_t kMaxTerms = 4096;
 
+// Parts of a node that are worth a state of the budget each time they are derived.
+constexpr uint32_t kWideNode = 16;
+
 // Nesting of the expression, right spines aside. Derivatives recurse this deep.
 constexpr uint16_t kMaxDepth = 1500;
 // Steps computed from the structure before a node gets a transition table of its own.
 constexpr uint8_t kStepsBeforeTable = 6;
 
 thread_local std::size_t budget_left = SIZE_MAX;
+
+void spend(std::size_t cost) {
+  if (budget_left < cost) throw LimitError("lexer_states", "too many lexer states for one request");
+  budget_left -= cost;
+}
 
 constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 constexpr Node node(uint32_t i) { return Node{i}; }
@@ -154,9 +162,8 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
       return node(table_[slot]);
   }
   std::size_t cost = 1 + children.size() / 4;
-  if (budget_left < cost) throw LimitError("lexer_states", "too many lexer states for one request");
   if (bytes_used_.load(std::memory_order_relaxed) > max_bytes_) throw LimitError("lexicon_bytes", "the lexer states fill their memory budget");
-  budget_left -= cost;
+  spend(cost);
 
   uint16_t depth = 0;
   auto deepen = [&](uint32_t child) { depth = std::max<uint16_t>(depth, static_cast<uint16_t>(infos_[child].depth + 1)); };
@@ -753,6 +760,8 @@ Node Lexicon::derive_part(Node n, uint8_t byte, Scope* scope) {
 
 Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
   const Info& i = info(n);
+  // Parts that lead to known nodes make nothing new, but are work all the same.
+  if (i.num_children > kWideNode && i.kind != Kind::kBranch) spend(i.num_children / kWideNode);
   switch (i.kind) {
     case Kind::kNone:
     case Kind::kAccept:
@@ -1004,22 +1013,25 @@ const Lexicon::Transitions& Lexicon::transitions(Node n) {
   return build_transitions(n);
 }
 
-// Breadth-first over raw derivatives until something accepts. What the whole search met without success is dead.
+// Over raw derivatives until something accepts: the next node is taken now from the oldest, now from the newest end of those met, which
+// finds both what is near and what is far but easy to reach (a text with each of twenty letters). What the whole search met without
+// success is dead.
 bool Lexicon::search_alive(Node start) {
   if (uint8_t known = info(start).alive.load(std::memory_order_relaxed)) return known == 1;
   struct Visit {
     uint32_t at, parent;
   };
-  std::vector<Visit> queue;
-  std::unordered_map<uint32_t, uint32_t> seen;
+  std::vector<Visit> visits;
+  std::deque<uint32_t> open;
+  std::unordered_set<uint32_t> seen;
   auto mark_path = [&](uint32_t visit) {
     while (visit != UINT32_MAX) {
-      infos_[queue[visit].at].alive.store(1, std::memory_order_release);
-      visit = queue[visit].parent;
+      infos_[visits[visit].at].alive.store(1, std::memory_order_release);
+      visit = visits[visit].parent;
     }
     return true;
   };
-  // 1 found, 0 queued or known dead
+  // True if found, false if queued or known dead.
   auto meet = [&](Node n, uint32_t parent) {
     uint8_t known = info(n).alive.load(std::memory_order_relaxed);
     if (known == 2) return false;
@@ -1028,22 +1040,26 @@ bool Lexicon::search_alive(Node start) {
       info(n).alive.store(1, std::memory_order_release);
       return true;
     }
-    if (seen.emplace(id(n), 0).second) queue.push_back({id(n), parent});
+    if (seen.insert(id(n)).second) {
+      open.push_back(static_cast<uint32_t>(visits.size()));
+      visits.push_back({id(n), parent});
+    }
     return false;
   };
   if (meet(start, UINT32_MAX)) return true;
-  for (uint32_t at = 0; at < queue.size(); ++at) {
-    if (budget_left == 0) throw LimitError("lexer_states", "too many lexer states for one request");
-    if (budget_left != SIZE_MAX) --budget_left;
-    Node n = node(queue[at].at);
+  for (bool newest = false; !open.empty(); newest = !newest) {
+    uint32_t at = newest ? open.back() : open.front();
+    newest ? open.pop_back() : open.pop_front();
+    Node n = node(visits[at].at);
     Classes classes(*this);
     classes.refine_by_node(n);
     for (uint8_t byte : classes.representatives()) {
+      spend(1);
       Node d = derive(n, byte, nullptr);
       if (meet(d, at)) return mark_path(at);
     }
   }
-  for (const Visit& v : queue) infos_[v.at].alive.store(2, std::memory_order_release);
+  for (const Visit& v : visits) infos_[v.at].alive.store(2, std::memory_order_release);
   return false;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <queue>
 
 #include "errors.h"
 
@@ -25,10 +26,12 @@ void sort_unique(std::vector<T>& v) {
   v.erase(std::ranges::unique(v).begin(), v.end());
 }
 
+constexpr std::size_t kCoversKept = 16;
+
 }  // namespace
 
-Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock)
-    : symbols_(symbols), ignored_(std::move(ignored)), mutex_(lock) {
+Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock, std::size_t max_bytes)
+    : symbols_(symbols), ignored_(std::move(ignored)), mutex_(lock), max_bytes_(max_bytes) {
   // The production  root → start  at position 0, waiting in the root context.
   pool_ = {static_cast<uint32_t>(start), kEnd};
   owner_ = {kEnd, kEnd};
@@ -41,6 +44,10 @@ Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, 
 }
 
 Parser::~Parser() = default;
+
+void Parser::check_room() const {
+  if (bytes_used() > max_bytes_) throw LimitError("grammar_bytes", "the parser's tables are full");
+}
 
 bool Parser::accepting(ParserState s) const { return states_[static_cast<uint32_t>(s)].accepting; }
 
@@ -98,6 +105,7 @@ Parser::Rules& Parser::rules(uint32_t nonterminal) {
 
 const std::vector<uint32_t>& Parser::left_corners(uint32_t nonterminal) {
   if (!rules(nonterminal).closed) {
+    check_room();
     std::vector<uint32_t> found{nonterminal};
     std::unordered_map<uint32_t, bool> seen{{nonterminal, true}};
     for (std::size_t i = 0; i < found.size(); ++i) {
@@ -170,6 +178,7 @@ ParserState Parser::unite(ParserState a, ParserState b) {
 const Parser::Expansion& Parser::expand(ParserState which) {
   State& s = states_[static_cast<uint32_t>(which)];
   if (const Expansion* done = s.expansion.load(std::memory_order_acquire)) return *done;
+  check_room();
   auto expansion = std::make_unique<Expansion>();
 
   std::vector<std::pair<uint32_t, Entry>> scans, waits;  // symbol, what advances
@@ -281,14 +290,26 @@ void Parser::advance(const Entry& entry, std::vector<uint32_t>& kernels, std::ve
   if (nullable_from(entry.position)) completed.push_back(entry.context);
 }
 
+// What is known of a context met on the way is taken over with all that it covers. Newest contexts first: they were made after, and so tend
+// to cover, the others. In  s → s s | "a"  every step then costs what is new, not the square of it.
 const Parser::Completion& Parser::complete(uint32_t root) {
   if (completions_[root]) return *completions_[root];
+  check_room();
   auto result = std::make_unique<Completion>();
-  std::vector<uint32_t> work{root};
-  std::unordered_map<uint32_t, bool> seen{{root, true}};
+  std::priority_queue<uint32_t> work;
+  work.push(root);
+  std::unordered_map<uint32_t, bool> covered{{root, false}};
   while (!work.empty()) {
-    uint32_t at = work.back();
-    work.pop_back();
+    uint32_t at = work.top();
+    work.pop();
+    if (covered[at]) continue;
+    if (const Completion* known = completions_[at].get()) {
+      result->kernels.insert(result->kernels.end(), known->kernels.begin(), known->kernels.end());
+      result->accepting = result->accepting || known->accepting;
+      for (uint32_t c : known->covers) covered[c] = true;
+      continue;
+    }
+    covered[at] = true;
     const std::vector<uint64_t> waiters = contexts_[at];  // a copy: contexts_ may grow below
     for (std::size_t i = 0; i < waiters.size();) {
       if (waiters[i] == kAcceptWaiter) {
@@ -306,11 +327,14 @@ const Parser::Completion& Parser::complete(uint32_t root) {
       std::vector<uint32_t> completed;
       for (const Entry& entry : wait->second) advance(entry, result->kernels, completed);
       for (uint32_t c : completed)
-        if (seen.emplace(c, true).second) work.push_back(c);
+        if (covered.emplace(c, false).second) work.push(c);
     }
   }
   sort_unique(result->kernels);
-  charge(sizeof(Completion) + 4 * result->kernels.size());
+  // A long list for few kernels would cost more to keep than it saves.
+  if (covered.size() <= kCoversKept + 8 * result->kernels.size())
+    for (const auto& [c, done] : covered) result->covers.push_back(c);
+  charge(sizeof(Completion) + 4 * (result->kernels.size() + result->covers.size()));
   completions_[root] = std::move(result);
   return *completions_[root];
 }

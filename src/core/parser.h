@@ -35,8 +35,9 @@ enum class ParserState : uint32_t {};
 
 class Parser {
  public:
-  // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is.
-  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock);
+  // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is. Tables that are larger than
+  // `max_bytes` grow no more: LimitError `grammar_bytes`, from then on.
+  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock, std::size_t max_bytes);
   ~Parser();
 
   ParserState initial() const { return initial_; }
@@ -113,8 +114,10 @@ class Parser {
     std::vector<uint32_t> left_corners;   // all nonterminals reachable by left corners, itself included; sorted
     bool known = false, closed = false;
   };
+  // What follows when an item in a context is complete, all that is complete in turn included.
   struct Completion {
     std::vector<uint32_t> kernels;
+    std::vector<uint32_t> covers;  // contexts, itself included, whose completions are part of this one
     bool accepting = false;
     bool known = false;
   };
@@ -134,6 +137,8 @@ class Parser {
   void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed);
   const Completion& complete(uint32_t context);
   ParserState after(std::span<const Entry> entries);
+  // Called before something is built, never in the middle of it: a table is whole or not there.
+  void check_room() const;
   void charge(std::size_t bytes) {
     bytes_.fetch_add(bytes, std::memory_order_relaxed);
     growth_of_this_thread += bytes;
@@ -156,6 +161,7 @@ class Parser {
   std::unordered_map<uint64_t, uint32_t> unions_;
   ParserState initial_{};
   std::atomic<std::size_t> bytes_{0};
+  std::size_t max_bytes_;
 };
 
 }  // namespace guiderail

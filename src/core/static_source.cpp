@@ -1,6 +1,8 @@
 #include "static_source.h"
 
 #include <algorithm>
+#include <string_view>
+#include <unordered_set>
 
 #include "errors.h"
 
@@ -49,7 +51,7 @@ class Opener {
     for (const StaticTerminal& t : terminals_) {
       switch (t.kind) {
         case StaticTerminal::Kind::kLiteral: nodes_.push_back(lexicon_.literal(t.text)); break;
-        case StaticTerminal::Kind::kRegex: nodes_.push_back(lower_regex(lexicon_, *t.regex, RegexMatch::kFull, encode_utf8)); break;
+        case StaticTerminal::Kind::kRegex: nodes_.push_back(lower_regex(lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8)); break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
       }
       if (t.kind != StaticTerminal::Kind::kSpecial && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
@@ -59,17 +61,32 @@ class Opener {
     if (lexing_ == Lexing::kMunch) subtract_winners();
   }
 
-  // Under munch a text that several terminals match belongs to the one of highest priority.
+  // Under munch a text that several terminals match belongs to the one of highest priority. A literal overlaps with an equal one and with the
+  // patterns that match it; only patterns are compared pair by pair.
   void subtract_winners() {
     std::vector<uint32_t> order;
     for (uint32_t t = 0; t < terminals_.size(); ++t)
       if (terminals_[t].kind != StaticTerminal::Kind::kSpecial) order.push_back(t);
     std::ranges::stable_sort(order, std::greater<>{}, [this](uint32_t t) { return terminals_[t].priority; });
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      std::vector<Node> higher;
-      for (std::size_t j = 0; j < i; ++j)
-        if (lexicon_.alive(lexicon_.both({whole_[order[i]], whole_[order[j]]}))) higher.push_back(whole_[order[j]]);
-      if (!higher.empty()) nodes_[order[i]] = lexicon_.difference(whole_[order[i]], lexicon_.either(std::move(higher)));
+    std::vector<uint32_t> patterns, literals;  // those of higher priority
+    std::unordered_set<std::string_view> texts;
+    for (uint32_t t : order) {
+      const StaticTerminal& terminal = terminals_[t];
+      if (terminal.kind == StaticTerminal::Kind::kLiteral) {
+        bool taken = texts.contains(terminal.text) ||
+                     std::ranges::any_of(patterns, [&](uint32_t p) { return lexicon_.nullable(lexicon_.walk(whole_[p], terminal.text)); });
+        if (taken) nodes_[t] = kNone;
+        texts.insert(terminal.text);
+        literals.push_back(t);
+      } else {
+        std::vector<Node> higher;
+        for (uint32_t l : literals)
+          if (lexicon_.nullable(lexicon_.walk(whole_[t], terminals_[l].text))) higher.push_back(whole_[l]);
+        for (uint32_t p : patterns)
+          if (lexicon_.alive(lexicon_.both({whole_[t], whole_[p]}))) higher.push_back(whole_[p]);
+        if (!higher.empty()) nodes_[t] = lexicon_.difference(whole_[t], lexicon_.either(std::move(higher)));
+        patterns.push_back(t);
+      }
     }
     competitors_ = order;
   }
@@ -79,42 +96,55 @@ class Opener {
   }
 
   bool alternative_productive(const std::vector<uint32_t>& alternative) const {
-    // An ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
-    return std::ranges::all_of(alternative, [this](uint32_t s) {
-      return is_rule(s) ? productive_[rule_of(s)] : terminal_usable(s) && std::ranges::find(ignored_, s) == ignored_.end();
-    });
+    return std::ranges::all_of(alternative, [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[s]; });
   }
 
+  // An ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
   void find_productive() {
-    productive_.assign(rules_.size(), false);
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (std::size_t r = 0; r < rules_.size(); ++r) {
-        if (productive_[r]) continue;
-        if (std::ranges::any_of(rules_[r].alternatives, [this](const auto& a) { return alternative_productive(a); })) {
-          productive_[r] = true;
-          changed = true;
-        }
-      }
-    }
+    for (uint32_t t = 0; t < terminals_.size(); ++t) useful_.push_back(terminal_usable(t));
+    for (uint32_t t : ignored_) useful_[t] = false;
+    productive_ = derivable([this](uint32_t t) { return useful_[t]; });
   }
-
-  bool terminal_nullable(uint32_t t) const { return terminals_[t].kind != StaticTerminal::Kind::kSpecial && lexicon_.nullable(nodes_[t]); }
 
   void find_nullable() {
-    nullable_.assign(rules_.size(), false);
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (std::size_t r = 0; r < rules_.size(); ++r) {
-        if (nullable_[r]) continue;
-        for (const auto& a : rules_[r].alternatives) {
-          if (!std::ranges::all_of(a, [this](uint32_t s) { return is_rule(s) ? nullable_[rule_of(s)] : terminal_nullable(s); })) continue;
-          nullable_[r] = true;
-          changed = true;
-          break;
+    nullable_ = derivable([this](uint32_t t) { return useful_[t] && lexicon_.nullable(nodes_[t]); });
+  }
+
+  // The rules that have an alternative of nothing but good terminals and such rules: counted down, in time linear in the grammar.
+  template <typename Good>
+  std::vector<bool> derivable(Good good) const {
+    struct Alternative {
+      uint32_t rule;
+      std::size_t missing;
+    };
+    std::vector<Alternative> alternatives;
+    std::vector<std::vector<uint32_t>> missed_by(rules_.size());
+    std::vector<bool> result(rules_.size(), false);
+    std::vector<uint32_t> work;
+    auto found = [&](uint32_t r) {
+      if (!result[r]) work.push_back(r);
+      result[r] = true;
+    };
+    for (uint32_t r = 0; r < rules_.size(); ++r) {
+      for (const auto& a : rules_[r].alternatives) {
+        if (!std::ranges::all_of(a, [&](uint32_t s) { return is_rule(s) || good(s); })) continue;
+        uint32_t number = static_cast<uint32_t>(alternatives.size());
+        alternatives.push_back({r, 0});
+        for (uint32_t s : a) {
+          if (!is_rule(s)) continue;
+          ++alternatives[number].missing;
+          missed_by[rule_of(s)].push_back(number);
         }
+        if (alternatives[number].missing == 0) found(r);
       }
     }
+    while (!work.empty()) {
+      uint32_t r = work.back();
+      work.pop_back();
+      for (uint32_t number : missed_by[r])
+        if (--alternatives[number].missing == 0) found(alternatives[number].rule);
+    }
+    return result;
   }
 
   // A rule is regular if nothing below it is recursive or special: it becomes a node. Bottom-up, without recursion.
@@ -268,6 +298,7 @@ class Opener {
   Lexicon& lexicon_;
   std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
   std::vector<uint32_t> competitors_;
+  std::vector<bool> useful_;  // per terminal: may stand in a production
   std::vector<bool> productive_, nullable_, reachable_, is_regular_;
   std::vector<Node> regular_;
   std::vector<std::optional<Symbol>> terminal_symbols_;

@@ -8,6 +8,11 @@
 
 namespace guiderail {
 
+namespace {
+// Of cached lexeme rows. A fuller cache lives on with the grammars that use it.
+constexpr std::size_t kMaxRowBytes = std::size_t{1} << 28;
+}  // namespace
+
 Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::vector<uint8_t> kinds,
                        std::unordered_map<std::string, uint32_t> special_tokens, std::vector<uint32_t> eos_token_ids)
     : bytes_(std::move(bytes)), offsets_(std::move(offsets)), kinds_(std::move(kinds)), special_(std::move(special_tokens)),
@@ -29,6 +34,8 @@ Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::ve
   }
   byte_complete_ = std::ranges::all_of(single, [](bool b) { return b; });
   trie_ = TokenTrie::build(std::move(entries));
+  ranks_.assign(size(), 0);
+  for (uint32_t rank = 0; rank < trie_.all_tokens().size(); ++rank) ranks_[trie_.all_tokens()[rank]] = rank;
 }
 
 Vocabulary::~Vocabulary() = default;
@@ -42,7 +49,7 @@ int64_t Vocabulary::special(const std::string& text) const {
 
 std::shared_ptr<LexRowCache> Vocabulary::rows(const std::shared_ptr<Lexicon>& lexicon) const {
   std::lock_guard lock(mutex_);
-  if (!rows_ || generation_.lock() != lexicon) {
+  if (!rows_ || generation_.lock() != lexicon || rows_->bytes_used() > kMaxRowBytes) {
     rows_ = std::make_shared<LexRowCache>(*this, *lexicon);
     generation_ = lexicon;
   }

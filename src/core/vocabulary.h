@@ -31,6 +31,8 @@ class Vocabulary {
   std::string_view token(uint32_t id) const { return std::string_view(bytes_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]); }
   bool is_text(uint32_t id) const { return kinds_[id] == kText && offsets_[id + 1] > offsets_[id]; }
   const TokenTrie& trie() const { return trie_; }
+  // Where a text token stands in trie().all_tokens().
+  uint32_t rank(uint32_t id) const { return ranks_[id]; }
   const std::vector<uint32_t>& eos_token_ids() const { return eos_; }
   bool is_eos(uint32_t id) const;
   // The id of a special token by its text, or -1.
@@ -49,6 +51,7 @@ class Vocabulary {
   std::unordered_map<std::string, uint32_t> special_;
   std::vector<uint32_t> eos_;
   TokenTrie trie_;
+  std::vector<uint32_t> ranks_;
   uint32_t longest_ = 0;
   bool byte_complete_ = false;
   mutable std::mutex mutex_;
