@@ -22,9 +22,9 @@ constexpr uint64_t pair_key(Node a, Node b) { return (uint64_t{id(a)} << 32) | i
 
 }  // namespace
 
-void MunchEffort::spend(std::size_t bytes) {
-  if (states_ >= max_states_) throw LimitError("munch_states", "too many states to decide which lexemes may stand side by side");
-  ++states_;
+void MunchEffort::spend(std::size_t bytes, std::size_t states) {
+  if (states_ + states > max_states_) throw LimitError("munch_states", "too many states to decide which lexemes may stand side by side");
+  states_ += states;
   bytes_.fetch_add(bytes, std::memory_order_relaxed);
   growth_of_this_thread += bytes;
 }
@@ -66,6 +66,20 @@ Node Obligations::canonical(Node obligation) {
   return result;
 }
 
+std::vector<uint8_t> Obligations::representatives(Node a, Node b) {
+  const Lexicon::Transitions &of_a = lexicon_.transitions(a), &of_b = lexicon_.transitions(b);
+  std::vector<uint32_t> seen;  // few
+  std::vector<uint8_t> bytes;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    uint32_t classes = (uint32_t{of_a.classes[byte]} << 8) | of_b.classes[byte];
+    if (!seen.empty() && seen.back() == classes) continue;
+    if (std::ranges::find(seen, classes) != seen.end()) continue;
+    seen.push_back(classes);
+    bytes.push_back(static_cast<uint8_t>(byte));
+  }
+  return bytes;
+}
+
 // The minimal automaton as a string that is equal for equal languages; empty if the automaton is too large. Partition refinement (Moore
 // 1956): states are small in number, so the simple quadratic form is the fast one.
 std::string Obligations::minimal_automaton(Node obligation) {
@@ -77,16 +91,20 @@ std::string Obligations::minimal_automaton(Node obligation) {
   std::unordered_map<uint32_t, uint16_t> index{{id(obligation), 0}};
   std::vector<std::array<uint16_t, 256>> rows;
   for (std::size_t at = 0; at < states.size(); ++at) {
-    rows.emplace_back();
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      Node next = lexicon_.step(states[at], static_cast<uint8_t>(byte));
+    effort_.spend(0);
+    const uint8_t* classes = lexicon_.transitions(states[at]).classes;
+    std::array<uint16_t, 256> target{};  // by class
+    for (uint8_t byte : representatives(states[at], states[at])) {
+      Node next = lexicon_.step(states[at], byte);
       auto [it, fresh] = index.try_emplace(id(next), static_cast<uint16_t>(states.size()));
       if (fresh) {
         if (states.size() == kMaxCanonicalStates) return "";
         states.push_back(next);
       }
-      rows[at][byte] = it->second;
+      target[classes[byte]] = it->second;
     }
+    rows.emplace_back();
+    for (unsigned byte = 0; byte < 256; ++byte) rows[at][byte] = target[classes[byte]];
   }
   std::size_t n = states.size();
   std::vector<uint16_t> part(n);
@@ -155,10 +173,11 @@ bool Obligations::search_implies(Node stronger, Node weaker) {
     auto [s, w] = pairs[at];
     if (w == kNone || (lexicon_.nullable(s) && !lexicon_.nullable(w))) return false;
     if (pairs.size() > kMaxComparedPairs) return false;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-      Node next_s = lexicon_.step(s, static_cast<uint8_t>(byte));
+    effort_.spend(0);
+    for (uint8_t byte : representatives(s, w)) {
+      Node next_s = lexicon_.step(s, byte);
       if (next_s == kNone) continue;
-      Node next_w = lexicon_.step(w, static_cast<uint8_t>(byte));
+      Node next_w = lexicon_.step(w, byte);
       if (next_w == kAll || next_w == next_s) continue;
       if (seen.emplace(pair_key(next_s, next_w), true).second) pairs.emplace_back(next_s, next_w);
     }

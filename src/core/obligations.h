@@ -21,6 +21,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "lexicon.h"
 #include "published_map.h"
@@ -46,8 +47,8 @@ class MunchEffort {
     MunchEffort& effort_;
   };
 
-  // One more state or fact of `bytes`. Throws LimitError.
-  void spend(std::size_t bytes);
+  // One more state or fact of `bytes`, or several that were only passed through. Throws LimitError.
+  void spend(std::size_t bytes, std::size_t states = 1);
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
@@ -72,6 +73,8 @@ class Obligations {
   bool implies(Node stronger, Node weaker);
 
  private:
+  // One byte of each class that the nodes' transitions tell apart.
+  std::vector<uint8_t> representatives(Node a, Node b);
   std::string minimal_automaton(Node obligation);
   bool search_implies(Node stronger, Node weaker);
 
