@@ -386,3 +386,23 @@ def test_a_model_does_not_keep_its_processors() -> None:
     gc.collect()
     assert watched() is None
     assert len(model._forward_pre_hooks) == before
+
+
+def test_two_processors_on_one_model_do_not_confuse_each_other() -> None:
+    model, rows = models.llama(), models.prompts(32, (6, 3))
+    chain = [
+        GuidanceLogitsProcessor(gr.ClassifierFree(2.0, NEGATIVE), model=model),
+        GuidanceLogitsProcessor(gr.Realignment(models.llama(1), 1.5) + gr.ClassifierFree(1.2, [9, 9]), model=model),
+    ]
+    output = model.generate(
+        **models.left_padded(rows), logits_processor=chain, max_new_tokens=STEPS, do_sample=False
+    )[:, 6:]  # fmt: skip
+    for prompt, tokens in zip(rows, output.tolist(), strict=True):
+        c, n = reference.stream(model, prompt), reference.stream(model, NEGATIVE)
+        weak, other = reference.stream(models.llama(1), prompt), reference.stream(model, [9, 9])
+
+        def guided(generated, c=c, n=n, weak=weak, other=other) -> np.ndarray:
+            first = reference.affine([c(generated), n(generated)], [2.0, -1.0])
+            return reference.affine([first, weak(generated), other(generated)], [1.7, -0.5, -0.2])
+
+        reference.check_greedy(guided, tokens, None, reference.Agreement())

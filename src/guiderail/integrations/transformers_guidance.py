@@ -17,7 +17,7 @@ then every cached state is dropped, so that weights may change between calls.
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +82,8 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         encode = None if tokenizer is None else _encoder(tokenizer)
         self.engine = GuidanceEngine(term, model, encode)
         self._constraint = None if constraint is None else ConstraintRows(constraint)
-        self._prefill: _Prefill | None = None
+        # More than one: other processors and threads run the same model, and each is recognised by its tokens.
+        self._prefills: deque[_Prefill] = deque(maxlen=8)
         self._source: dict[str, Any] = {}
         self._prompts: _Prompts | None = None
         self._watch(model)
@@ -99,11 +100,11 @@ class GuidanceLogitsProcessor(LogitsProcessor):
 
     def _rows(self, input_ids: Tensor) -> list[Row]:
         tokens = [tuple(row) for row in input_ids.tolist()]
-        prefill, self._prefill = self._prefill, None
-        if prefill is not None and prefill.cached and prefill.matches(tokens):
+        prefill = next((seen for seen in reversed(self._prefills) if seen.matches(tokens)), None)
+        self._prefills.clear()
+        begins = prefill is not None and prefill.cached
+        if begins or self._prompts is None or not self._prompts.continued_by(tokens):
             self._begin(tokens, prefill)
-        elif self._prompts is None or not self._prompts.continued_by(tokens):
-            self._begin(tokens, prefill if prefill is not None and prefill.matches(tokens) else None)
         assert self._prompts is not None
         return self._prompts.rows(tokens)
 
@@ -142,7 +143,8 @@ class GuidanceLogitsProcessor(LogitsProcessor):
                 ids = args[0]
             if ids is not None:
                 source, processor._source = processor._source, {}
-                processor._prefill = _Prefill(ids, dict(kwargs), source, kwargs.get("use_cache") is not False)
+                cached = kwargs.get("use_cache") is not False
+                processor._prefills.append(_Prefill(ids, dict(kwargs), source, cached))
 
         def before_encoder(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             processor = ours()
