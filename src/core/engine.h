@@ -42,7 +42,7 @@ struct Limits {
   std::size_t lexer_states_per_request = 2'000'000;  // new lexicon nodes one call may cause
   std::size_t states = 4'000'000;                    // sequence states alive in one engine
   std::size_t threads = 4'096;                       // readings of one text at once
-  std::size_t munch_states = 1'000'000;              // what one call may need to decide which lexemes may stand side by side
+  std::size_t munch_states = 500'000;                // what one call may need to decide which lexemes may stand side by side
   std::size_t grammar_bytes = std::size_t{1} << 28;  // parser and state tables of one engine
   std::size_t mask_bytes = std::size_t{1} << 28;     // masks of one compiled grammar
   std::size_t request_bytes = std::size_t{1} << 28;  // growth of shared tables that one matcher may cause
