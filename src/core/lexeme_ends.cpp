@@ -55,7 +55,8 @@ const std::vector<uint32_t>& LexemeEnds::next(uint32_t which) {
   std::vector<uint32_t> seen;  // combinations of classes, few
   uint32_t last = kUnknown;
   (lexicon_.first_bound(s.lexeme) & lexicon_.first_bound(s.obligation)).for_each([&](uint8_t byte) {
-    uint32_t classes = (uint32_t{lexemes.classes[byte]} << 16) | (uint32_t{rivals.classes[byte]} << 8) | demands.classes[byte];
+    uint32_t classes =
+        (uint32_t{lexemes.classes[byte]} << 16) | (uint32_t{rivals.classes[byte]} << 8) | demands.classes[byte];
     if (classes == last) return;
     last = classes;
     if (std::ranges::find(seen, classes) != seen.end()) return;
@@ -77,12 +78,14 @@ const std::vector<uint32_t>& LexemeEnds::next(uint32_t which) {
 void LexemeEnds::keep_weakest(std::vector<End>& set, const End& end) {
   for (const End& other : set)
     if (other.tag == end.tag && obligations_.implies(end.obligation, other.obligation)) return;
-  std::erase_if(set, [&](const End& other) { return other.tag == end.tag && obligations_.implies(other.obligation, end.obligation); });
+  std::erase_if(set, [&](const End& other) {
+    return other.tag == end.tag && obligations_.implies(other.obligation, end.obligation);
+  });
   set.push_back(end);
 }
 
-// Strongly connected components (Tarjan 1972) without recursion: the states of one component reach the same ends. Finished components
-// are kept, so each state is walked once however many questions are asked.
+// Strongly connected components (Tarjan 1972) without recursion: the states of one component reach the same ends.
+// Finished components are kept, so each state is walked once however many questions are asked.
 const std::vector<LexemeEnds::End>& LexemeEnds::weakest_ends(uint32_t root) {
   if (states_[root].weakest != kUnknown) return end_sets_[states_[root].weakest];
   struct Visit {

@@ -1,9 +1,10 @@
 // Where a lexeme under longest match can still end, and what its end leaves to be met.
 //
-// A state here is (lexeme, competing, obligation): what is left of the terminal being read, of the union of all terminals, and of what
-// earlier lexemes demand; all three take every byte together. A lexeme may end in a state if its remainder contains the empty string
-// and the obligations before it and of its own end do not contradict each other. The product is walked once per
-// combination of byte classes and kept; it is finite because derivatives are, and a LimitError ends a walk that finds too much of it.
+// A state here is (lexeme, competing, obligation): what is left of the terminal being read, of the union of all
+// terminals, and of what earlier lexemes demand; all three take every byte together. A lexeme may end in a state if its
+// remainder contains the empty string and the obligations before it and of its own end do not contradict each other.
+// The product is walked once per combination of byte classes and kept; it is finite because derivatives are, and a
+// LimitError ends a walk that finds too much of it.
 //
 // All calls but `find` and `answer` with the engine's lock held.
 #pragma once
@@ -45,13 +46,14 @@ class LexemeEnds {
   const std::vector<End>& ends_here(uint32_t state) const { return states_[state].ends; }
   // The states one byte on.
   const std::vector<uint32_t>& next(uint32_t state);
-  // The ways to end after one more byte at least; of two with the same tag where one's obligation implies the other's, only the weaker,
-  // because whatever can follow the stronger can follow the weaker.
+  // The ways to end after one more byte at least; of two with the same tag where one's obligation implies the other's,
+  // only the weaker, because whatever can follow the stronger can follow the weaker.
   const std::vector<End>& weakest_ends(uint32_t state);
   // All ways to end after one more byte at least. False if that takes more than `max_states` states.
   bool all_ends(uint32_t state, std::size_t max_states, std::vector<End>& out);
 
-  // Is there an end, one more byte on at least, that `accept` takes? `question` names the predicate: answers are kept by it.
+  // Is there an end, one more byte on at least, that `accept` takes? `question` names the predicate: answers are kept
+  // by it.
   template <typename Accept>
   bool leads_to(uint32_t state, uint32_t question, Accept accept);
   // An answer given before: 0, 1 or kUnknown; takes no lock.
@@ -75,15 +77,15 @@ class LexemeEnds {
   Obligations& obligations_;
   MunchEffort& effort_;
   bool no_tags_ = false;
-  PublishedMap pairs_;       // lexeme, competing → number
-  PublishedMap state_ids_;   // number of the pair, obligation → state
-  PublishedMap answers_;     // question, state → 0, 1
+  PublishedMap pairs_;      // lexeme, competing → number
+  PublishedMap state_ids_;  // number of the pair, obligation → state
+  PublishedMap answers_;    // question, state → 0, 1
   std::deque<State> states_;
   std::deque<std::vector<End>> end_sets_;
 };
 
-// Breadth-first, so that the nearest end is found first. All states on the way to a hit have the answer yes; if there is no hit, all
-// that were visited have the answer no.
+// Breadth-first, so that the nearest end is found first. All states on the way to a hit have the answer yes; if there
+// is no hit, all that were visited have the answer no.
 template <typename Accept>
 bool LexemeEnds::leads_to(uint32_t from, uint32_t question, Accept accept) {
   uint32_t known = answer(question, from);
@@ -103,7 +105,8 @@ bool LexemeEnds::leads_to(uint32_t from, uint32_t question, Accept accept) {
       if (known == kUnknown && seen.emplace(successor, true).second) queue.push_back({successor, at});
     }
     if (!hit) continue;
-    for (uint32_t visit = at; visit != kUnknown; visit = queue[visit].parent) remember(question, queue[visit].state, true);
+    for (uint32_t visit = at; visit != kUnknown; visit = queue[visit].parent)
+      remember(question, queue[visit].state, true);
     return true;
   }
   for (const Visit& visit : queue) remember(question, visit.state, false);

@@ -15,8 +15,8 @@ constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 
 }  // namespace
 
-MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states, Node rests,
-                               std::vector<bool> special)
+MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states,
+                               Node rests, std::vector<bool> special)
     : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), rests_(rests),
       special_(std::move(special)), effort_(max_states), obligations_(lexicon_, parser.mutex(), effort_),
       ends_(lexicon_, obligations_, effort_) {
@@ -28,13 +28,16 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_te
   }
   if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
   if (no_tags_) ends_.promise_no_tags();
-  // The separator stands for 'any productive rule can be completed', which holds of bytes and of special tokens that there are.
+  // The separator stands for 'any productive rule can be completed', which holds of bytes and of special tokens that
+  // there are.
   if (rests_ == kAll && std::ranges::count(special_, false) == 0) find_separator();
 }
 
 // --- terminals ------------------------------------------------------------------------------------------------------
 
-bool MunchViability::is_ignored(Symbol terminal) const { return std::ranges::find(parser_.ignored(), terminal) != parser_.ignored().end(); }
+bool MunchViability::is_ignored(Symbol terminal) const {
+  return std::ranges::find(parser_.ignored(), terminal) != parser_.ignored().end();
+}
 
 void MunchViability::keep_weakest(std::vector<Node>& set, Node obligation) {
   for (Node other : set)
@@ -98,7 +101,8 @@ bool MunchViability::clean(uint32_t candidate, Node obligation) {
   uint32_t known = clean_.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
   Node separator = candidates_[candidate];
-  bool result = std::ranges::any_of(after_ignored(obligation), [&](Node o) { return obligations_.implies(separator, o); });
+  bool result =
+      std::ranges::any_of(after_ignored(obligation), [&](Node o) { return obligations_.implies(separator, o); });
   effort_.spend(clean_.insert(which, result ? 1 : 0));
   return result;
 }
@@ -117,7 +121,9 @@ bool MunchViability::separates(uint32_t candidate) {
     if (info.start == kNone || is_ignored(terminal)) continue;
     if (!no_tags_) question = num_questions_++;
     uint32_t from = ends_.state(info.start, all_terminals_, candidates_[candidate]);
-    if (!ends_.leads_to(from, question, [&](const LexemeEnds::End& end) { return end.tag == info.tag && clean(candidate, end.obligation); }))
+    if (!ends_.leads_to(from, question, [&](const LexemeEnds::End& end) {
+          return end.tag == info.tag && clean(candidate, end.obligation);
+        }))
       return false;
   }
   separator_question_ = question;
@@ -141,7 +147,8 @@ void MunchViability::find_separator() {
 
 // --- the fixpoint ---------------------------------------------------------------------------------------------------
 
-uint32_t MunchViability::variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation, bool is_symbol) {
+uint32_t MunchViability::variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation,
+                                  bool is_symbol) {
   auto found = table.find(key(which, id(obligation)));
   if (found != table.end()) return found->second;
   effort_.spend(sizeof(Variable) + 64);
@@ -244,8 +251,8 @@ const Parser::Continuations& MunchViability::continuations(uint32_t context) {
   return continuations_.emplace(context, std::move(found)).first->second;
 }
 
-// Breadth-first from (context, obligation) pairs, read 'an item returning there is complete'. As in any search for one hit: the way to it
-// is true, and if there is none, all that was visited is false.
+// Breadth-first from (context, obligation) pairs, read 'an item returning there is complete'. As in any search for one
+// hit: the way to it is true, and if there is none, all that was visited is false.
 bool MunchViability::returns_to_acceptance(const std::vector<uint64_t>& roots) {
   struct Visit {
     uint64_t at;
@@ -327,8 +334,8 @@ bool MunchViability::viable(const Thread& t) {
   MunchEffort::Question guard(effort_);
   state = ends_.state(t.lexeme, t.competing, t.obligation);
   // Parser states expect whole groups where terminals have no tags, so any clean end will do.
-  if (separated &&
-      ends_.leads_to(state, separator_question_, [&](const LexemeEnds::End& end) { return clean(separator_, end.obligation); }))
+  if (separated && ends_.leads_to(state, separator_question_,
+                                  [&](const LexemeEnds::End& end) { return clean(separator_, end.obligation); }))
     return true;
   uint32_t question = questions_.find(place);
   if (question == PublishedMap::kUnknown) {
@@ -347,8 +354,9 @@ const MunchViability::GroupEnds& MunchViability::group_ends(Node group) {
   if (known != group_ends_.end()) return known->second;
   GroupEnds found{false, false, {}};
   found.known = ends_.all_ends(ends_.state(group, all_terminals_, kAll), kMaxGroupStates, found.ends);
-  found.clean = found.known && no_tags_ && separator_ != kNoSeparator &&
-                std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) { return clean(separator_, end.obligation); });
+  found.clean =
+      found.known && no_tags_ && separator_ != kNoSeparator &&
+      std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) { return clean(separator_, end.obligation); });
   effort_.spend(sizeof(found) + found.ends.size() * sizeof(LexemeEnds::End));
   return group_ends_.emplace(id(group), std::move(found)).first->second;
 }

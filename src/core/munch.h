@@ -1,22 +1,23 @@
 // Longest match, and what it makes impossible.
 //
-// Under munch, productive rules are not enough: `NAME NAME` with nothing between has no text at all, because any second NAME would extend
-// the first. A parser state p under an obligation o (obligations.h) is *viable* if some sequence of lexemes leads from p to acceptance
-// while every obligation on the way is met. There are finitely many obligations, so this is the emptiness of a context-free language
-// intersected with a regular one (Bar-Hillel, Perles, Shamir 1961): a least fixpoint over
+// Under munch, productive rules are not enough: `NAME NAME` with nothing between has no text at all, because any second
+// NAME would extend the first. A parser state p under an obligation o (obligations.h) is *viable* if some sequence of
+// lexemes leads from p to acceptance while every obligation on the way is met. There are finitely many obligations, so
+// this is the emptiness of a context-free language intersected with a regular one (Bar-Hillel, Perles, Shamir 1961): a
+// least fixpoint over
 //
 //   ends(X, o)   the obligations that can be left when a symbol X, read from o on, is complete
 //   suffix(i, o) the same for what is left of a production from position i on
 //
-// where a terminal's ends come from the product in lexeme_ends.h after any number of ignored lexemes, followed by a search through return
-// contexts, (context, obligation) to (context, obligation), for acceptance with an obligation that the end of the text discharges. All of it on
-// demand and kept. Of two obligations where one implies the other only the weaker is followed, which leaves one or two per symbol in
-// ordinary languages.
+// where a terminal's ends come from the product in lexeme_ends.h after any number of ignored lexemes, followed by a
+// search through return contexts, (context, obligation) to (context, obligation), for acceptance with an obligation
+// that the end of the text discharges. All of it on demand and kept. Of two obligations where one implies the other
+// only the weaker is followed, which leaves one or two per symbol in ordinary languages.
 //
-// Most grammars need none of that. Call an obligation s a *separator* if the empty string meets it and every terminal, read from s on, has an end after
-// which ignored lexemes lead back to s (or to something weaker); an obligation is *clean* if they lead from it to s. Then
-// every productive rule can be completed from every clean obligation, whatever the parser state: one lookup. With ignored
-// spaces, s is 'no further space'.
+// Most grammars need none of that. Call an obligation s a *separator* if the empty string meets it and every terminal,
+// read from s on, has an end after which ignored lexemes lead back to s (or to something weaker); an obligation is
+// *clean* if they lead from it to s. Then every productive rule can be completed from every clean obligation, whatever
+// the parser state: one lookup. With ignored spaces, s is 'no further space'.
 #pragma once
 
 #include <cstddef>
@@ -40,14 +41,14 @@ struct Thread;
 // Any thread may call anything; answers given before take no lock, others the engine's.
 class MunchViability {
  public:
-  // Every terminal of the grammar is registered in `symbols` by now. `max_states` bounds a single question (LimitError `munch_states`).
-  // `rests`: what the text after a special token must lie in, for obligations that say so of all other text (see liveness.h). `special[i]`: may
-  // special token i be used? Those beyond the list may.
+  // Every terminal of the grammar is registered in `symbols` by now. `max_states` bounds a single question (LimitError
+  // `munch_states`). `rests`: what the text after a special token must lie in, for obligations that say so of all other
+  // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may.
   MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states, Node rests = kAll,
                  std::vector<bool> special = {});
 
-  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals. Equal languages are
-  // the same node.
+  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals.
+  // Equal languages are the same node.
   Node no_longer_match(Node competing) { return obligations_.no_longer_match(competing); }
   // The obligation at the boundary that a lexeme's end creates; kNone if there can be none.
   Node after_lexeme(Node obligation, Node competing) { return obligations_.after(obligation, competing); }
@@ -56,8 +57,8 @@ class MunchViability {
   bool viable(ParserState parser, Node obligation);
   // Can the lexeme be continued, by one byte at least, to an end that is viable?
   bool viable(const Thread& inside_lexeme);
-  // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it? False also means
-  // 'not known'.
+  // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it?
+  // False also means 'not known'.
   bool always_viable(Node group, ParserState parser);
 
   std::size_t bytes_used() const { return effort_.bytes_used(); }
@@ -92,8 +93,12 @@ class MunchViability {
   bool clean(uint32_t candidate, Node obligation);
   bool known_clean(Node obligation) const;
 
-  uint32_t symbol_variable(uint32_t symbol, Node obligation) { return variable(symbol_variables_, symbol, obligation, true); }
-  uint32_t suffix_variable(uint32_t position, Node obligation) { return variable(suffix_variables_, position, obligation, false); }
+  uint32_t symbol_variable(uint32_t symbol, Node obligation) {
+    return variable(symbol_variables_, symbol, obligation, true);
+  }
+  uint32_t suffix_variable(uint32_t position, Node obligation) {
+    return variable(suffix_variables_, position, obligation, false);
+  }
   uint32_t variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation, bool is_symbol);
   void enqueue(uint32_t variable);
   void add(uint32_t variable, Node value);
@@ -123,7 +128,7 @@ class MunchViability {
   std::vector<Node> candidates_;  // for the separator
   uint32_t separator_ = kNoSeparator;
   uint32_t separator_question_ = 0;
-  PublishedMap clean_;            // candidate, obligation → 0, 1
+  PublishedMap clean_;  // candidate, obligation → 0, 1
 
   std::deque<Variable> variables_;
   std::unordered_map<uint64_t, uint32_t> symbol_variables_, suffix_variables_;
@@ -135,7 +140,7 @@ class MunchViability {
   PublishedMap boundaries_;                     // parser state, obligation → 0, 1
   PublishedMap questions_;                      // parser state, group → question for `ends_`
   uint32_t num_questions_ = 0;
-  PublishedMap always_;                         // parser state, group → 0, 1
+  PublishedMap always_;  // parser state, group → 0, 1
   struct GroupEnds {
     bool known, clean;
     std::vector<LexemeEnds::End> ends;

@@ -23,7 +23,8 @@ constexpr uint64_t pair_key(Node a, Node b) { return (uint64_t{id(a)} << 32) | i
 }  // namespace
 
 void MunchEffort::spend(std::size_t bytes, std::size_t states) {
-  if (states_ + states > max_states_) throw LimitError("munch_states", "too many states to decide which lexemes may stand side by side");
+  if (states_ + states > max_states_)
+    throw LimitError("munch_states", "too many states to decide which lexemes may stand side by side");
   states_ += states;
   bytes_.fetch_add(bytes, std::memory_order_relaxed);
   growth_of_this_thread += bytes;
@@ -80,8 +81,8 @@ std::vector<uint8_t> Obligations::representatives(Node a, Node b) {
   return bytes;
 }
 
-// The minimal automaton as a string that is equal for equal languages; empty if the automaton is too large. Partition refinement (Moore
-// 1956): states are small in number, so the simple quadratic form is the fast one.
+// The minimal automaton as a string that is equal for equal languages; empty if the automaton is too large. Partition
+// refinement (Moore 1956): states are small in number, so the simple quadratic form is the fast one.
 std::string Obligations::minimal_automaton(Node obligation) {
   if (by_automaton_.empty()) {
     by_automaton_.reserve(64);

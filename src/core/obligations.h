@@ -1,18 +1,18 @@
 // What longest match demands of the text to come.
 //
-// A lexeme w that ends here is the longest match only if no terminal matches w followed by more of the text. With c the remainder, after w, of
-// the union of all terminals ('competing'), the text to come must lie in
+// A lexeme w that ends here is the longest match only if no terminal matches w followed by more of the text. With c the
+// remainder, after w, of the union of all terminals ('competing'), the text to come must lie in
 //
 //   no_longer_match(c) = complement of (c without the empty string) followed by anything
 //
-// INT `1` beside FLOAT: c = digits | digits "." digits, so what follows must not begin with a digit, nor with "." and a digit. Such languages
-// are called obligations. They are nodes of the lexicon, so they are met by derivatives: dead is broken, 'all texts' is discharged, and
-// several of them are an intersection.
+// INT `1` beside FLOAT: c = digits | digits "." digits, so what follows must not begin with a digit, nor with "." and a
+// digit. Such languages are called obligations. They are nodes of the lexicon, so they are met by derivatives: dead is
+// broken, 'all texts' is discharged, and several of them are an intersection.
 //
-// Different remainders often leave the same obligation (after any word of a language with keywords: no letter), but as differently built
-// nodes. States are kept apart by node, so obligations are put into a canonical form here: the minimal automaton of a small one is
-// numbered breadth-first, and the first node met with that automaton stands for all. The alternative, comparing the nodes as they are, is
-// also right but keeps a state per keyword prefix.
+// Different remainders often leave the same obligation (after any word of a language with keywords: no letter), but as
+// differently built nodes. States are kept apart by node, so obligations are put into a canonical form here: the
+// minimal automaton of a small one is numbered breadth-first, and the first node met with that automaton stands for
+// all. The alternative, comparing the nodes as they are, is also right but keeps a state per keyword prefix.
 #pragma once
 
 #include <atomic>
@@ -60,11 +60,13 @@ class MunchEffort {
 class Obligations {
  public:
   // `mutex` guards growth here as elsewhere in the engine.
-  Obligations(Lexicon& lexicon, std::recursive_mutex& mutex, MunchEffort& effort) : lexicon_(lexicon), mutex_(mutex), effort_(effort) {}
+  Obligations(Lexicon& lexicon, std::recursive_mutex& mutex, MunchEffort& effort)
+      : lexicon_(lexicon), mutex_(mutex), effort_(effort) {}
 
   // Any thread may call these two; answers met before take no lock.
   Node no_longer_match(Node competing);
-  // What is left to meet after a lexeme: what was left before it and what its own end demands; kNone if they contradict each other.
+  // What is left to meet after a lexeme: what was left before it and what its own end demands; kNone if they contradict
+  // each other.
   Node after(Node obligation, Node competing);
 
   // These with the mutex held.
@@ -81,10 +83,10 @@ class Obligations {
   Lexicon& lexicon_;
   std::recursive_mutex& mutex_;
   MunchEffort& effort_;
-  PublishedMap no_longer_;   // competing → obligation
-  PublishedMap after_;       // obligation before, competing → obligation
-  PublishedMap canonical_;   // obligation → the one that stands for it
-  PublishedMap implies_;     // stronger, weaker → 0, 1
+  PublishedMap no_longer_;  // competing → obligation
+  PublishedMap after_;      // obligation before, competing → obligation
+  PublishedMap canonical_;  // obligation → the one that stands for it
+  PublishedMap implies_;    // stronger, weaker → 0, 1
   std::unordered_map<std::string, Node> by_automaton_;
 };
 

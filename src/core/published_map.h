@@ -1,8 +1,9 @@
 // A map from 64-bit keys to 32-bit values for memoised answers: written under the owner's lock, read without one.
 //
-// Open addressing. A slot's value is stored before its key is published with release, an entry never changes once it is in, and a
-// table that has grown is kept until the map dies, so a reader sees either an entry complete or not at all; who sees nothing takes the lock and
-// looks again. All the tables kept together are less than twice the size of the last one.
+// Open addressing. A slot's value is stored before its key is published with release, an entry never changes once it is
+// in, and a table that has grown is kept until the map dies, so a reader sees either an entry complete or not at all;
+// who sees nothing takes the lock and looks again. All the tables kept together are less than twice the size of the
+// last one.
 #pragma once
 
 #include <atomic>
