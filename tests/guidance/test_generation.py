@@ -337,8 +337,6 @@ def test_generate_takes_texts_chats_and_ids() -> None:
         return_generations=True,
     )
     assert details[0].text == TokenNames(models.VOCAB).decode(details[0].token_ids).decode()
-    with pytest.raises(ValueError, match="not both"):
-        generate(model, tokenizer, "A", output_type=int, constraint=record(models.VOCAB, models.EOS))
     with pytest.raises(ValueError, match="no prompt"):
         generate(model, tokenizer, [])
 
@@ -375,3 +373,11 @@ def test_equal_to_plain_generate_without_guidance() -> None:
         **models.left_padded(rows), max_new_tokens=STEPS, do_sample=False, custom_generate=guided_decoding
     )
     assert ours.tolist() == plain.tolist()
+
+
+def test_early_layers_come_from_the_conditional_pass() -> None:
+    model, rows = models.llama(), models.prompts(57, (5,))
+    decoder = GuidedDecoder(model, gr.DoLa([0, 1]), eos_token_ids=[])
+    decoder.decode(rows, STEPS)
+    counts = decoder.engine.runner().counts
+    assert (counts.passes, counts.rows) == (STEPS, STEPS)

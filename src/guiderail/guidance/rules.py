@@ -116,10 +116,13 @@ class _AwayFrom(Term):
         active = [scale != 1 for scale in step.per_row(self.scale)]
         if self.stop is None:
             return active
-        return [
-            on and self.stop.wants_stream(step.memory.get(self, row, StopState()), row.step)
-            for on, row in zip(active, step.rows, strict=True)
-        ]
+        wants = []
+        for on, row in zip(active, step.rows, strict=True):
+            state = step.memory.get(self, row, StopState())
+            wants.append(on and self.stop.wants_stream(state, row.step))
+            if not wants[-1]:
+                step.memory.put(self, row, state)  # so that the next step finds it one token back, not a thousand
+        return wants
 
     def wanted(self, step: Step) -> dict[Stream, list[bool]]:
         active = self._active(step)
