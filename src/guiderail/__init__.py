@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    import guiderail.guidance as guidance
     from guiderail import errors as errors
-    from guiderail import guidance as guidance
     from guiderail.compiled import CompiledGrammar as CompiledGrammar
     from guiderail.compiled import Limits as Limits
     from guiderail.compiled import Matcher as Matcher

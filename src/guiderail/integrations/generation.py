@@ -22,7 +22,6 @@ run.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guiderail.errors import DeadEndError, LimitError
+from guiderail.errors import DeadEndError
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import Row, RowInputs
 from guiderail.guidance.terms import Sum, Term
@@ -393,15 +392,10 @@ def _end_tokens(model: Any) -> Sequence[int]:
     return [] if end is None else end if isinstance(end, list) else [end]
 
 
-# A tokenizer's vocabulary is read once; it belongs to the tokenizer and goes with it.
-_VOCABULARIES: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-
-
 def generate(
     model: Any,
     tokenizer: Any,
     prompt: Any,
-    output_type: Any = None,
     *,
     guidance: Term | Sequence[Term] = (),
     constraint: Any = None,
@@ -421,28 +415,21 @@ def generate(
     on_tokens: OnTokens | None = None,
     return_generations: bool = False,
 ) -> Any:
-    """Generate text, or a typed object, under guidance and a constraint.
+    """Generate text under guidance and a constraint.
 
     Args:
         prompt: a string, a chat (list of {"role", "content"}), token ids, or a list of strings or of chats.
-        output_type: a type to be generated and returned: a Pydantic model, dataclass, TypedDict, Literal, Enum,
-            Union, ...
-        guidance: a term, or a list of terms. constraint: a compiled grammar (not together with output_type).
+        guidance: a term, or a list of terms. constraint: a compiled grammar.
         max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
         seed: of this call's random numbers. jump_forward, speculate, close_in_time: see `GuidedDecoder`.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
-    Returns: for one prompt and one sequence a string (or the typed object); otherwise a list of them.
+    Returns: for one prompt and one sequence a string; otherwise a list of them.
     Raises:
         ValueError: contradictory arguments.
-        LimitError: a typed output was not complete after `max_new_tokens`. DeadEndError: see `GuidedDecoder.decode`.
+        DeadEndError: see `GuidedDecoder.decode`.
     """
-    if output_type is not None and constraint is not None:
-        raise ValueError("give output_type or constraint, not both")
-    grammar = None
-    if output_type is not None:
-        grammar, constraint = _compiled_type(tokenizer, output_type)
     prompts, is_single = _encoded(tokenizer, prompt)
     sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty)
     generator = torch.Generator(device=model.device).manual_seed(seed)
@@ -464,9 +451,7 @@ def generate(
         generation.text = _decoded(tokenizer, constraint, index // num_return_sequences, generation.token_ids)
     if return_generations:
         return generations
-    if grammar is not None and any(generation.finish_reason == "length" for generation in generations):
-        raise LimitError(f"{max_new_tokens} tokens were not enough for the output type", limit="max_new_tokens")
-    results = [g.text if grammar is None else grammar.parse(g.text) for g in generations]
+    results = [generation.text for generation in generations]
     return results[0] if is_single and num_return_sequences == 1 else results
 
 
@@ -536,15 +521,6 @@ def guided_decoding(
     pad = config.pad_token_id if config.pad_token_id is not None else end if end is not None else 0
     new = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=input_ids.device)
     return torch.cat([input_ids, new.to(input_ids.dtype)], dim=1)
-
-
-def _compiled_type(tokenizer: Any, output_type: Any) -> tuple[Any, Any]:
-    import guiderail
-
-    if tokenizer not in _VOCABULARIES:
-        _VOCABULARIES[tokenizer] = guiderail.Vocabulary.from_tokenizer(tokenizer)
-    grammar = guiderail.Grammar.from_type(output_type)
-    return grammar, guiderail.compile(grammar, _VOCABULARIES[tokenizer])
 
 
 def _text_ids(tokenizer: Any, text: str) -> list[int]:
