@@ -110,6 +110,8 @@ class JsonAlgebra {
   // --- arrays (json_arrays.cpp)
   std::vector<ValueCase> array_step(Formula rest);
   bool array_may_end(Formula rest);
+  // Can uniqueItems of this schema be enforced? Only over items of finitely many values.
+  bool unique_enforceable(SchemaId schema);
   bool array_alive(Formula rest);
 
   // --- objects (json_objects.cpp)

@@ -196,6 +196,25 @@ bool JsonAlgebra::scalar_values(Formula value, std::vector<Formula>& out) {
   return true;
 }
 
+bool JsonAlgebra::unique_enforceable(SchemaId id) {
+  const Schema& schema = (*schemas_)[id];
+  Formula rest = restricted(of_schema(id), JsonType::kArray);
+  if (rest == kFalse || schema.max_items <= 1) return true;
+  std::vector<Formula> parts{rest};
+  if (formulas_.kind(rest) == FormulaKind::kAnd)
+    parts.assign(formulas_.children(rest).begin(), formulas_.children(rest).end());
+  for (uint64_t position = 0; position <= schema.prefix.size() && position < schema.max_items; ++position) {
+    std::vector<Formula> values;
+    for (Formula part : parts)
+      if (formulas_.kind(part) == FormulaKind::kItems)
+        values.push_back(item_formula(formulas_.atom(FormulaKind::kItems, formulas_.a(part), position)));
+    std::vector<Formula> single;
+    Formula item = formulas_.all(std::move(values));
+    if (item != kFalse && !scalar_values(item, single)) return false;
+  }
+  return true;
+}
+
 Formula JsonAlgebra::without_repetition(Formula rest, Formula value) {
   auto leaf = [&](Formula atom) -> Formula {
     if (formulas_.kind(atom) != FormulaKind::kUnique) return atom;

@@ -26,6 +26,14 @@ class JsonSchemaRules : public RuleProvider {
     return value(root, JsonPlace{});
   }
 
+  std::vector<SchemaId> unenforceable_unique() {
+    std::vector<SchemaId> found;
+    for (uint32_t i = 0; i < algebra_.schemas().size(); ++i)
+      if (algebra_.schemas()[SchemaId{i}].unique && !algebra_.unique_enforceable(SchemaId{i}))
+        found.push_back(SchemaId{i});
+    return found;
+  }
+
   void productions(uint32_t local, Productions& out) override {
     Rule rule = rules_[local];
     switch (rule.kind) {
@@ -228,7 +236,16 @@ class JsonSchemaRules : public RuleProvider {
 }  // namespace
 
 JsonSchemaSource::JsonSchemaSource(std::string_view schema, const JsonSchemaOptions& options)
-    : schemas_(std::make_shared<SchemaSet>(schema, options)), whitespace_(WhitespacePolicy::parse(options.whitespace)) {
+    : whitespace_(WhitespacePolicy::parse(options.whitespace)) {
+  auto schemas = std::make_shared<SchemaSet>(schema, options);
+  bool any_unique = false;
+  for (uint32_t i = 0; i < schemas->size(); ++i) any_unique = any_unique || (*schemas)[SchemaId{i}].unique;
+  if (any_unique) {
+    SymbolTable symbols(Lexicon::current());
+    for (SchemaId id : JsonSchemaRules(symbols, schemas, whitespace_).unenforceable_unique())
+      schemas->drop_unique(id, "uniqueItems over items of which there are infinitely many is not supported");
+  }
+  schemas_ = std::move(schemas);
 }
 
 OpenGrammar JsonSchemaSource::open(SymbolTable& symbols) const {

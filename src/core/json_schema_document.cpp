@@ -774,6 +774,12 @@ void SchemaSet::read(SchemaId id) {
   schemas_[static_cast<uint32_t>(id)] = std::move(schema);
 }
 
+void SchemaSet::drop_unique(SchemaId id, const std::string& reason) {
+  Schema& schema = schemas_[static_cast<uint32_t>(id)];
+  note_or_refuse(schema.json, "uniqueItems", reason);
+  schema.unique = false;
+}
+
 // --- report -------------------------------------------------------------------------------------------------------------
 
 std::vector<SchemaReportRow> SchemaSet::report() const {

@@ -122,6 +122,8 @@ class SchemaSet {
   std::vector<SchemaReportRow> report() const;
   // The report's rows that are not 'enforced': known once the schema is read.
   const std::vector<SchemaReportRow>& notes() const { return notes_; }
+  // Takes uniqueItems of a schema out, with a note; throws where the options say so. Only before the set is shared.
+  void drop_unique(SchemaId id, const std::string& reason);
   const JsonSchemaOptions& options() const { return options_; }
 
  private:
