@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    import guiderail.guidance as guidance
+    import guiderail.guidance as guidance  # noqa: F401  (the form that mypy counts as exported)
     from guiderail import errors as errors
     from guiderail.compiled import CompiledGrammar as CompiledGrammar
     from guiderail.compiled import Limits as Limits
