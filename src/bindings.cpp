@@ -19,6 +19,7 @@
 #include "core/compiled_grammar.h"
 #include "core/engine.h"
 #include "core/errors.h"
+#include "core/growth.h"
 #include "core/json_schema.h"
 #include "core/json_text.h"
 #include "core/regex.h"
@@ -68,6 +69,7 @@ class Source {
   // The longest prefix of `text` that some text of the language begins with, and whether all of it is a text.
   std::pair<std::size_t, bool> match(std::string_view text) {
     std::shared_ptr<Engine> engine = opened();
+    std::size_t before = growth_of_this_thread;
     StateId state = engine->initial();
     constexpr std::size_t kStride = 64;  // states are interned at these places only
     std::size_t done = 0;
@@ -81,6 +83,8 @@ class Source {
       }
       state = next;
       done += size;
+      if (growth_of_this_thread - before > engine->limits().request_bytes)
+        throw LimitError("request_bytes", "this text has made the grammar's tables grow too much");
     }
     return {done, engine->accepting(state)};
   }
@@ -178,15 +182,27 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
 
 using ReportRow = std::tuple<std::string, std::string, std::string>;
 
-std::pair<std::shared_ptr<Source>, std::vector<ReportRow>> json_schema_source(const std::string& schema, const std::string& whitespace, bool free_order,
-                                                                              bool strict, bool warn, bool formats, const std::string& dialect,
-                                                                              const std::map<std::string, std::string>& registry) {
+// A JSON Schema's source, which can also say what became of each keyword.
+class SchemaSource : public Source {
+ public:
+  explicit SchemaSource(std::shared_ptr<const JsonSchemaSource> schema) : Source(schema), schema_(std::move(schema)) {}
+  std::vector<ReportRow> report() const {
+    std::vector<ReportRow> rows;
+    for (SchemaReportRow& row : schema_->report()) rows.emplace_back(std::move(row.pointer), std::move(row.status), std::move(row.reason));
+    return rows;
+  }
+
+ private:
+  std::shared_ptr<const JsonSchemaSource> schema_;
+};
+
+std::shared_ptr<SchemaSource> json_schema_source(const std::string& schema, const std::string& whitespace, bool free_order, bool strict, bool warn,
+                                                 bool formats, const std::string& dialect, const std::map<std::string, std::string>& registry) {
   JsonSchemaOptions options{whitespace, free_order, strict, warn, formats, dialect, registry};
   nb::gil_scoped_release release;
-  auto source = std::make_shared<JsonSchemaSource>(schema, options);
-  std::vector<ReportRow> rows;
-  for (SchemaReportRow& row : source->report()) rows.emplace_back(std::move(row.pointer), std::move(row.status), std::move(row.reason));
-  return {std::make_shared<Source>(std::move(source)), std::move(rows)};
+  auto result = std::make_shared<SchemaSource>(std::make_shared<JsonSchemaSource>(schema, options));
+  result->match("");  // a schema that nothing satisfies: now, not at the first token
+  return result;
 }
 
 // The row of a bitmask, its tail beyond the vocabulary cleared.
@@ -214,9 +230,13 @@ void fill(PyMatcher& self, const Bitmask& bitmask, std::size_t row) {
 
 void fill_batch(const std::vector<PyMatcher*>& matchers, const Bitmask& bitmask, const std::optional<std::vector<std::size_t>>& rows) {
   if (rows && rows->size() != matchers.size()) throw nb::value_error("one row per matcher");
-  std::vector<std::pair<Matcher*, uint32_t*>> work;
-  for (std::size_t i = 0; i < matchers.size(); ++i)
-    work.emplace_back(&matchers[i]->matcher, row_of(bitmask, rows ? (*rows)[i] : i, matchers[i]->matcher.compiled()->vocabulary()));
+  std::vector<std::pair<Matcher*, uint32_t*>> work;  // rows that must be built; the others are copied here and now
+  for (std::size_t i = 0; i < matchers.size(); ++i) {
+    Matcher& matcher = matchers[i]->matcher;
+    uint32_t* words = row_of(bitmask, rows ? (*rows)[i] : i, matcher.compiled()->vocabulary());
+    if (!matcher.fill_known(words)) work.emplace_back(&matcher, words);
+  }
+  if (work.empty()) return;
   nb::gil_scoped_release release;
   ThreadPool::shared().for_each(work.size(), [&](std::size_t i) { work[i].first->fill(work[i].second); });
 }
@@ -318,10 +338,12 @@ NB_MODULE(_core, m) {
         return self.match(v).first == v.size();
       }, "text"_a);
 
+  nb::class_<SchemaSource, Source>(m, "SchemaSource")
+      .def("report", &SchemaSource::report, "Rows of (JSON pointer, status, reason).");
+
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
-  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a, "formats"_a, "dialect"_a, "registry"_a,
-        "(source, rows of the report: JSON pointer, status, reason)");
+  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a, "formats"_a, "dialect"_a, "registry"_a);
 
   nb::class_<Regex>(m, "Regex")
       .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python", "flags"_a = 0, "search"_a = false)
@@ -352,7 +374,8 @@ NB_MODULE(_core, m) {
       .def_rw("threads", &Limits::threads)
       .def_rw("grammar_bytes", &Limits::grammar_bytes)
       .def_rw("mask_bytes", &Limits::mask_bytes)
-      .def_rw("request_bytes", &Limits::request_bytes);
+      .def_rw("request_bytes", &Limits::request_bytes)
+      .def_rw("munch_states", &Limits::munch_states);
 
   nb::class_<PyMatcher>(m, "Matcher")
       .def("accept_token", [](PyMatcher& self, uint32_t token) { return self.matcher.accept_token(token); }, "token_id"_a)
@@ -374,7 +397,8 @@ NB_MODULE(_core, m) {
       .def("forced_tokens", &forced_tokens)
       .def("explain", &explain, "token_id"_a)
       .def("expected", [](PyMatcher& self) { return self.matcher.expected(); })
-      .def("__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); }, "other"_a);
+      .def("__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); }, nb::is_operator(),
+           nb::sig("def __eq__(self, other: object, /) -> bool"));
 
   nb::class_<CompiledGrammar>(m, "CompiledGrammar")
       .def("matcher", [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode) {
@@ -394,7 +418,7 @@ NB_MODULE(_core, m) {
         d["lexeme_rows"] = epoch->lex_rows().size();
         d["lexeme_row_bytes"] = epoch->lex_rows().bytes_used();
         return d;
-      });
+      }, nb::sig("def counters(self) -> dict[str, int]"));
 
   m.def("compile", [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits, std::shared_ptr<Vocabulary> first) {
     nb::gil_scoped_release release;

@@ -9,11 +9,17 @@
 namespace guiderail {
 
 const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
-  remainder = lexicon_.saturate(remainder, vocabulary_.longest_token() + 1);
   Key key{static_cast<uint32_t>(remainder), static_cast<uint32_t>(competing), place};
   {
     std::lock_guard lock(mutex_);
     if (auto it = rows_.find(key); it != rows_.end()) return *it->second;
+    if (auto it = saturated_.find(key); it != saturated_.end()) return *it->second;
+  }
+  if (Node twin = lexicon_.saturate(remainder, vocabulary_.longest_token() + 1); twin != remainder) {
+    const LexRow& result = row(twin, competing, place);
+    std::lock_guard lock(mutex_);
+    saturated_.emplace(key, &result);
+    return result;
   }
   // Built without the lock: two threads may build the same row, the first one stays.
   std::unique_ptr<LexRow> fresh;
@@ -28,6 +34,46 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
     growth_of_this_thread += size;
   }
   return *it->second;
+}
+
+const LexRowCache::Plan& LexRowCache::plan(Node remainder) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = plans_.find(static_cast<uint32_t>(remainder)); it != plans_.end()) return it->second;
+  }
+  Plan fresh = make_plan(remainder);
+  std::lock_guard lock(mutex_);
+  return plans_.try_emplace(static_cast<uint32_t>(remainder), fresh).first->second;
+}
+
+LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
+  // A lexeme that this many bytes may begin is worth a row for all of it.
+  constexpr int kManyBytes = 20;
+  Plan plan;
+  plan.reference = remainder;
+  Lexicon::Exclusion exclusion;
+  if (lexicon_.exclusion(remainder, exclusion)) {
+    plan.excludes = true;
+    plan.reference = exclusion.reference;
+    plan.base = exclusion.base;
+    plan.excluded = exclusion.excluded;
+  }
+  switch (lexicon_.shape(plan.reference, plan.first, plan.rest)) {
+    case Lexicon::Shape::kLiteral: return plan;
+    case Lexicon::Shape::kSequence:
+      if (is_broad(plan.first)) break;
+      if (lexicon_.first_bound(plan.reference).count() < kManyBytes || !is_broad(plan.reference)) return plan;
+      plan.first = plan.reference;
+      plan.rest = kEpsilon;
+      break;
+    case Lexicon::Shape::kOther:
+      if (!is_broad(plan.reference)) return plan;
+      plan.first = plan.reference;
+      plan.rest = kEpsilon;
+  }
+  plan.broad = true;
+  plan.first_nullable = lexicon_.nullable(plan.first);
+  return plan;
 }
 
 bool LexRowCache::is_broad(Node remainder) {
@@ -73,7 +119,7 @@ std::unique_ptr<LexRow> LexRowCache::read_off(Node remainder, uint32_t place) {
   result->min_ = min;
   result->max_ = max;
   const auto& tokens = starred.counts_->tokens;
-  auto beyond = std::ranges::upper_bound(tokens, std::pair(max, UINT32_MAX));
+  auto beyond = std::ranges::upper_bound(tokens, max, {}, &std::pair<uint32_t, uint32_t>::first);
   std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   if (beyond - tokens.begin() > tokens.end() - beyond) {
     if (starred.dense())
@@ -138,9 +184,10 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
   struct Frame {
     uint32_t place;
     Node remainder, competing;
-    uint32_t count;  // bodies complete
+    uint32_t count;      // bodies complete
+    LexRow::Exit* exit;  // that ends here, if any
   };
-  std::vector<Frame> work{{place, remainder, competing, 0}};
+  std::vector<Frame> work{{place, remainder, competing, 0, nullptr}};
   while (!work.empty()) {
     Frame f = work.back();
     work.pop_back();
@@ -148,6 +195,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     uint32_t first = trie.node(f.place).first_child, end = first + trie.node(f.place).num_children;
     for (uint32_t c = first; c < end; ++c) {
       const TrieNode& child = trie.node(c);
+      if (f.exit) f.exit->first.add(child.byte);
       uint32_t known = t.next[t.classes[child.byte]].load(std::memory_order_acquire);
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, child.byte);
       if (next == kNone) continue;
@@ -173,15 +221,25 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       if (child.num_children == 0) continue;
       look_up(next, rival);
       if (last.exit) last.exit->places.push_back({c, count});
-      if (last.continues) work.push_back({c, next, rival, count});
+      if (last.continues) {
+        work.push_back({c, next, rival, count, last.exit});
+      } else if (last.exit) {
+        for (const TrieNode& below : trie.children(c)) last.exit->first.add(below.byte);
+      }
     }
   }
-  for (auto& exit : result->exits_)
-    for (LexRow::Exit::Place p : exit->places)
-      for (const TrieNode& child : trie.children(p.node)) exit->first.add(child.byte);
   store_stay(*result, std::move(stay));
   if (starred) {
-    std::ranges::sort(counts->tokens);
+    // By number of bodies, of which there are few: a counting sort.
+    std::vector<std::size_t> starts;
+    for (auto [begun, token] : counts->tokens) {
+      if (starts.size() <= begun + 1) starts.resize(begun + 2, 0);
+      ++starts[begun + 1];
+    }
+    for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+    std::vector<std::pair<uint32_t, uint32_t>> sorted(counts->tokens.size());
+    for (auto entry : counts->tokens) sorted[starts[entry.first]++] = entry;
+    counts->tokens = std::move(sorted);
     result->counts_ = std::move(counts);
   }
   return result;

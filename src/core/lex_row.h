@@ -70,7 +70,7 @@ class LexRow {
   friend class LexRowCache;
   // What the row of a starred body knows about numbers of bodies.
   struct Counts {
-    std::vector<std::pair<uint32_t, uint32_t>> tokens;  // (bodies begun, token), sorted
+    std::vector<std::pair<uint32_t, uint32_t>> tokens;  // (bodies begun, token), by the former
     std::array<std::vector<Exit::Place>, 256> ends;     // by next byte: the child by that byte, bodies complete before it; on demand
     std::array<bool, 256> known{};
   };
@@ -93,8 +93,14 @@ class LexRowCache {
 
   // The row of `remainder` over the tokens below `place` of the vocabulary trie. `competing` is kNone unless lexing is munch.
   const LexRow& row(Node remainder, Node competing, uint32_t place);
-  // Whether so many nodes of the vocabulary trie are alive for this remainder that a row of its own pays.
-  bool is_broad(Node remainder);
+  // How a remainder takes its tokens from rows: as `first` with `rest` after it (kEpsilon: none). If it excludes, remainder = (base without
+  // excluded) k and reference = base k = first rest, else reference is the remainder itself.
+  struct Plan {
+    bool broad = false;  // false: no row; few places of the trie are alive for it
+    bool excludes = false, first_nullable = false;
+    Node reference = kNone, base = kNone, excluded = kNone, first = kNone, rest = kEpsilon;
+  };
+  const Plan& plan(Node remainder);
   std::size_t size() const;
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
@@ -108,6 +114,8 @@ class LexRowCache {
       return ((uint64_t{k.remainder} << 32 | k.competing) * 0x9E3779B97F4A7C15ull) ^ (k.place * 0xFF51AFD7ED558CCDull);
     }
   };
+  Plan make_plan(Node remainder);
+  bool is_broad(Node remainder);
   std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place);
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);
@@ -116,6 +124,8 @@ class LexRowCache {
   Lexicon& lexicon_;
   mutable std::mutex mutex_;
   std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash> rows_;
+  std::unordered_map<Key, const LexRow*, KeyHash> saturated_;  // remainders whose row is that of their saturated twin
+  std::unordered_map<uint32_t, Plan> plans_;
   std::unordered_map<uint32_t, bool> broad_;
   std::atomic<std::size_t> bytes_{0};
 };

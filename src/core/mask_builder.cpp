@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <string>
 
 namespace guiderail {
 
 namespace {
 
-// A lexeme that this many bytes may begin is worth a row for all of it; places of the trie are worth rows from this size on.
-constexpr int kManyBytes = 20;
+// Places of the trie are worth rows of their own from this size on.
 constexpr uint32_t kLargePlace = 200;
 
 }  // namespace
@@ -71,7 +71,7 @@ bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin
 
 // Walks a trie below `place` with all threads at once and sets the tokens that some thread survives. Re-entrant: works above the tops
 // of the stacks as it finds them.
-void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const std::vector<uint32_t>* skip) {
+void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip) {
   std::size_t bottom = frames_.size(), floor = stack_.size();
   stack_.insert(stack_.end(), threads.begin(), threads.end());
   if (!enter(trie, place, floor, whole)) return;
@@ -102,7 +102,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     engine_.merge(out_);
     if (trie.node(child).num_tokens && spellable(out_))
       for (uint32_t token : trie.tokens(child))
-        if (!skip || !std::ranges::binary_search(*skip, token)) sets_.push_back(token);
+        if (!skip || !contains(*skip, token)) sets_.push_back(token);
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();
     stack_.insert(stack_.end(), out_.begin(), out_.end());
@@ -113,49 +113,30 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
 // If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
 bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
   if (thread.obligation != kAll || !engine_.always_viable(thread.group, thread.parser)) return false;
-  Lexicon& lexicon = engine_.lexicon();
-  Lexicon::Exclusion exclusion;
-  Node remainder = thread.lexeme;
-  bool excludes = lexicon.exclusion(remainder, exclusion);
-  if (excludes) remainder = exclusion.reference;
-
-  Node first = remainder, rest = kEpsilon;
-  switch (lexicon.shape(remainder, first, rest)) {
-    case Lexicon::Shape::kLiteral: return false;
-    case Lexicon::Shape::kSequence:
-      if (rows_.is_broad(first)) break;
-      first = remainder;
-      rest = kEpsilon;
-      if (lexicon.first_bound(remainder).count() < kManyBytes || !rows_.is_broad(remainder)) return false;
-      break;
-    case Lexicon::Shape::kOther:
-      if (!rows_.is_broad(remainder)) return false;
-  }
-
-  Contribution c{&rows_.row(first, thread.competing, place), {}};
-  if (excludes) {
-    find_fix(exclusion.base, exclusion.excluded, place, c.fix);
-    std::ranges::sort(c.fix);
-    c.fix.erase(std::ranges::unique(c.fix).begin(), c.fix.end());
-  }
+  const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
+  if (!plan.broad) return false;
+  Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
+  if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, place, c.except);
   Thread t = thread;
-  t.lexeme = remainder;
-  walk_left_over(*c.row, t, rest, c.fix);
-  decide_one_by_one(thread, place, c.fix);
-  if (liveness_) drop_unspellable(*c.row, t, rest, c.fix);
-  if (rest != kEpsilon && lexicon.nullable(first)) {
-    // Nothing of `first` is read: the thread stands before `rest` (or, with an exclusion, its tokens are those of the reference but for `fix`).
-    if (excludes) {
-      Thread before_rest = t;
-      before_rest.lexeme = rest;
-      walk(vocabulary_.trie(), place, {&before_rest, 1}, true, c.fix.empty() ? nullptr : &c.fix);
-    } else {
-      t.lexeme = rest;
+  t.lexeme = plan.reference;
+  if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
+  walk_left_over(*c.row, t, plan.rest, c.except);
+  if (plan.rest != kEpsilon && plan.first_nullable) {
+    // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
+    t.lexeme = plan.rest;
+    if (plan.excludes)
+      walk(vocabulary_.trie(), place, {&t, 1}, true, c.except.empty() ? nullptr : &c.except);
+    else
       more.push_back(t);
-    }
   }
   contributions_.push_back(std::move(c));
   return true;
+}
+
+bool MaskBuilder::contains(const Ranges& ranges, uint32_t token) const {
+  uint32_t rank = vocabulary_.rank(token);
+  auto after = std::ranges::upper_bound(ranges, rank, {}, &std::pair<uint32_t, uint32_t>::first);
+  return after != ranges.begin() && rank < std::prev(after)->second;
 }
 
 // After these threads, can the text be completed in tokens?
@@ -164,23 +145,23 @@ bool MaskBuilder::spellable(std::span<const Thread> threads) {
 }
 
 // Takes tokens that the row keeps, but after which the vocabulary cannot spell a completion, out of it.
-void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node rest, std::vector<uint32_t>& fix) {
-  std::size_t known = fix.size();
+void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except) {
+  const Ranges before = except;
   for (const auto& end : row.ends()) {
     Thread t = thread;
-    t.lexeme = rest == kEpsilon ? end.remainder : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
+    t.lexeme = engine_.lexicon().concat(end.remainder, rest);
     t.competing = end.competing;
     std::vector<Thread> after;
     engine_.settle(t, after);
-    if (after.empty() || !spellable(after)) fix.insert(fix.end(), end.tokens.begin(), end.tokens.end());
+    if (!after.empty() && spellable(after)) continue;
+    for (uint32_t token : end.tokens)
+      if (!contains(before, token)) except.emplace_back(vocabulary_.rank(token), vocabulary_.rank(token) + 1);
   }
-  if (fix.size() == known) return;
-  std::ranges::sort(fix);
-  fix.erase(std::ranges::unique(fix).begin(), fix.end());
+  if (except.size() > before.size()) std::ranges::sort(except);
 }
 
 // Tokens in which the row's lexeme ends: what they leave over must fit `rest`, or what comes after the lexeme if there is no rest.
-void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node rest, const std::vector<uint32_t>& fix) {
+void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except) {
   std::vector<Thread> after, alive;
   for (const auto& exit : row.exits()) {
     after.clear();
@@ -201,58 +182,27 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
       alive.clear();
       engine_.step(after, byte, alive);
       if (alive.empty()) return;
-      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false, fix.empty() ? nullptr : &fix);
+      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false, except.empty() ? nullptr : &except);
     });
   }
 }
 
-void MaskBuilder::decide_one_by_one(const Thread& thread, uint32_t place, std::span<const uint32_t> tokens) {
-  std::vector<Thread> now, next;
-  for (uint32_t token : tokens) {
-    now.assign(1, thread);
-    std::string_view text = vocabulary_.token(token);
-    for (char byte : text.substr(depth_of(place, text))) {
-      next.clear();
-      engine_.step(now, static_cast<uint8_t>(byte), next);
-      engine_.merge(next);
-      std::swap(now, next);
-      if (now.empty()) break;
-    }
-    if (!now.empty() && spellable(now)) sets_.push_back(token);
-  }
-}
-
-// How many bytes of `text`, a token at or below `place`, lead to `place`.
-std::size_t MaskBuilder::depth_of(uint32_t place, std::string_view text) const {
-  uint32_t at = TokenTrie::kRoot;
-  std::size_t depth = 0;
-  while (at != place) at = vocabulary_.trie().child(at, static_cast<uint8_t>(text[depth++]));
-  return depth;
-}
-
-void MaskBuilder::collect_below(uint32_t place, std::vector<uint32_t>& tokens) {
-  std::vector<uint32_t> work{place};
-  const TokenTrie& trie = vocabulary_.trie();
-  while (!work.empty()) {
-    uint32_t at = work.back();
-    work.pop_back();
-    tokens.insert(tokens.end(), trie.tokens(at).begin(), trie.tokens(at).end());
-    for (uint32_t k = 0; k < trie.node(at).num_children; ++k) work.push_back(trie.node(at).first_child + k);
-  }
-}
-
-// The remainder is (r without x) k, its reference r k. A token differs between the two if r and x can end at the same place inside it
-// (the reference may then go on with k, the remainder may not), or if it ends inside x where nothing else of r is left.
-void MaskBuilder::find_fix(Node base, Node excluded, uint32_t place, std::vector<uint32_t>& fix) {
+// The remainder is (base without excluded) k, its reference base k. The two differ below a place of the trie if base and excluded can end
+// there (the reference may then go on with k, the remainder may not), or if excluded goes on where nothing else of base is certain
+// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself.
+void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except) {
   Lexicon& lexicon = engine_.lexicon();
   const TokenTrie& trie = vocabulary_.trie();
   struct Step {
     uint32_t place;
     Node base, excluded;
+    std::string path;
   };
-  std::vector<Step> work{{place, base, excluded}};
+  std::vector<Step> work;
+  work.push_back({place, base, excluded, ""});
+  std::vector<Thread> now, next;
   while (!work.empty()) {
-    Step at = work.back();
+    Step at = std::move(work.back());
     work.pop_back();
     lexicon.first_bound(at.excluded).for_each([&](uint8_t byte) {
       uint32_t child = trie.child(at.place, byte);
@@ -261,14 +211,27 @@ void MaskBuilder::find_fix(Node base, Node excluded, uint32_t place, std::vector
       if (x == kNone) return;
       Node r = lexicon.step(at.base, byte);
       if (r == kNone) return;
+      std::string path = at.path + static_cast<char>(byte);
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
-      if (same_end || !(lexicon.certainly_infinite(r) && lexicon.certainly_finite(x))) {
-        collect_below(child, fix);
+      if (!same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x)) {
+        if (trie.node(child).num_children) work.push_back({child, r, x, std::move(path)});
         return;
       }
-      if (trie.node(child).num_children) work.push_back({child, r, x});
+      except.push_back(trie.token_range(child));
+      now.assign(1, thread);
+      for (char c : path) {
+        next.clear();
+        engine_.step(now, static_cast<uint8_t>(c), next);
+        engine_.merge(next);
+        std::swap(now, next);
+        if (now.empty()) return;
+      }
+      if (trie.node(child).num_tokens && spellable(now))
+        for (uint32_t token : trie.tokens(child)) sets_.push_back(token);
+      if (trie.node(child).num_children) walk(trie, child, now, true, nullptr);
     });
   }
+  std::ranges::sort(except);
 }
 
 // The union of everything collected, as a base row and the words that differ from it.
@@ -287,33 +250,36 @@ MaskRow MaskBuilder::assemble() {
     words.assign(num_words, 0);
   touched.assign((num_words + 63) / 64, 0);
   auto touch = [&](uint32_t word) { touched[word >> 6] |= uint64_t{1} << (word & 63); };
-  auto clear = [&](uint32_t token) {
-    touch(token >> 5);
-    words[token >> 5] &= ~(uint32_t{1} << (token & 31));
-  };
+  std::span<const uint32_t> by_rank = vocabulary_.trie().all_tokens();
   if (base)
-    for (uint32_t token : base->fix) clear(token);
+    for (auto [first, last] : base->except)
+      for (uint32_t token : by_rank.subspan(first, last - first)) {
+        touch(token >> 5);
+        words[token >> 5] &= ~(uint32_t{1} << (token & 31));
+      }
   bool own = false;
+  std::vector<uint32_t> kept;
   for (const Contribution& c : contributions_) {
     if (&c == base) continue;
-    if (c.row->dense()) {
-      own = true;
-      if (c.fix.empty()) {
-        for (uint32_t i = 0; i < num_words; ++i) words[i] |= c.row->stay()[i];
-      } else {
-        std::vector<uint32_t> kept(c.row->stay().begin(), c.row->stay().end());
-        for (uint32_t token : c.fix) kept[token >> 5] &= ~(uint32_t{1} << (token & 31));
-        for (uint32_t i = 0; i < num_words; ++i) words[i] |= kept[i];
+    if (!c.row->dense() && c.except.empty()) {
+      for (LexRow::Word w : c.row->stay_words()) {
+        touch(w.index);
+        words[w.index] |= w.bits;
       }
       continue;
     }
-    std::size_t next = 0;
-    for (LexRow::Word w : c.row->stay_words()) {
-      uint32_t bits = w.bits;
-      while (next < c.fix.size() && c.fix[next] >> 5 < w.index) ++next;
-      for (std::size_t k = next; k < c.fix.size() && c.fix[k] >> 5 == w.index; ++k) bits &= ~(uint32_t{1} << (c.fix[k] & 31));
-      touch(w.index);
-      words[w.index] |= bits;
+    own = own || c.row->dense();
+    if (c.row->dense()) {
+      kept.assign(c.row->stay().begin(), c.row->stay().end());
+    } else {
+      kept.assign(num_words, 0);
+      for (LexRow::Word w : c.row->stay_words()) kept[w.index] = w.bits;
+    }
+    for (auto [first, last] : c.except)
+      for (uint32_t token : by_rank.subspan(first, last - first)) kept[token >> 5] &= ~(uint32_t{1} << (token & 31));
+    for (uint32_t i = 0; i < num_words; ++i) {
+      if (kept[i] & ~words[i]) touch(i);
+      words[i] |= kept[i];
     }
   }
   for (uint32_t token : sets_) {

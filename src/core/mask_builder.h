@@ -44,10 +44,12 @@ class MaskBuilder {
   MaskRow build(StateId state);
 
  private:
-  // A row that answers for a thread, but for the tokens of `fix`.
+  // Tokens by rank, in sorted ranges [first, second).
+  using Ranges = std::vector<std::pair<uint32_t, uint32_t>>;
+  // A row that answers for a thread, but for the tokens of `except`.
   struct Contribution {
     const LexRow* row;
-    std::vector<uint32_t> fix;  // sorted
+    Ranges except;
   };
   // A place of a trie with its threads, which are stack_[begin .. end).
   struct Frame {
@@ -56,16 +58,14 @@ class MaskBuilder {
     ByteSet bytes;  // still to be visited
   };
 
-  void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const std::vector<uint32_t>* skip);
+  void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip);
   bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
-  void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const std::vector<uint32_t>& fix);
-  void decide_one_by_one(const Thread& thread, uint32_t place, std::span<const uint32_t> tokens);
+  void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);
-  void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, std::vector<uint32_t>& fix);
-  void find_fix(Node base, Node excluded, uint32_t place, std::vector<uint32_t>& fix);
-  void collect_below(uint32_t place, std::vector<uint32_t>& tokens);
-  std::size_t depth_of(uint32_t place, std::string_view text) const;
+  void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
+  void decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except);
+  bool contains(const Ranges& ranges, uint32_t token) const;
   MaskRow assemble();
 
   Engine& engine_;

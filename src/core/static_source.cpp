@@ -11,7 +11,7 @@ namespace guiderail {
 namespace {
 
 // Regular rules larger than this stay rules.
-constexpr std::size_t kMaxRegularSize = 4000;
+constexpr std::size_t kMaxRegularSize = 500;
 constexpr std::size_t kMaxRegularDepth = 100;
 
 class StaticRules : public RuleProvider {
@@ -283,8 +283,14 @@ class Opener {
     result.lexing = lexing_;
     for (uint32_t t : ignored_)
       if (terminal_usable(t)) result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
-    for (uint32_t t : competitors_)
-      if (whole_[t] != kNone) result.competitors.push_back(whole_[t]);
+    std::vector<std::pair<std::string_view, Node>> texts;  // all literals are one trie
+    for (uint32_t t : competitors_) {
+      if (terminals_[t].kind == StaticTerminal::Kind::kLiteral)
+        texts.emplace_back(terminals_[t].text, kEpsilon);
+      else if (whole_[t] != kNone)
+        result.competitors.push_back(whole_[t]);
+    }
+    if (!texts.empty()) result.competitors.push_back(lexicon_.literals(std::move(texts)));
     result.providers.push_back(std::move(owned));
     return result;
   }

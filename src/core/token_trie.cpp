@@ -74,11 +74,14 @@ TokenTrie TokenTrie::merge_below(const TokenTrie& whole, std::vector<uint32_t> r
 void TokenTrie::measure() {
   // Children come after their parent, so one backward pass sees them first.
   subtree_.assign(nodes_.size(), 1);
+  subtree_tokens_.resize(nodes_.size());
   for (std::size_t i = nodes_.size(); i-- > 0;) {
     uint8_t height = 0;
+    subtree_tokens_[i] = nodes_[i].num_tokens;
     for (const TrieNode& c : children(static_cast<uint32_t>(i))) {
       height = std::max<uint8_t>(height, c.height == 255 ? 255 : static_cast<uint8_t>(c.height + 1));
       subtree_[i] += subtree_[static_cast<std::size_t>(&c - nodes_.data())];
+      subtree_tokens_[i] += subtree_tokens_[static_cast<std::size_t>(&c - nodes_.data())];
     }
     nodes_[i].height = height;
   }

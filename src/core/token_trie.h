@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace guiderail {
@@ -34,12 +35,15 @@ class TokenTrie {
   const TrieNode& node(uint32_t i) const { return nodes_[i]; }
   std::span<const TrieNode> children(uint32_t i) const { return {nodes_.data() + nodes_[i].first_child, nodes_[i].num_children}; }
   std::span<const uint32_t> tokens(uint32_t i) const { return {tokens_.data() + nodes_[i].first_token, nodes_[i].num_tokens}; }
+  // The tokens of a subtree lie side by side: [first, last) of all_tokens().
+  std::pair<uint32_t, uint32_t> token_range(uint32_t i) const { return {nodes_[i].first_token, nodes_[i].first_token + subtree_tokens_[i]}; }
+  std::span<const uint32_t> all_tokens() const { return tokens_; }
   // Number of nodes below and including i.
   uint32_t subtree_size(uint32_t i) const { return subtree_[i]; }
   // The child of `i` by `byte`, or 0 (the root is nobody's child).
   uint32_t child(uint32_t i, uint8_t byte) const;
   uint32_t find(uint32_t from, std::string_view text) const;
-  std::size_t bytes_used() const { return nodes_.size() * (sizeof(TrieNode) + 4) + tokens_.size() * 4; }
+  std::size_t bytes_used() const { return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4; }
 
   // The trie of `byte` followed by all strings at or below any of `roots` (nodes of `whole` that all stand for `byte`), with their tokens.
   static TokenTrie merge_below(const TokenTrie& whole, std::vector<uint32_t> roots, uint8_t byte);
@@ -48,7 +52,7 @@ class TokenTrie {
   void measure();
   std::vector<TrieNode> nodes_;
   std::vector<uint32_t> tokens_;
-  std::vector<uint32_t> subtree_;
+  std::vector<uint32_t> subtree_, subtree_tokens_;
 };
 
 }  // namespace guiderail

@@ -11,7 +11,7 @@ raw or as `json.dumps` escapes them, all other strings in any spelling. No white
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from guiderail.errors import LimitError, SchemaError
@@ -36,8 +36,8 @@ def json_schema_source(
     registry: Mapping[str, Mapping[str, Any] | bool | str] | None = None,
     formats: bool = True,
     dialect: str | None = None,
-) -> tuple[_core.GrammarSource, list[tuple[str, str, str]]]:
-    """The core's source of a schema, and its report as rows (JSON pointer, status, reason).
+) -> tuple[_core.GrammarSource, Callable[[], list[tuple[str, str, str]]]]:
+    """The core's source of a schema, and a function for its report: rows (JSON pointer, status, reason).
 
     Args:
         schema: a dict, a bool, or the schema's JSON text.
@@ -66,8 +66,8 @@ def json_schema_source(
     text = schema_text(schema)
     documents = {uri.removesuffix("#"): schema_text(document) for uri, document in (registry or {}).items()}
 
-    def source() -> tuple[_core.GrammarSource, list[tuple[str, str, str]]]:
-        return _core.json_schema_source(
+    def source() -> tuple[_core.GrammarSource, Callable[[], list[tuple[str, str, str]]]]:
+        made = _core.json_schema_source(
             text,
             whitespace,
             property_order == "free",
@@ -77,6 +77,7 @@ def json_schema_source(
             dialect or "",
             documents,
         )
+        return made, made.report
 
     try:
         return source()
