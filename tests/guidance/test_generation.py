@@ -131,6 +131,9 @@ def test_one_constraint_per_prompt() -> None:
         do_sample=False,
     )
     assert output[:, 5:].tolist() == [[7, models.EOS], [9, models.EOS]]
+    three = GuidanceLogitsProcessor(gr.ClassifierFree([1.5, 2.0, 2.5]), model=model, constraint=only)
+    with pytest.raises(ValueError, match="different lengths"):
+        model.generate(**models.left_padded(rows), logits_processor=[three], max_new_tokens=2, do_sample=False)
 
 
 def far_from_likely(prompt: list[int]) -> tuple[AutomatonConstraint, np.ndarray, list[int]]:

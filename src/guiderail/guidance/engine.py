@@ -29,7 +29,7 @@ from guiderail.guidance.streams import (
     row_of,
 )
 from guiderail.guidance.terms import Step, StreamScores, Term, TokenMemory, apply_contribution
-from guiderail.logits.combination import log_probabilities, without_bans
+from guiderail.logits.combination import beliefs, log_probabilities, without_bans
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, as the guided model's prompts are encoded."""
@@ -206,12 +206,13 @@ def _gathered(step: Step, stream: Stream, rows: dict[int, Evaluation]) -> Stream
     index = torch.tensor(order, device=like.device)
 
     def scattered(values: Tensor, neutral: Tensor) -> Tensor:
-        values = without_bans(log_probabilities(_fitted(values.to(like.device), like.shape[-1])))
+        values = beliefs(_fitted(values.to(like.device), like.shape[-1]))
         if len(order) == like.shape[0]:
             return values
         return neutral.index_copy(0, index, values.to(neutral.dtype))
 
-    neutral = without_bans(like)
+    # Only rows that did not ask need the stand-in.
+    neutral = like if len(order) == like.shape[0] else without_bans(like)
     log_probs = scattered(torch.stack([rows[i].logits for i in order]), neutral)
     likelihood = [rows[i].log_likelihood if i in rows else 0.0 for i in range(like.shape[0])]
     early = None

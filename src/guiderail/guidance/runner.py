@@ -277,7 +277,10 @@ class StreamRunner:
         pads = [width - len(tokens) for tokens in new]
         start = batch.slot_count
         ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(pads, new, strict=True)], device=device)
-        block_mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in pads], device=device)
+        block_mask = torch.ones_like(ids)
+        for index, pad in enumerate(pads):
+            if pad:
+                block_mask[index, :pad] = 0
         mask = block_mask if batch.mask is None else torch.cat([batch.mask, block_mask], dim=1)
         inputs: dict[str, Any] = {"use_cache": True}
         if self.is_encoder_decoder:

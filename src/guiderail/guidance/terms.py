@@ -258,10 +258,13 @@ def apply_contribution(step: Step, raw_scores: Tensor, contribution: Contributio
         guided = guided + weight * step.scores[stream].log_probs
     if contribution.additive is not None:
         guided = guided + contribution.additive
-    guided = torch.where(conditional > -math.inf, guided, -math.inf)
+    if base is not conditional:  # some token is banned, and stays so
+        guided = torch.where(conditional > -math.inf, guided, -math.inf)
     if contribution.keep is not None:
         guided = _filtered(guided, contribution.keep, step.legal)
     guided = log_probabilities(guided)
+    if contribution.active.device.type == "cpu" and bool(contribution.active.all()):
+        return guided
     return torch.where(contribution.active.unsqueeze(-1), guided, raw_scores.to(guided.dtype))
 
 

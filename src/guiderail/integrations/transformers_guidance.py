@@ -28,7 +28,7 @@ from transformers import LogitsProcessor
 
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import ChangedInputs, Row, RowInputs, SamePrompt
-from guiderail.guidance.terms import Term
+from guiderail.guidance.terms import Term, agreed_count
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 
 # Forward arguments that belong to the caller's pass and not to the prompt's content.
@@ -112,7 +112,9 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         self.engine.reset()
         if self._constraint is not None:
             self._constraint.reset()
-        count = max(self.engine.term.prompt_count(), 1 if self._constraint is None else self._constraint.count)
+        count = agreed_count(
+            [self.engine.term.prompt_count(), 0 if self._constraint is None else self._constraint.count]
+        )
         if len(tokens) % count:
             raise ValueError(f"{len(tokens)} rows cannot be shared out among {count} prompts")
         model = self.engine.model

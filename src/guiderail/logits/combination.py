@@ -64,6 +64,15 @@ def without_bans(log_probs: Tensor) -> Tensor:
     return torch.where(finite, log_probs, floor)
 
 
+def beliefs(scores: Tensor) -> Tensor:
+    """`without_bans(log_probabilities(scores))`: what a stream other than the primary contributes."""
+    if scores.device.type == "cpu" and scores.numel():
+        plain = torch.log_softmax(scores if scores.dtype == torch.float64 else scores.float(), dim=-1)
+        if bool(plain.amin() > BAN_THRESHOLD):
+            return plain
+    return without_bans(log_probabilities(scores))
+
+
 def row_weight(weight: Weight, like: Tensor) -> Tensor:
     """A weight as a tensor that broadcasts over `like` (..., vocab).
 
