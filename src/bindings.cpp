@@ -265,29 +265,20 @@ std::vector<uint32_t> forced_tokens(PyMatcher& self) {
   std::vector<uint32_t> tokens;
   if (self.encode.is_none()) return {};
   tokens = nb::cast<std::vector<uint32_t>>(self.encode(nb::bytes(bytes.data(), bytes.size())));
-  std::size_t end = 0, kept = 0, stable_end = 0;
-  // A boundary is stable if no suffix of the forced bytes that begins at or before it could be the beginning of a longer token.
+  if (tokens.empty()) return {};
   std::vector<std::size_t> ends;
   for (uint32_t token : tokens) {
     if (token >= vocabulary.size()) return {};
-    end += vocabulary.token(token).size();
-    ends.push_back(end);
+    ends.push_back((ends.empty() ? 0 : ends.back()) + vocabulary.token(token).size());
   }
-  if (end != bytes.size()) return {};  // a tokenizer that changes text (normalisation): nothing can be said
-  std::size_t limit = bytes.size();
-  std::size_t longest = vocabulary.longest_token();
-  for (std::size_t begin = bytes.size() > longest ? bytes.size() - longest : 0; begin < bytes.size(); ++begin) {
+  if (ends.back() != bytes.size()) return {};  // a tokenizer that changes text (normalisation): nothing can be said
+  // A boundary is stable if no suffix of the forced bytes that begins before it could be the beginning of a longer token.
+  std::size_t stable = bytes.size(), longest = vocabulary.longest_token(), kept = 0;
+  for (std::size_t begin = bytes.size() > longest ? bytes.size() - longest : 0; begin < stable; ++begin) {
     uint32_t place = vocabulary.trie().find(TokenTrie::kRoot, std::string_view(bytes).substr(begin));
-    if (place && vocabulary.trie().node(place).num_children) {
-      limit = begin;
-      break;
-    }
+    if (place && vocabulary.trie().node(place).num_children) stable = begin;
   }
-  for (std::size_t i = 0; i < ends.size() && ends[i] <= limit; ++i) {
-    kept = i + 1;
-    stable_end = ends[i];
-  }
-  (void)stable_end;
+  while (kept < ends.size() && ends[kept] <= stable) ++kept;
   tokens.resize(kept);
   tokens.resize(self.matcher.count_valid(tokens));
   return tokens;
