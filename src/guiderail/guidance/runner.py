@@ -248,13 +248,15 @@ class StreamRunner:
         if parked is None:
             return
         back = [index for index, row in enumerate(parked.rows) if row.owner in owners]
+        if not back:
+            self._parked[group] = parked
+            return
+        own = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
+        together = _joined(own, _selected(parked, back))
+        batch.rows, batch.mask = together.rows, together.mask
+        for layer, (keys, values) in zip(layers, together.states, strict=True):
+            layer.keys, layer.values = keys, values
         stay = [index for index, row in enumerate(parked.rows) if row.owner not in owners]
-        if back:
-            own = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
-            together = _joined(own, _selected(parked, back))
-            batch.rows, batch.mask = together.rows, together.mask
-            for layer, (keys, values) in zip(layers, together.states, strict=True):
-                layer.keys, layer.values = keys, values
         if stay:
             self._parked[group] = _selected(parked, stay)
 
