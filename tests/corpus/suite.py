@@ -1,13 +1,15 @@
 """Runs the official JSON Schema test suite against `Grammar.from_json_schema` and counts what is right.
 
-The suite comes inside the source distribution of `jsonschema` (MIT licence); nothing of it is kept in this repository. Fetch it with
+The suite comes inside the source distribution of `jsonschema` (MIT licence); nothing of it is kept in this
+repository. Fetch it with
 
     pip download --no-deps --no-binary jsonschema jsonschema==4.26.0 -d CACHE
 
 and set GUIDERAIL_SUITE to the archive, the unpacked folder, or the folder that holds either.
 
-The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only; remote schemas through the
-registry. An instance counts as accepted if one of its texts is: members in any order, json.dumps spacing, numbers as plain decimals.
+The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only; remote
+schemas through the registry. An instance counts as accepted if one of its texts is: members in any order, json.dumps
+spacing, numbers as plain decimals.
 """
 
 from __future__ import annotations
@@ -81,7 +83,15 @@ def read_cases(suite: Path, draft: str) -> list[Case]:
         for group in json.loads(file.read_text("utf-8"), parse_float=Decimal):
             for test in group["tests"]:
                 cases.append(
-                    Case(draft, name, group["description"], test["description"], group["schema"], test["data"], test["valid"])
+                    Case(
+                        draft,
+                        name,
+                        group["description"],
+                        test["description"],
+                        group["schema"],
+                        test["data"],
+                        test["valid"],
+                    )
                 )
     return cases
 
@@ -116,10 +126,10 @@ def orders(value: Any, limit: int = _PERMUTATIONS) -> Iterator[Any]:
 
 
 def run(suite: Path, draft: str) -> dict[str, list[str]]:
-    """Keys of the cases of one draft by outcome; a schema that no value satisfies accepts nothing and is right in that."""
+    """Keys of the cases of one draft by outcome; an unsatisfiable schema accepts nothing and is right in that."""
     remotes = read_remotes(suite)
     outcomes: dict[str, list[str]] = {outcome: [] for outcome in OUTCOMES}
-    grammars: dict[str, gr.Grammar | None | gr.GuiderailError] = {}
+    grammars: dict[str, gr.Grammar | gr.GuiderailError | None] = {}
     for case in read_cases(suite, draft):
         own_dialect = isinstance(case.schema, dict) and "$schema" in case.schema
         formats = case.file.startswith("optional/format/")

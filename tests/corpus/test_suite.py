@@ -1,7 +1,7 @@
-"""The official suite with a ratchet: what is not right today is listed in ratchet.json, case by case, refusals included.
+"""The official suite with a ratchet: what is not right today is listed in ratchet.json, refusals included.
 
-A case may get better (then take it off the list: a stale entry fails too); none may get worse, and no invalid instance is accepted beyond
-those listed, each of which the list explains. To write the list anew: python tests/corpus/test_suite.py
+A case may get better (then take it off the list: a stale entry fails too); none may get worse.
+To write the list anew: python tests/corpus/test_suite.py
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ if __name__ == "__main__":
     ratchet: dict[str, dict[str, object]] = {}
     for name in DIALECTS:
         result = run(place, name)
-        ratchet[name] = {**{outcome: sorted(result[outcome]) for outcome in OUTCOMES[:-1]}, "right": len(result["right"])}
+        ratchet[name] = {
+            **{outcome: sorted(result[outcome]) for outcome in OUTCOMES[:-1]},
+            "right": len(result["right"]),
+        }
         print(name, {outcome: len(keys) for outcome, keys in result.items()})
     RATCHET.write_text(json.dumps(ratchet, indent=1) + "\n", "utf-8")
