@@ -178,10 +178,24 @@ def two_rule_grammars() -> Iterator[Grammar]:
         yield Grammar("s", {"s": first, "t": second})
 
 
+def list_grammars() -> Iterator[Grammar]:
+    """s one sequence of up to four symbols out of a, s, t; t nested in brackets, nullable or not: what stands beside
+    and behind a symbol that waits for several of the same. 726 grammars."""
+    sides = right_hand_sides([regex.literal(b"a"), regex.Name("s"), regex.Name("t")], 4)
+    nested = regex.Sequence((regex.literal(b"a"), regex.Name("t"), regex.literal(b"b")))
+    for first in sides:
+        for others in ([regex.EMPTY_TEXT], [regex.literal(b"a")], [regex.EMPTY_TEXT, regex.Name("s")]):
+            for end in ([], [regex.literal(b"b")]):
+                body = regex.Choice((first, *end)) if end else first
+                yield Grammar("s", {"s": body, "t": regex.Choice((nested, *others))})
+
+
 @pytest.mark.parametrize(
-    ("world", "step"), [(one_rule_grammars, 7), (two_rule_grammars, 67)], ids=["one rule", "two rules"]
+    ("world", "step"),
+    [(one_rule_grammars, 7), (two_rule_grammars, 67), (list_grammars, 7)],
+    ids=["one rule", "two rules", "lists"],
 )
 def test_every_small_grammar(world: object, step: int) -> None:
     rng = random.Random(SEED)
-    judged = sum(check_grammar(rng, grammar, long_texts=1) for grammar in every(step, world()))  # type: ignore[operator]
+    judged = sum(check_grammar(rng, grammar, long_texts=3) for grammar in every(step, world()))  # type: ignore[operator]
     assert judged > 20
