@@ -109,7 +109,7 @@ def test_a_limit_that_a_fresh_epoch_exceeds_too() -> None:
     matcher = tight.matcher()
     taken = 0
     with pytest.raises(gr.errors.LimitError) as raised:
-        for taken in range(100):
+        for taken in range(100):  # noqa: B007  (asked for after the loop)
             matcher.accept_token(ord("["))
     assert raised.value.limit == "states"
     assert matcher.num_tokens == taken

@@ -172,7 +172,9 @@ def lone_surrogates() -> None:
 
 @case
 def invalid_utf8() -> None:
-    matcher = follow(gr.Grammar.from_regex(".*"), b"\xff\xfe\xc0\x80\xed\xa0\x80", (b"\xff\xff", b"\xc0\x80", b"\xe4\xb8"))
+    matcher = follow(
+        gr.Grammar.from_regex(".*"), b"\xff\xfe\xc0\x80\xed\xa0\x80", (b"\xff\xff", b"\xc0\x80", b"\xe4\xb8")
+    )
     assert not matcher.accept_token(0xFF)
     assert not gr.Grammar.from_regex(".*").accepts(b"\xed\xa0\x80")
 
@@ -337,7 +339,9 @@ def vocabulary_without_text() -> None:
 
 @case
 def tokens_of_megabytes() -> None:
-    matcher = follow(gr.Grammar.from_regex("(?:ab|c)*"), b"ab", (b"ab" * 50_000, b"ab" * 49_999 + b"x", b"c" * 1_000_000))
+    matcher = follow(
+        gr.Grammar.from_regex("(?:ab|c)*"), b"ab", (b"ab" * 50_000, b"ab" * 49_999 + b"x", b"c" * 1_000_000)
+    )
     assert matcher.accept_token(256)
     assert not matcher.accept_token(257)
     assert matcher.accept_token(258)
@@ -385,7 +389,10 @@ def deep_schema() -> None:
 @case
 def schema_of_many_properties() -> None:
     properties = {f"property{i}": {"type": "string", "maxLength": i} for i in range(5_000)}
-    schema({"type": "object", "properties": properties, "required": list(properties)[::7]}, b'{"property0":"","property1":"')
+    schema(
+        {"type": "object", "properties": properties, "required": list(properties)[::7]},
+        b'{"property0":"","property1":"',
+    )
 
 
 @case

@@ -15,10 +15,25 @@ import numpy as np
 import pytest
 
 import guiderail as gr
-from conftest import SEED
 from oracles import laws
 
-WORDS = [b'{"', b'": ', b'"}', b"},", b"[[", b"]]", b", ", b"true", b"fal", b"((", b"))", b"ab", b"12", b"+1", b"\xc3\xa9"]
+WORDS = [
+    b'{"',
+    b'": ',
+    b'"}',
+    b"},",
+    b"[[",
+    b"]]",
+    b", ",
+    b"true",
+    b"fal",
+    b"((",
+    b"))",
+    b"ab",
+    b"12",
+    b"+1",
+    b"\xc3\xa9",
+]
 TOKENS = [*(bytes([byte]) for byte in range(256)), *WORDS, b""]
 EOS = [len(TOKENS) - 1]
 INCOMPLETE = [token for token in TOKENS if token not in (b"\x04", b"z", b"}", b"\xf4")]
@@ -40,7 +55,7 @@ GRAMMARS = {
     "lookarounds": lambda: gr.Grammar.from_regex(r"(?:(?=[a-z]*1)\w{1,9}(?<!b),?)*"),
     "arithmetic": lambda: gr.Grammar.from_lark(
         'start: sum\nsum: term | sum "+" term\nterm: INT | FLOAT | INT ".." INT | NAME | "(" sum ")"\n'
-        'INT: /[0-9]+/\nFLOAT: /[0-9]+\\.[0-9]+/\nNAME: /[a-z]+/\n%ignore / +/',
+        "INT: /[0-9]+/\nFLOAT: /[0-9]+\\.[0-9]+/\nNAME: /[a-z]+/\n%ignore / +/",
         lexer="munch",
     ),
 }
@@ -82,7 +97,9 @@ def test_threads_see_what_one_thread_sees(name: str, tokens: list[bytes]) -> Non
     for compiled in (fresh(), fresh(states=150)):
         together = threading.Barrier(8)
 
-        def run(seed: int, compiled: gr.CompiledGrammar = compiled, together: threading.Barrier = together) -> list[object]:
+        def run(
+            seed: int, compiled: gr.CompiledGrammar = compiled, together: threading.Barrier = together
+        ) -> list[object]:
             together.wait()
             return journey(seed, compiled, tokens)
 
