@@ -31,7 +31,21 @@ bool MaskRow::allows(uint32_t token) const {
   return base && (base[word] & bit);
 }
 
+MaskBuilder::Scratch& MaskBuilder::scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+void MaskBuilder::Scratch::clear() {
+  contributions.clear();
+  sets.clear();
+  stack.clear();
+  out.clear();
+  frames.clear();
+}
+
 MaskRow MaskBuilder::build(StateId state) {
+  scratch().clear();  // an exception may have left something
   std::span<const Thread> threads = engine_.threads(state);
   walk(vocabulary_.trie(), TokenTrie::kRoot, threads, true, nullptr);
   if (engine_.accepting(state))
@@ -242,8 +256,8 @@ MaskRow MaskBuilder::assemble() {
   const Contribution* base = nullptr;
   for (const Contribution& c : contributions_)
     if (c.row->dense() && !base) base = &c;
-  thread_local std::vector<uint32_t> words;
-  thread_local std::vector<uint64_t> touched;
+  std::vector<uint32_t>& words = scratch().words;
+  std::vector<uint64_t>& touched = scratch().touched;
   if (base)
     words.assign(base->row->stay().begin(), base->row->stay().end());
   else

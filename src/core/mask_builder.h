@@ -72,10 +72,21 @@ class MaskBuilder {
   const Vocabulary& vocabulary_;
   LexRowCache& rows_;
   Liveness* liveness_;
-  std::vector<Contribution> contributions_;
-  std::vector<uint32_t> sets_;  // single tokens that are allowed, in no order
-  std::vector<Thread> stack_, out_;
-  std::vector<Frame> frames_;
+  // Working memory, one per thread: a mask is built in microseconds, and allocating it anew would be a good part of them.
+  struct Scratch {
+    std::vector<Contribution> contributions;
+    std::vector<uint32_t> sets;  // single tokens that are allowed, in no order
+    std::vector<Thread> stack, out;
+    std::vector<Frame> frames;
+    std::vector<uint32_t> words;
+    std::vector<uint64_t> touched;
+    void clear();
+  };
+  static Scratch& scratch();
+  std::vector<Contribution>& contributions_ = scratch().contributions;
+  std::vector<uint32_t>& sets_ = scratch().sets;
+  std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
+  std::vector<Frame>& frames_ = scratch().frames;
 };
 
 }  // namespace guiderail
