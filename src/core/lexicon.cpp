@@ -30,6 +30,9 @@ constexpr std::size_t kMaxTerms = 4096;
 // Parts of a node that are worth a state of the budget each time they are derived.
 constexpr uint32_t kWideNode = 16;
 
+// Alternatives that may be left of a union after one byte. Counters nested in counters would make a step as slow as it likes.
+constexpr std::size_t kMaxOptions = 16'384;
+
 // Nesting of the expression, right spines aside. Derivatives recurse this deep.
 constexpr uint16_t kMaxDepth = 1500;
 // Steps computed from the structure before a node gets a transition table of its own.
@@ -804,6 +807,7 @@ Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
         Node d = derive_part(node(child), byte, scope);
         if (d != kNone) options.push_back(d);
       }
+      if (options.size() > kMaxOptions) throw LimitError("lexer_states", "one text has too many readings inside one lexeme");
       return options.empty() ? kNone : make_either(std::move(options));
     }
     case Kind::kBoth: {

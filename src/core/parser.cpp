@@ -182,6 +182,7 @@ const Parser::Expansion& Parser::expand(ParserState which) {
   auto expansion = std::make_unique<Expansion>();
 
   std::vector<std::pair<uint32_t, Entry>> scans, waits;  // symbol, what advances
+  std::size_t num_returns = 0;
   // For each predicted nonterminal, the contexts it returns to.
   std::unordered_map<uint32_t, std::vector<uint64_t>> predicted;
   for (uint32_t k : s.kernels) {
@@ -198,6 +199,10 @@ const Parser::Expansion& Parser::expand(ParserState which) {
     }
     sort_unique(reached);
     std::vector<uint32_t> inner;  // what predictions wait for
+    // What the contexts below will take: many kernel items that all reach many nonterminals.
+    num_returns += reached.size();
+    if (bytes_used() + num_returns * sizeof(uint64_t) > max_bytes_)
+      throw LimitError("grammar_bytes", "too many rules can begin at one place of a text");
     for (uint32_t x : reached) inner.insert(inner.end(), rules_[x].heads.begin(), rules_[x].heads.end());
     sort_unique(inner);
     for (uint32_t x : reached) {
