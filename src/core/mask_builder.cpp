@@ -111,9 +111,23 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     child = trie.child(f.place, byte);
     if (!child) continue;
     out_.clear();
-    engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
-    if (out_.empty()) continue;
-    engine_.merge(out_);
+    // The frequent case by hand: one thread, inside a literal or the like, that neither ends nor owes anything.
+    const Thread& only = stack_[f.begin];
+    Node next = kNone;
+    bool plain = f.end - f.begin == 1 && !only.at_boundary() && only.obligation == kAll && only.competing == kNone;
+    if (plain) {
+      next = engine_.lexicon().step(only.lexeme, byte);
+      if (next == kNone) continue;
+      plain = !engine_.lexicon().nullable(next);
+    }
+    if (plain) {
+      out_.push_back(only);
+      out_.back().lexeme = next;
+    } else {
+      engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
+      if (out_.empty()) continue;
+      engine_.merge(out_);
+    }
     if (trie.node(child).num_tokens && spellable(out_))
       for (uint32_t token : trie.tokens(child))
         if (!skip || !contains(*skip, token)) sets_.push_back(token);
@@ -163,7 +177,7 @@ void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node
   const Ranges before = except;
   for (const auto& end : row.ends()) {
     Thread t = thread;
-    t.lexeme = engine_.lexicon().concat(end.remainder, rest);
+    t.lexeme = rest == kEpsilon ? end.remainder : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
     t.competing = end.competing;
     std::vector<Thread> after;
     engine_.settle(t, after);
@@ -225,7 +239,8 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
       if (x == kNone) return;
       Node r = lexicon.step(at.base, byte);
       if (r == kNone) return;
-      std::string path = at.path + static_cast<char>(byte);
+      std::string path = at.path;
+      path.push_back(static_cast<char>(byte));
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
       if (!same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x)) {
         if (trie.node(child).num_children) work.push_back({child, r, x, std::move(path)});
@@ -252,7 +267,7 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
 MaskRow MaskBuilder::assemble() {
   MaskRow row;
   uint32_t num_words = vocabulary_.num_words();
-  // The first dense row is the base; if there are more, the result is a dense row of its own.
+  // The first dense row is the base.
   const Contribution* base = nullptr;
   for (const Contribution& c : contributions_)
     if (c.row->dense() && !base) base = &c;
@@ -271,30 +286,24 @@ MaskRow MaskBuilder::assemble() {
         touch(token >> 5);
         words[token >> 5] &= ~(uint32_t{1} << (token & 31));
       }
-  bool own = false;
-  std::vector<uint32_t> kept;
+  auto add = [&](uint32_t word, uint32_t bits) {
+    if ((bits & ~words[word]) == 0) return;
+    touch(word);
+    words[word] |= bits;
+  };
+  std::vector<uint32_t> absent;  // tokens of an exception that nobody has allowed so far: the row must not either
   for (const Contribution& c : contributions_) {
     if (&c == base) continue;
-    if (!c.row->dense() && c.except.empty()) {
-      for (LexRow::Word w : c.row->stay_words()) {
-        touch(w.index);
-        words[w.index] |= w.bits;
-      }
-      continue;
-    }
-    own = own || c.row->dense();
-    if (c.row->dense()) {
-      kept.assign(c.row->stay().begin(), c.row->stay().end());
-    } else {
-      kept.assign(num_words, 0);
-      for (LexRow::Word w : c.row->stay_words()) kept[w.index] = w.bits;
-    }
+    absent.clear();
     for (auto [first, last] : c.except)
-      for (uint32_t token : by_rank.subspan(first, last - first)) kept[token >> 5] &= ~(uint32_t{1} << (token & 31));
-    for (uint32_t i = 0; i < num_words; ++i) {
-      if (kept[i] & ~words[i]) touch(i);
-      words[i] |= kept[i];
+      for (uint32_t token : by_rank.subspan(first, last - first))
+        if (!(words[token >> 5] >> (token & 31) & 1)) absent.push_back(token);
+    if (c.row->dense()) {
+      for (uint32_t i = 0; i < num_words; ++i) add(i, c.row->stay()[i]);
+    } else {
+      for (LexRow::Word w : c.row->stay_words()) add(w.index, w.bits);
     }
+    for (uint32_t token : absent) words[token >> 5] &= ~(uint32_t{1} << (token & 31));
   }
   for (uint32_t token : sets_) {
     touch(token >> 5);
@@ -302,7 +311,7 @@ MaskRow MaskBuilder::assemble() {
   }
   std::size_t num_touched = 0;
   for (uint64_t t : touched) num_touched += static_cast<std::size_t>(std::popcount(t));
-  if (own || num_touched * 3 > num_words) {
+  if (num_touched * 3 > num_words) {
     row.own_ = words;
     return row;
   }

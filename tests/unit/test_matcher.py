@@ -1,4 +1,4 @@
-"""The matcher's surface, one behaviour a test: tokens, masks, forks, the way back, what is forced and what is refused."""
+"""The matcher's surface: tokens, masks, forks, the way back, what is forced and what is refused."""
 
 from __future__ import annotations
 
@@ -309,3 +309,10 @@ def test_tokens_may_end_inside_a_lexeme_and_go_on_in_the_next() -> None:
     assert laws.allowed(matcher, 6) == {0, 1, 2, 3, 4}
     assert matcher.accept_token(3)
     assert laws.allowed(matcher, 6) == {0, 2, 4}  # one bracket is open: two more, or a pair closes beyond the root
+
+
+def test_a_row_of_a_lexeme_with_several_ends_keeps_them_where_not_every_byte_is_a_token() -> None:
+    """Values of JSON are one automaton with an end for each kind; many tokens make it worth a row of its own."""
+    numbers = [str(number).encode() for number in range(400)]
+    matcher = compile_with([*numbers, b'"x', b'y"', b"["], gr.Grammar.builtin("json")).matcher()
+    assert laws.allowed(matcher, 404) == {*range(400), 400}  # no token closes an array

@@ -1,4 +1,4 @@
-"""Memory of a long-lived process stays flat: grammars come and go, their tables with them; what they share is bounded."""
+"""Memory of a long-lived process: grammars come and go, their tables with them; what they share is bounded."""
 
 from __future__ import annotations
 
