@@ -22,6 +22,7 @@
 #include <string>
 
 #include "errors.h"
+#include "regex_order.h"
 
 namespace guiderail {
 namespace {
@@ -536,6 +537,7 @@ Node RegexLowering::lower_anywhere(uint32_t node, const Continuation& rest) {
 // What a leftmost-first matcher would take as a whole if the text ended there: the language of (?>...) before the end. Where the
 // order of preference changes nothing, the plain expression says the same with smaller remainders.
 Node RegexLowering::lower_ordered() {
+  if (longest_is_preferred(tree_)) return lower(tree_.root, kEdge, {end_, kEdge});
   if (first_.empty()) find_neighbours();
   Continuation at_end{end_, kEdge};
   Node ordered = lower_atomic(tree_.root, kEdge, at_end, at_end);
