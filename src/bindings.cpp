@@ -56,9 +56,7 @@ void translate(const std::exception_ptr& p, void*) {
   } catch (const LimitError& e) {
     fields["limit"] = e.limit;
     raise("LimitError", e.what(), fields);
-  } catch (const DeadEndError& e) {
-    raise("DeadEndError", e.what(), fields);
-  }
+  } catch (const DeadEndError& e) { raise("DeadEndError", e.what(), fields); }
 }
 
 // A grammar's description and, once somebody asks about texts, an engine for it.
@@ -104,7 +102,8 @@ class Source {
 
 class Regex {
  public:
-  Regex(const std::string& pattern, const std::string& dialect, int flags, bool search) : lexicon_(std::make_shared<Lexicon>()) {
+  Regex(const std::string& pattern, const std::string& dialect, int flags, bool search)
+      : lexicon_(std::make_shared<Lexicon>()) {
     auto tree = parse_regex(pattern, dialect == "ecma" ? RegexDialect::kEcma : RegexDialect::kPython, flags_of(flags));
     Lexicon::Budget budget(Limits{}.lexer_states_per_request);
     node_ = lower_regex(*lexicon_, *tree, search ? RegexMatch::kSearch : RegexMatch::kFull, encode_utf8);
@@ -118,7 +117,11 @@ class Regex {
     return lexicon_->alive(lexicon_->walk(node_, text));
   }
   static RegexFlags flags_of(int bits) {
-    return {.ignore_case = (bits & 2) != 0, .multiline = (bits & 8) != 0, .dot_all = (bits & 16) != 0, .verbose = (bits & 64) != 0, .ascii = (bits & 256) != 0};
+    return {.ignore_case = (bits & 2) != 0,
+            .multiline = (bits & 8) != 0,
+            .dot_all = (bits & 16) != 0,
+            .verbose = (bits & 64) != 0,
+            .ascii = (bits & 256) != 0};
   }
 
  private:
@@ -129,8 +132,9 @@ class Regex {
 using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
 using RuleSpec = std::pair<std::string, std::vector<std::vector<std::variant<uint32_t, std::string>>>>;
 
-std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals, const std::vector<RuleSpec>& rules, const std::string& start,
-                                      const std::string& lexing, std::vector<uint32_t> ignored, const std::vector<int>& priorities) {
+std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals, const std::vector<RuleSpec>& rules,
+                                      const std::string& start, const std::string& lexing,
+                                      std::vector<uint32_t> ignored, const std::vector<int>& priorities) {
   if (lexing != "free" && lexing != "munch") throw GrammarError("unknown lexing discipline '" + lexing + "'");
   if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
   std::vector<StaticTerminal> table;
@@ -139,21 +143,24 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     StaticTerminal t;
     t.name = name;
     t.priority = priorities.empty() ? -static_cast<int>(i) : priorities[i];
-    t.text = std::holds_alternative<std::string>(text) ? std::get<std::string>(text) : std::string(view(std::get<nb::bytes>(text)));
+    t.text = std::holds_alternative<std::string>(text) ? std::get<std::string>(text)
+                                                       : std::string(view(std::get<nb::bytes>(text)));
     if (kind == "literal") {
       t.kind = StaticTerminal::Kind::kLiteral;
     } else if (kind == "special") {
       t.kind = StaticTerminal::Kind::kSpecial;
     } else if (kind == "regex" || kind == "ecma") {
       t.kind = StaticTerminal::Kind::kRegex;
-      t.regex = parse_regex(t.text, kind == "ecma" ? RegexDialect::kEcma : RegexDialect::kPython, Regex::flags_of(flags));
+      t.regex =
+          parse_regex(t.text, kind == "ecma" ? RegexDialect::kEcma : RegexDialect::kPython, Regex::flags_of(flags));
     } else {
       throw GrammarError("unknown kind of terminal '" + kind + "'");
     }
     table.push_back(std::move(t));
   }
   std::unordered_map<std::string, uint32_t> ids;
-  for (const auto& [name, alternatives] : rules) ids.emplace(name, static_cast<uint32_t>(terminals.size() + ids.size()));
+  for (const auto& [name, alternatives] : rules)
+    ids.emplace(name, static_cast<uint32_t>(terminals.size() + ids.size()));
   std::vector<StaticRule> rule_table(ids.size());
   auto id_of = [&](const std::string& name) {
     auto it = ids.find(name);
@@ -166,13 +173,16 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     for (const auto& alternative : alternatives) {
       std::vector<uint32_t> symbols;
       for (const auto& s : alternative) {
-        if (std::holds_alternative<uint32_t>(s) && std::get<uint32_t>(s) >= terminals.size()) throw GrammarError("terminal index out of range in rule '" + name + "'");
-        symbols.push_back(std::holds_alternative<uint32_t>(s) ? std::get<uint32_t>(s) : id_of(std::get<std::string>(s)));
+        if (std::holds_alternative<uint32_t>(s) && std::get<uint32_t>(s) >= terminals.size())
+          throw GrammarError("terminal index out of range in rule '" + name + "'");
+        symbols.push_back(std::holds_alternative<uint32_t>(s) ? std::get<uint32_t>(s)
+                                                              : id_of(std::get<std::string>(s)));
       }
       rule.alternatives.push_back(std::move(symbols));
     }
   }
-  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - terminals.size()),
+  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table),
+                                               static_cast<uint32_t>(id_of(start) - terminals.size()),
                                                lexing == "munch" ? Lexing::kMunch : Lexing::kFree, std::move(ignored));
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
@@ -188,7 +198,8 @@ class SchemaSource : public Source {
   explicit SchemaSource(std::shared_ptr<const JsonSchemaSource> schema) : Source(schema), schema_(std::move(schema)) {}
   std::vector<ReportRow> report() const {
     std::vector<ReportRow> rows;
-    for (SchemaReportRow& row : schema_->report()) rows.emplace_back(std::move(row.pointer), std::move(row.status), std::move(row.reason));
+    for (SchemaReportRow& row : schema_->report())
+      rows.emplace_back(std::move(row.pointer), std::move(row.status), std::move(row.reason));
     return rows;
   }
 
@@ -196,8 +207,10 @@ class SchemaSource : public Source {
   std::shared_ptr<const JsonSchemaSource> schema_;
 };
 
-std::shared_ptr<SchemaSource> json_schema_source(const std::string& schema, const std::string& whitespace, bool free_order, bool strict, bool warn,
-                                                 bool formats, const std::string& dialect, const std::map<std::string, std::string>& registry) {
+std::shared_ptr<SchemaSource> json_schema_source(const std::string& schema, const std::string& whitespace,
+                                                 bool free_order, bool strict, bool warn, bool formats,
+                                                 const std::string& dialect,
+                                                 const std::map<std::string, std::string>& registry) {
   JsonSchemaOptions options{whitespace, free_order, strict, warn, formats, dialect, registry};
   nb::gil_scoped_release release;
   auto result = std::make_shared<SchemaSource>(std::make_shared<JsonSchemaSource>(schema, options));
@@ -208,11 +221,16 @@ std::shared_ptr<SchemaSource> json_schema_source(const std::string& schema, cons
 // The row of a bitmask, its tail beyond the vocabulary cleared.
 uint32_t* row_of(const Bitmask& bitmask, std::size_t row, const Vocabulary& vocabulary) {
   std::size_t width = bitmask.shape(1);
-  if (row >= bitmask.shape(0)) throw nb::index_error(("row " + std::to_string(row) + " of a bitmask with " + std::to_string(bitmask.shape(0)) + " rows").c_str());
+  if (row >= bitmask.shape(0))
+    throw nb::index_error(
+        ("row " + std::to_string(row) + " of a bitmask with " + std::to_string(bitmask.shape(0)) + " rows").c_str());
   if (width < vocabulary.num_words())
-    throw nb::value_error(("the bitmask has " + std::to_string(width) + " words a row, the vocabulary needs " + std::to_string(vocabulary.num_words())).c_str());
+    throw nb::value_error(("the bitmask has " + std::to_string(width) + " words a row, the vocabulary needs " +
+                           std::to_string(vocabulary.num_words()))
+                              .c_str());
   uint32_t* words = reinterpret_cast<uint32_t*>(bitmask.data()) + row * width;
-  if (width > vocabulary.num_words()) std::memset(words + vocabulary.num_words(), 0, (width - vocabulary.num_words()) * 4);
+  if (width > vocabulary.num_words())
+    std::memset(words + vocabulary.num_words(), 0, (width - vocabulary.num_words()) * 4);
   return words;
 }
 
@@ -228,7 +246,8 @@ void fill(PyMatcher& self, const Bitmask& bitmask, std::size_t row) {
   self.matcher.fill(words);
 }
 
-void fill_batch(const std::vector<PyMatcher*>& matchers, const Bitmask& bitmask, const std::optional<std::vector<std::size_t>>& rows) {
+void fill_batch(const std::vector<PyMatcher*>& matchers, const Bitmask& bitmask,
+                const std::optional<std::vector<std::size_t>>& rows) {
   if (rows && rows->size() != matchers.size()) throw nb::value_error("one row per matcher");
   std::vector<std::pair<Matcher*, uint32_t*>> work;  // rows that must be built; the others are copied here and now
   for (std::size_t i = 0; i < matchers.size(); ++i) {
@@ -245,7 +264,8 @@ void fill_draft(PyMatcher& self, const std::vector<std::pair<int32_t, uint32_t>>
   std::vector<int32_t> parents;
   std::vector<uint32_t> tokens;
   for (std::size_t i = 0; i < tree.size(); ++i) {
-    if (tree[i].first >= static_cast<int32_t>(i)) throw nb::value_error("the parent of a draft node must come before it (-1 for the matcher's own state)");
+    if (tree[i].first >= static_cast<int32_t>(i))
+      throw nb::value_error("the parent of a draft node must come before it (-1 for the matcher's own state)");
     parents.push_back(tree[i].first);
     tokens.push_back(tree[i].second);
     row_of(bitmask, i, self.matcher.compiled()->vocabulary());
@@ -292,17 +312,22 @@ std::string explain(PyMatcher& self, uint32_t token) {
     if (names.size() > 20) out += ", … (" + std::to_string(names.size()) + " in all)";
     return out.empty() ? std::string("nothing") : out;
   };
-  if (token >= vocabulary.size()) return "refused: token id " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(vocabulary.size());
+  if (token >= vocabulary.size())
+    return "refused: token id " + std::to_string(token) + " is not in the vocabulary of " +
+           std::to_string(vocabulary.size());
   if (self.matcher.is_terminated()) return "refused: the sequence has ended";
   Matcher copy = self.matcher;
   if (copy.accept_token(token)) return "allowed; expected here: " + list(self.matcher.expected());
-  if (vocabulary.is_eos(token)) return "refused: the text is not complete; expected here: " + list(self.matcher.expected());
-  if (!vocabulary.is_text(token)) return "refused: a special or unused token that the grammar does not name here; expected here: " + list(self.matcher.expected());
+  if (vocabulary.is_eos(token))
+    return "refused: the text is not complete; expected here: " + list(self.matcher.expected());
+  if (!vocabulary.is_text(token))
+    return "refused: a special or unused token that the grammar does not name here; expected here: " +
+           list(self.matcher.expected());
   std::string_view text = vocabulary.token(token);
   std::size_t good = self.matcher.count_bytes(text);
   nb::object shown = nb::bytes(text.data(), text.size()).attr("__repr__")();
-  return "refused: of " + nb::cast<std::string>(shown) + " the first " + std::to_string(good) + " byte(s) fit, the next one does not; expected here: " +
-         list(self.matcher.expected());
+  return "refused: of " + nb::cast<std::string>(shown) + " the first " + std::to_string(good) +
+         " byte(s) fit, the next one does not; expected here: " + list(self.matcher.expected());
 }
 
 }  // namespace
@@ -313,46 +338,60 @@ NB_MODULE(_core, m) {
   nb::register_exception_translator(translate);
 
   nb::class_<Source>(m, "GrammarSource")
-      .def("match", [](Source& self, nb::bytes text) {
-        std::string_view v = view(text);
-        nb::gil_scoped_release release;
-        return self.match(v);
-      }, "text"_a, "(bytes that fit, whether all of it is a text of the language)")
-      .def("accepts", [](Source& self, nb::bytes text) {
-        std::string_view v = view(text);
-        nb::gil_scoped_release release;
-        return self.match(v).second;
-      }, "text"_a)
-      .def("accepts_prefix", [](Source& self, nb::bytes text) {
-        std::string_view v = view(text);
-        nb::gil_scoped_release release;
-        return self.match(v).first == v.size();
-      }, "text"_a);
+      .def(
+          "match",
+          [](Source& self, nb::bytes text) {
+            std::string_view v = view(text);
+            nb::gil_scoped_release release;
+            return self.match(v);
+          },
+          "text"_a, "(bytes that fit, whether all of it is a text of the language)")
+      .def(
+          "accepts",
+          [](Source& self, nb::bytes text) {
+            std::string_view v = view(text);
+            nb::gil_scoped_release release;
+            return self.match(v).second;
+          },
+          "text"_a)
+      .def(
+          "accepts_prefix",
+          [](Source& self, nb::bytes text) {
+            std::string_view v = view(text);
+            nb::gil_scoped_release release;
+            return self.match(v).first == v.size();
+          },
+          "text"_a);
 
   nb::class_<SchemaSource, Source>(m, "SchemaSource")
       .def("report", &SchemaSource::report, "Rows of (JSON pointer, status, reason).");
 
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
-  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a, "formats"_a, "dialect"_a, "registry"_a);
+  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,
+        "formats"_a, "dialect"_a, "registry"_a);
 
   nb::class_<Regex>(m, "Regex")
-      .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python", "flags"_a = 0, "search"_a = false)
-      .def("accepts", [](Regex& self, nb::bytes text) { return self.accepts(view(text)); }, "text"_a)
+      .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python",
+           "flags"_a = 0, "search"_a = false)
+      .def(
+          "accepts", [](Regex& self, nb::bytes text) { return self.accepts(view(text)); }, "text"_a)
       .def("accepts_prefix", [](Regex& self, nb::bytes text) { return self.accepts_prefix(view(text)); }, "text"_a);
 
   nb::class_<Vocabulary>(m, "Vocabulary")
-      .def("__init__",
-           [](Vocabulary* self, nb::bytes bytes, nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> offsets,
-              nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> kinds,
-              std::unordered_map<std::string, uint32_t> specials, std::vector<uint32_t> eos) {
-             std::string data(view(bytes));
-             std::vector<uint32_t> o(offsets.data(), offsets.data() + offsets.size());
-             std::vector<uint8_t> k(kinds.data(), kinds.data() + kinds.size());
-             nb::gil_scoped_release release;
-             new (self) Vocabulary(std::move(data), std::move(o), std::move(k), std::move(specials), std::move(eos));
-           },
-           "token_bytes"_a, "offsets"_a.noconvert(), "kinds"_a.noconvert(), "special_tokens"_a, "eos_token_ids"_a)
+      .def(
+          "__init__",
+          [](Vocabulary* self, nb::bytes bytes,
+             nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> offsets,
+             nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> kinds,
+             std::unordered_map<std::string, uint32_t> specials, std::vector<uint32_t> eos) {
+            std::string data(view(bytes));
+            std::vector<uint32_t> o(offsets.data(), offsets.data() + offsets.size());
+            std::vector<uint8_t> k(kinds.data(), kinds.data() + kinds.size());
+            nb::gil_scoped_release release;
+            new (self) Vocabulary(std::move(data), std::move(o), std::move(k), std::move(specials), std::move(eos));
+          },
+          "token_bytes"_a, "offsets"_a.noconvert(), "kinds"_a.noconvert(), "special_tokens"_a, "eos_token_ids"_a)
       .def_prop_ro("size", &Vocabulary::size)
       .def_prop_ro("num_words", &Vocabulary::num_words)
       .def_prop_ro("byte_complete", &Vocabulary::byte_complete)
@@ -369,51 +408,75 @@ NB_MODULE(_core, m) {
       .def_rw("munch_states", &Limits::munch_states);
 
   nb::class_<PyMatcher>(m, "Matcher")
-      .def("accept_token", [](PyMatcher& self, uint32_t token) { return self.matcher.accept_token(token); }, "token_id"_a)
-      .def("accept_tokens", [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.accept_tokens(tokens); }, "token_ids"_a)
-      .def("count_valid", [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.count_valid(tokens); }, "token_ids"_a)
+      .def(
+          "accept_token", [](PyMatcher& self, uint32_t token) { return self.matcher.accept_token(token); },
+          "token_id"_a)
+      .def(
+          "accept_tokens",
+          [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.accept_tokens(tokens); },
+          "token_ids"_a)
+      .def(
+          "count_valid",
+          [](PyMatcher& self, const std::vector<uint32_t>& tokens) { return self.matcher.count_valid(tokens); },
+          "token_ids"_a)
       .def("fill_next_token_bitmask", &fill, "bitmask"_a.noconvert(), "row"_a = 0)
       .def("fill_draft_bitmask", &fill_draft, "tree"_a, "bitmask"_a.noconvert())
       .def_prop_ro("is_accepting", [](PyMatcher& self) { return self.matcher.is_accepting(); })
       .def_prop_ro("is_terminated", [](PyMatcher& self) { return self.matcher.is_terminated(); })
       .def_prop_ro("must_stop", [](PyMatcher& self) { return self.matcher.must_stop(); })
       .def_prop_ro("num_tokens", [](PyMatcher& self) { return self.matcher.num_tokens(); })
-      .def("rollback", [](PyMatcher& self, std::size_t n) { self.matcher.rollback(n); }, "num_tokens"_a)
-      .def("fork", [](PyMatcher& self) { return new PyMatcher(self); }, nb::rv_policy::take_ownership)
+      .def(
+          "rollback", [](PyMatcher& self, std::size_t n) { self.matcher.rollback(n); }, "num_tokens"_a)
+      .def(
+          "fork", [](PyMatcher& self) { return new PyMatcher(self); }, nb::rv_policy::take_ownership)
       .def("reset", [](PyMatcher& self) { self.matcher.reset(); })
-      .def("forced_bytes", [](PyMatcher& self, std::size_t limit) {
-        std::string out = self.matcher.forced_bytes(limit);
-        return nb::bytes(out.data(), out.size());
-      }, "limit"_a = 4096)
+      .def(
+          "forced_bytes",
+          [](PyMatcher& self, std::size_t limit) {
+            std::string out = self.matcher.forced_bytes(limit);
+            return nb::bytes(out.data(), out.size());
+          },
+          "limit"_a = 4096)
       .def("forced_tokens", &forced_tokens)
       .def("explain", &explain, "token_id"_a)
       .def("expected", [](PyMatcher& self) { return self.matcher.expected(); })
-      .def("__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); }, nb::is_operator(),
-           nb::sig("def __eq__(self, other: object, /) -> bool"));
+      .def(
+          "__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); },
+          nb::is_operator(), nb::sig("def __eq__(self, other: object, /) -> bool"));
 
   nb::class_<CompiledGrammar>(m, "CompiledGrammar")
-      .def("matcher", [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode) {
-        std::string p(view(prefix));
-        return new PyMatcher{Matcher(std::move(self), std::move(p)), std::move(encode)};
-      }, "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), nb::rv_policy::take_ownership)
-      .def("counters", [](CompiledGrammar& self) {
-        auto epoch = self.epoch();
-        nb::dict d;
-        d["parser_states"] = epoch->engine().parser().num_states();
-        d["sequence_states"] = epoch->engine().num_states();
-        d["mask_rows"] = epoch->num_rows();
-        d["mask_bytes"] = epoch->mask_bytes();
-        d["table_bytes"] = epoch->engine().bytes_used();
-        d["lexicon_nodes"] = epoch->engine().lexicon().size();
-        d["lexicon_bytes"] = epoch->engine().lexicon().bytes_used();
-        d["lexeme_rows"] = epoch->lex_rows().size();
-        d["lexeme_row_bytes"] = epoch->lex_rows().bytes_used();
-        return d;
-      }, nb::sig("def counters(self) -> dict[str, int]"));
+      .def(
+          "matcher",
+          [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode) {
+            std::string p(view(prefix));
+            return new PyMatcher{Matcher(std::move(self), std::move(p)), std::move(encode)};
+          },
+          "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), nb::rv_policy::take_ownership)
+      .def(
+          "counters",
+          [](CompiledGrammar& self) {
+            auto epoch = self.epoch();
+            nb::dict d;
+            d["parser_states"] = epoch->engine().parser().num_states();
+            d["sequence_states"] = epoch->engine().num_states();
+            d["mask_rows"] = epoch->num_rows();
+            d["mask_bytes"] = epoch->mask_bytes();
+            d["table_bytes"] = epoch->engine().bytes_used();
+            d["lexicon_nodes"] = epoch->engine().lexicon().size();
+            d["lexicon_bytes"] = epoch->engine().lexicon().bytes_used();
+            d["lexeme_rows"] = epoch->lex_rows().size();
+            d["lexeme_row_bytes"] = epoch->lex_rows().bytes_used();
+            return d;
+          },
+          nb::sig("def counters(self) -> dict[str, int]"));
 
-  m.def("compile", [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits, std::shared_ptr<Vocabulary> first) {
-    nb::gil_scoped_release release;
-    return std::make_shared<CompiledGrammar>(source->source, std::move(vocabulary), std::move(first), limits);
-  }, "source"_a, "vocabulary"_a, "limits"_a, "first"_a = nb::none());
+  m.def(
+      "compile",
+      [](std::shared_ptr<Source> source, std::shared_ptr<Vocabulary> vocabulary, const Limits& limits,
+         std::shared_ptr<Vocabulary> first) {
+        nb::gil_scoped_release release;
+        return std::make_shared<CompiledGrammar>(source->source, std::move(vocabulary), std::move(first), limits);
+      },
+      "source"_a, "vocabulary"_a, "limits"_a, "first"_a = nb::none());
   m.def("fill_next_token_bitmask_batch", &fill_batch, "matchers"_a, "bitmask"_a.noconvert(), "rows"_a = nb::none());
 }

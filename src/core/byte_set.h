@@ -38,9 +38,15 @@ struct ByteSet {
       if (words[i]) return static_cast<uint8_t>(i * 64 + static_cast<unsigned>(std::countr_zero(words[i])));
     return 0;
   }
-  constexpr ByteSet operator|(const ByteSet& o) const { return combine(o, [](uint64_t a, uint64_t b) { return a | b; }); }
-  constexpr ByteSet operator&(const ByteSet& o) const { return combine(o, [](uint64_t a, uint64_t b) { return a & b; }); }
-  constexpr ByteSet operator-(const ByteSet& o) const { return combine(o, [](uint64_t a, uint64_t b) { return a & ~b; }); }
+  constexpr ByteSet operator|(const ByteSet& o) const {
+    return combine(o, [](uint64_t a, uint64_t b) { return a | b; });
+  }
+  constexpr ByteSet operator&(const ByteSet& o) const {
+    return combine(o, [](uint64_t a, uint64_t b) { return a & b; });
+  }
+  constexpr ByteSet operator-(const ByteSet& o) const {
+    return combine(o, [](uint64_t a, uint64_t b) { return a & ~b; });
+  }
   constexpr bool operator==(const ByteSet&) const = default;
 
   template <typename F>

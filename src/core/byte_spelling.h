@@ -59,7 +59,7 @@ class ByteSpelling {
   Engine& engine_;
   ByteSet bytes_;
   std::vector<bool> special_;
-  Node texts_;  // all texts over the bytes
+  Node texts_;              // all texts over the bytes
   bool open_ = false;       // the question at hand was given up somewhere
   bool uncertain_ = false;  // so was a terminal: no longer is any no certain
   std::vector<Nonterminal> nonterminals_;

@@ -27,7 +27,8 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  auto fresh = std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state));
+  auto fresh =
+      std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state));
   std::lock_guard lock(mutex_);
   std::size_t index = static_cast<std::size_t>(state);
   while (store.rows.size() <= index) store.rows.emplace_back(nullptr);
@@ -62,12 +63,15 @@ StateId Epoch::after(StateId state, uint32_t token, bool first) {
   return liveness_ && !liveness_->live(next) ? kDead : next;
 }
 
-CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
-                                 std::shared_ptr<const Vocabulary> first, Limits limits)
+CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source,
+                                 std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Vocabulary> first,
+                                 Limits limits)
     : source_(std::move(source)), vocabulary_(std::move(vocabulary)), first_(std::move(first)), limits_(limits),
       epoch_(std::make_shared<Epoch>(source_, vocabulary_, first_, limits_)) {
-  if (first_ && first_->size() != vocabulary_->size()) throw GrammarError("the vocabulary at the first position has another size");
-  if (!epoch_->spellable()) throw DeadEndError("the vocabulary cannot write any text of the grammar: no sequence of its tokens spells one");
+  if (first_ && first_->size() != vocabulary_->size())
+    throw GrammarError("the vocabulary at the first position has another size");
+  if (!epoch_->spellable())
+    throw DeadEndError("the vocabulary cannot write any text of the grammar: no sequence of its tokens spells one");
 }
 
 std::shared_ptr<Epoch> CompiledGrammar::epoch() const {
@@ -90,7 +94,9 @@ std::size_t CompiledGrammar::bytes_used() const {
 // --- matcher --------------------------------------------------------------------------------------------------------
 
 namespace {
-bool of_epoch(const LimitError& e) { return e.limit == "states" || e.limit == "grammar_bytes" || e.limit == "mask_bytes" || e.limit == "lexicon_bytes"; }
+bool of_epoch(const LimitError& e) {
+  return e.limit == "states" || e.limit == "grammar_bytes" || e.limit == "mask_bytes" || e.limit == "lexicon_bytes";
+}
 }  // namespace
 
 // Runs f; if the epoch's tables are full, once more in a fresh one. Growth counts against this matcher.
@@ -102,7 +108,8 @@ auto Matcher::with_epoch(F f) {
     std::size_t before;
     ~Account() { m.growth_ += growth_of_this_thread - before; }
   } account{*this, before};
-  if (growth_ > compiled_->limits().request_bytes) throw LimitError("request_bytes", "this sequence has made the shared tables grow too much");
+  if (growth_ > compiled_->limits().request_bytes)
+    throw LimitError("request_bytes", "this sequence has made the shared tables grow too much");
   try {
     return f();
   } catch (const LimitError& e) {
@@ -140,7 +147,8 @@ std::vector<StateId> Matcher::replay(Epoch& epoch) const {
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
   states.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing
-  for (std::size_t i = 0; i < moving; ++i) states.push_back(epoch.after(states.back(), tokens_[i], i == 0 && prefix_.empty()));
+  for (std::size_t i = 0; i < moving; ++i)
+    states.push_back(epoch.after(states.back(), tokens_[i], i == 0 && prefix_.empty()));
   if (terminated_) states.push_back(states.back());
   return states;
 }
@@ -190,14 +198,17 @@ bool Matcher::fill_known(uint32_t* words) {
   return row;
 }
 
-void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words, std::size_t stride) {
+void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words,
+                         std::size_t stride) {
   uint32_t n = compiled_->vocabulary().num_words();
   // A draft is short: states are recomputed by the epoch that all of them are in.
   with_epoch([&] {
     std::vector<StateId> states(tokens.size(), kDead);
     for (std::size_t i = 0; i < tokens.size(); ++i) {
-      StateId from = parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
-      if (from != kDead && tokens[i] < compiled_->vocabulary().size()) states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
+      StateId from =
+          parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
+      if (from != kDead && tokens[i] < compiled_->vocabulary().size())
+        states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
       uint32_t* row = words + i * stride;
       if (states[i] == kDead)
         std::memset(row, 0, std::size_t{n} * 4);
@@ -211,7 +222,9 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
 bool Matcher::is_accepting() { return epoch_->engine().accepting(states_.back()); }
 
 void Matcher::rollback(std::size_t count) {
-  if (count > tokens_.size()) throw GrammarError("cannot roll back " + std::to_string(count) + " tokens: only " + std::to_string(tokens_.size()) + " were accepted");
+  if (count > tokens_.size())
+    throw GrammarError("cannot roll back " + std::to_string(count) + " tokens: only " + std::to_string(tokens_.size()) +
+                       " were accepted");
   if (count == 0) return;
   tokens_.resize(tokens_.size() - count);
   states_.resize(tokens_.size() + 1);

@@ -101,7 +101,8 @@ class Matcher {
   bool fill_known(uint32_t* words);
   // One row per node of a tree of draft tokens: row i is the mask after the path to node i; parents[i] < i or -1 for the root, whose path is
   // the matcher's own state. A node whose token is not allowed gets an empty row.
-  void fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words, std::size_t row_stride);
+  void fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words,
+                  std::size_t row_stride);
   bool is_accepting();
   bool is_terminated() const { return terminated_; }
   void rollback(std::size_t tokens);
@@ -118,7 +119,9 @@ class Matcher {
 
   const std::shared_ptr<CompiledGrammar>& compiled() const { return compiled_; }
   StateId state() const { return states_.back(); }
-  bool same_state(const Matcher& other) const { return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_; }
+  bool same_state(const Matcher& other) const {
+    return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_;
+  }
 
  private:
   template <typename F>
@@ -133,7 +136,7 @@ class Matcher {
   std::vector<uint32_t> tokens_;
   std::vector<StateId> states_;  // states_[0] after the prefix, then one per token
   bool terminated_ = false;
-  std::size_t growth_ = 0;       // bytes of shared tables this matcher has caused
+  std::size_t growth_ = 0;  // bytes of shared tables this matcher has caused
 };
 
 }  // namespace guiderail

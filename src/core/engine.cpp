@@ -51,7 +51,8 @@ std::size_t Engine::bytes_used() const {
 }
 
 void Engine::check_room() {
-  if (bytes_used() > limits_.grammar_bytes) throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
+  if (bytes_used() > limits_.grammar_bytes)
+    throw LimitError("grammar_bytes", "the tables of one compiled grammar are full");
 }
 
 bool Engine::thread_accepts(const Thread& t) {
@@ -204,6 +205,8 @@ ByteSet Engine::next_bytes(StateId state) {
   return result;
 }
 
-bool Engine::always_viable(Node group, ParserState parser) { return !viability_ || viability_->always_viable(group, parser); }
+bool Engine::always_viable(Node group, ParserState parser) {
+  return !viability_ || viability_->always_viable(group, parser);
+}
 
 }  // namespace guiderail

@@ -28,8 +28,8 @@ enum class StateId : uint32_t {};
 inline constexpr StateId kDead{0};  // the empty set of threads
 
 struct Thread {
-  Node group;       // the start node of the lexeme's terminals; kNone at a boundary
-  Node lexeme;      // its remainder; kNone at a boundary
+  Node group;   // the start node of the lexeme's terminals; kNone at a boundary
+  Node lexeme;  // its remainder; kNone at a boundary
   ParserState parser;
   Node competing;   // munch; else kNone
   Node obligation;  // munch; else kAll
@@ -42,7 +42,7 @@ struct Limits {
   std::size_t lexer_states_per_request = 2'000'000;  // new lexicon nodes one call may cause
   std::size_t states = 4'000'000;                    // sequence states alive in one engine
   std::size_t threads = 4'096;                       // readings of one text at once
-  std::size_t munch_states = 500'000;                // what one call may need to decide which lexemes may stand side by side
+  std::size_t munch_states = 500'000;  // what one call may need to decide which lexemes may stand side by side
   std::size_t grammar_bytes = std::size_t{1} << 28;  // parser and state tables of one engine
   std::size_t mask_bytes = std::size_t{1} << 28;     // masks of one compiled grammar
   std::size_t request_bytes = std::size_t{1} << 28;  // growth of shared tables that one matcher may cause
@@ -69,7 +69,9 @@ class Engine {
   // Appends the threads of `in` after one byte to `out`, which is not deduplicated.
   void step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out);
   // The threads a lexeme stands for whose last byte has just been read: itself, and what follows if it may end here.
-  void settle(const Thread& thread, std::vector<Thread>& out) { lexeme_step(thread, thread.lexeme, thread.competing, thread.obligation, out); }
+  void settle(const Thread& thread, std::vector<Thread>& out) {
+    lexeme_step(thread, thread.lexeme, thread.competing, thread.obligation, out);
+  }
   // As step, for one lexeme of a boundary thread: begins `group` with `byte`.
   void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
   // The lexemes a boundary thread may begin, none of their bytes read yet.

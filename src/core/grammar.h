@@ -68,8 +68,8 @@ class SymbolTable {
     bool nullable;
   };
   struct Terminal {
-    Node start;         // kNone for a special token
-    uint32_t tag;       // of a special token: index into special_tokens()
+    Node start;    // kNone for a special token
+    uint32_t tag;  // of a special token: index into special_tokens()
     std::string name;
   };
   const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
@@ -98,8 +98,8 @@ struct OpenGrammar {
   std::vector<std::unique_ptr<RuleProvider>> providers;
   Symbol start{};
   Lexing lexing = Lexing::kFree;
-  std::vector<Symbol> ignored;     // terminals that may stand between any two lexemes
-  std::vector<Node> competitors;   // munch: what each terminal matches, whoever wins it
+  std::vector<Symbol> ignored;    // terminals that may stand between any two lexemes
+  std::vector<Node> competitors;  // munch: what each terminal matches, whoever wins it
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

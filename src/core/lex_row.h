@@ -71,7 +71,8 @@ class LexRow {
   // What the row of a starred body knows about numbers of bodies.
   struct Counts {
     std::vector<std::pair<uint32_t, uint32_t>> tokens;  // (bodies begun, token), by the former
-    std::array<std::vector<Exit::Place>, 256> ends;     // by next byte: the child by that byte, bodies complete before it; on demand
+    std::array<std::vector<Exit::Place>, 256>
+        ends;  // by next byte: the child by that byte, bodies complete before it; on demand
     std::array<bool, 256> known{};
   };
   const std::vector<Exit::Place>& ends_before(const TokenTrie& vocabulary, uint8_t byte) const;

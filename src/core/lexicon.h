@@ -137,7 +137,20 @@ class Lexicon {
 
  private:
   enum class Kind : uint8_t {
-    kNone, kAccept, kAll, kBytes, kPrefix, kBranch, kConcat, kEither, kBoth, kNot, kRepeat, kClassify, kHole, kCondition,
+    kNone,
+    kAccept,
+    kAll,
+    kBytes,
+    kPrefix,
+    kBranch,
+    kConcat,
+    kEither,
+    kBoth,
+    kNot,
+    kRepeat,
+    kClassify,
+    kHole,
+    kCondition,
     kTracked
   };
   struct Info;
@@ -180,7 +193,7 @@ class Lexicon {
   std::recursive_mutex mutex_;
   StableVector<Info> infos_;
   std::unique_ptr<Pool> pool_;
-  std::vector<uint32_t> table_;  // open addressing over infos_
+  std::vector<uint32_t> table_;             // open addressing over infos_
   std::unordered_map<uint64_t, Node> raw_;  // derivatives of parts that may be dead
   std::atomic<std::size_t> bytes_used_{0};
   std::size_t max_bytes_;

@@ -36,8 +36,9 @@ std::vector<bool> known_specials(Engine& engine, const Vocabulary& vocabulary) {
 }  // namespace
 
 Liveness::Liveness(Engine& engine, const Vocabulary& vocabulary)
-    : engine_(engine), vocabulary_(vocabulary), single_(bytes_that_are_tokens(vocabulary)), any_(bytes_of_tokens(vocabulary)),
-      special_(known_specials(engine, vocabulary)), by_single_(engine, single_, special_), by_any_(engine, any_, special_) {}
+    : engine_(engine), vocabulary_(vocabulary), single_(bytes_that_are_tokens(vocabulary)),
+      any_(bytes_of_tokens(vocabulary)), special_(known_specials(engine, vocabulary)),
+      by_single_(engine, single_, special_), by_any_(engine, any_, special_) {}
 
 Liveness::~Liveness() = default;
 
@@ -50,7 +51,8 @@ bool Liveness::live(std::span<const Thread> threads) {
 }
 
 bool Liveness::live(const Thread& t) {
-  uint64_t place_key = key(id(t.group), static_cast<uint32_t>(t.parser)), demand_key = key(id(t.competing), id(t.obligation));
+  uint64_t place_key = key(id(t.group), static_cast<uint32_t>(t.parser)),
+           demand_key = key(id(t.competing), id(t.obligation));
   uint32_t place = places_.find(place_key), demand = 0;
   if (t.competing != kNone || t.obligation != kAll) demand = demands_.find(demand_key);
   if (place != PublishedMap::kUnknown && demand != PublishedMap::kUnknown)
@@ -67,7 +69,8 @@ bool Liveness::live(const Thread& t) {
   };
   place = number(places_, place_key, 0);
   if (t.competing != kNone || t.obligation != kAll) demand = number(demands_, demand_key, 1);  // 0: no demand
-  growth_of_this_thread += answers_.insert(key(number(remainders_, key(place, id(t.lexeme)), 0), demand), answer ? 1 : 0);
+  growth_of_this_thread +=
+      answers_.insert(key(number(remainders_, key(place, id(t.lexeme)), 0), demand), answer ? 1 : 0);
   return answer;
 }
 

@@ -56,10 +56,10 @@ class Liveness {
   std::vector<bool> special_;  // of the grammar's special tokens, which the vocabulary has
   ByteSpelling by_single_, by_any_;
   Rests singles_, anys_, sequences_;
-  PublishedMap places_;     // group, parser state → number
-  PublishedMap remainders_; // number of the place, remainder → number
-  PublishedMap demands_;    // competing, obligation → number
-  PublishedMap answers_;    // number of the remainder, number of the demand → 0, 1
+  PublishedMap places_;      // group, parser state → number
+  PublishedMap remainders_;  // number of the place, remainder → number
+  PublishedMap demands_;     // competing, obligation → number
+  PublishedMap answers_;     // number of the remainder, number of the demand → 0, 1
 };
 
 }  // namespace guiderail

@@ -85,7 +85,8 @@ bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin
 
 // Walks a trie below `place` with all threads at once and sets the tokens that some thread survives. Re-entrant: works above the tops
 // of the stacks as it finds them.
-void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip) {
+void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole,
+                       const Ranges* skip) {
   std::size_t bottom = frames_.size(), floor = stack_.size();
   stack_.insert(stack_.end(), threads.begin(), threads.end());
   if (!enter(trie, place, floor, whole)) return;
@@ -168,16 +169,15 @@ bool MaskBuilder::contains(const Ranges& ranges, uint32_t token) const {
 }
 
 // After these threads, can the text be completed in tokens?
-bool MaskBuilder::spellable(std::span<const Thread> threads) {
-  return !liveness_ || liveness_->live(threads);
-}
+bool MaskBuilder::spellable(std::span<const Thread> threads) { return !liveness_ || liveness_->live(threads); }
 
 // Takes tokens that the row keeps, but after which the vocabulary cannot spell a completion, out of it.
 void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except) {
   const Ranges before = except;
   for (const auto& end : row.ends()) {
     Thread t = thread;
-    t.lexeme = rest == kEpsilon ? end.remainder : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
+    t.lexeme = rest == kEpsilon ? end.remainder
+                                : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
     t.competing = end.competing;
     std::vector<Thread> after;
     engine_.settle(t, after);
@@ -210,7 +210,8 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
       alive.clear();
       engine_.step(after, byte, alive);
       if (alive.empty()) return;
-      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false, except.empty() ? nullptr : &except);
+      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false,
+           except.empty() ? nullptr : &except);
     });
   }
 }

@@ -30,7 +30,8 @@ constexpr std::size_t kCoversKept = 16;
 
 }  // namespace
 
-Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock, std::size_t max_bytes)
+Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock,
+               std::size_t max_bytes)
     : symbols_(symbols), ignored_(std::move(ignored)), mutex_(lock), max_bytes_(max_bytes) {
   // The production  root → start  at position 0, waiting in the root context.
   pool_ = {static_cast<uint32_t>(start), kEnd};
@@ -123,7 +124,8 @@ const std::vector<uint32_t>& Parser::left_corners(uint32_t nonterminal) {
 }
 
 uint32_t Parser::kernel(uint32_t position, uint32_t context) {
-  auto [it, fresh] = kernel_ids_.try_emplace((uint64_t{position} << 32) | context, static_cast<uint32_t>(kernels_.size()));
+  auto [it, fresh] =
+      kernel_ids_.try_emplace((uint64_t{position} << 32) | context, static_cast<uint32_t>(kernels_.size()));
   if (fresh) {
     kernels_.push_back({position, context});
     charge(48);
@@ -188,8 +190,9 @@ const Parser::Expansion& Parser::expand(ParserState which) {
   for (uint32_t k : s.kernels) {
     Entry item = kernels_[k];
     std::vector<std::pair<uint32_t, uint32_t>> own;  // nonterminals this item waits for, and the position after them
-    heads(item.position, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, item.context}}); },
-          [&](uint32_t symbol, uint32_t next) { own.push_back({symbol, next}); });
+    heads(
+        item.position, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, item.context}}); },
+        [&](uint32_t symbol, uint32_t next) { own.push_back({symbol, next}); });
     if (own.empty()) continue;
     std::vector<uint32_t> reached;
     for (auto [symbol, next] : own) {
@@ -225,8 +228,9 @@ const Parser::Expansion& Parser::expand(ParserState which) {
   for (auto& [x, returns] : predicted) {
     uint32_t c = context(std::move(returns));
     for (uint32_t start : rules_[x].starts)
-      heads(start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, c}}); },
-            [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, c}}); });
+      heads(
+          start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, c}}); },
+          [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, c}}); });
   }
 
   sort_unique(waits);
@@ -243,7 +247,8 @@ const Parser::Expansion& Parser::expand(ParserState which) {
     for (; i < scans.size() && scans[i].first == symbol; ++i) expansion->entries.push_back(scans[i].second);
     if (std::ranges::find(ignored_, Symbol{symbol}) != ignored_.end()) continue;
     const auto& info = symbols_.terminal_info(Symbol{symbol});
-    look.expected.emplace_back(Symbol{symbol}, info.start, info.tag, kUnknown, first, static_cast<uint32_t>(expansion->entries.size()) - first);
+    look.expected.emplace_back(Symbol{symbol}, info.start, info.tag, kUnknown, first,
+                               static_cast<uint32_t>(expansion->entries.size()) - first);
   }
   for (Symbol ignored : ignored_) {
     const auto& info = symbols_.terminal_info(ignored);
@@ -277,13 +282,15 @@ const Parser::Expansion& Parser::expand(ParserState which) {
 }
 
 const Parser::Lookahead& Parser::lookahead(ParserState which) {
-  if (const Expansion* done = states_[static_cast<uint32_t>(which)].expansion.load(std::memory_order_acquire)) return done->lookahead;
+  if (const Expansion* done = states_[static_cast<uint32_t>(which)].expansion.load(std::memory_order_acquire))
+    return done->lookahead;
   std::lock_guard lock(mutex_);
   return expand(which).lookahead;
 }
 
 const Parser::Expected* Parser::find(const Lookahead& look, Node start, uint32_t tag) {
-  auto it = std::ranges::lower_bound(look.expected, std::pair(start, tag), {}, [](const Expected& e) { return std::pair(e.start, e.tag); });
+  auto it = std::ranges::lower_bound(look.expected, std::pair(start, tag), {},
+                                     [](const Expected& e) { return std::pair(e.start, e.tag); });
   if (it == look.expected.end() || it->start != start || it->tag != tag) return nullptr;
   return &*it;
 }

@@ -37,7 +37,8 @@ class Parser {
  public:
   // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is. Tables that are larger than
   // `max_bytes` grow no more: LimitError `grammar_bytes`, from then on.
-  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock, std::size_t max_bytes);
+  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock,
+         std::size_t max_bytes);
   ~Parser();
 
   ParserState initial() const { return initial_; }
@@ -53,14 +54,15 @@ class Parser {
     Expected(Symbol terminal, Node start, uint32_t tag, uint32_t target, uint32_t first, uint32_t count)
         : terminal(terminal), start(start), tag(tag), target(target), first_entry(first), num_entries(count) {}
     Expected(Expected&& o) noexcept
-        : terminal(o.terminal), start(o.start), tag(o.tag), target(o.target.load()), first_entry(o.first_entry), num_entries(o.num_entries) {}
+        : terminal(o.terminal), start(o.start), tag(o.tag), target(o.target.load()), first_entry(o.first_entry),
+          num_entries(o.num_entries) {}
   };
   // Everything that may come next in a state; immutable once published but for memoised targets.
   struct Lookahead {
-    std::vector<Expected> expected;                    // sorted by (start, tag)
-    std::vector<std::pair<Node, ByteSet>> groups;      // distinct starts with a bound on their first bytes
-    std::vector<uint32_t> specials;                    // indices into expected, of special tokens
-    ByteSet first;                                     // union of the groups' first bytes
+    std::vector<Expected> expected;                // sorted by (start, tag)
+    std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
+    std::vector<uint32_t> specials;                // indices into expected, of special tokens
+    ByteSet first;                                 // union of the groups' first bytes
   };
   const Lookahead& lookahead(ParserState state);
   ParserState shift(ParserState state, const Expected& expected);
@@ -109,9 +111,9 @@ class Parser {
     ~State() { delete expansion.load(); }
   };
   struct Rules {
-    std::vector<uint32_t> starts;         // positions of the productions' first symbols
-    std::vector<uint32_t> heads;          // nonterminals at left corners, directly
-    std::vector<uint32_t> left_corners;   // all nonterminals reachable by left corners, itself included; sorted
+    std::vector<uint32_t> starts;        // positions of the productions' first symbols
+    std::vector<uint32_t> heads;         // nonterminals at left corners, directly
+    std::vector<uint32_t> left_corners;  // all nonterminals reachable by left corners, itself included; sorted
     bool known = false, closed = false;
   };
   // What follows when an item in a context is complete, all that is complete in turn included.
@@ -148,10 +150,10 @@ class Parser {
   std::vector<Symbol> ignored_;
   std::recursive_mutex& mutex_;
 
-  std::vector<uint32_t> pool_;            // productions one after the other, each ended by kEnd
-  std::vector<uint32_t> owner_;           // per pool position: the nonterminal of the production (for descriptions)
+  std::vector<uint32_t> pool_;   // productions one after the other, each ended by kEnd
+  std::vector<uint32_t> owner_;  // per pool position: the nonterminal of the production (for descriptions)
   std::vector<Rules> rules_;
-  std::vector<Entry> kernels_;            // kernel items: position, context
+  std::vector<Entry> kernels_;  // kernel items: position, context
   std::unordered_map<uint64_t, uint32_t> kernel_ids_;
   std::vector<std::vector<uint64_t>> contexts_;  // waiters, (nonterminal << 32 | kernel), sorted
   std::unordered_multimap<uint64_t, uint32_t> context_ids_;

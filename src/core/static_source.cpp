@@ -28,15 +28,16 @@ class StaticRules : public RuleProvider {
 // One opening of the table: terminals to nodes, useless rules out, regular rules folded.
 class Opener {
  public:
-  Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start, Lexing lexing,
-         const std::vector<uint32_t>& ignored, SymbolTable& symbols)
+  Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start,
+         Lexing lexing, const std::vector<uint32_t>& ignored, SymbolTable& symbols)
       : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored), symbols_(symbols),
         lexicon_(symbols.lexicon()) {}
 
   OpenGrammar run() {
     make_nodes();
     find_productive();
-    if (!productive_[start_]) throw GrammarError("the language is empty: rule '" + rules_[start_].name + "' derives no text");
+    if (!productive_[start_])
+      throw GrammarError("the language is empty: rule '" + rules_[start_].name + "' derives no text");
     find_nullable();
     if (lexing_ == Lexing::kFree) fold_regular();
     find_reachable();
@@ -51,7 +52,10 @@ class Opener {
     for (const StaticTerminal& t : terminals_) {
       switch (t.kind) {
         case StaticTerminal::Kind::kLiteral: nodes_.push_back(lexicon_.literal(t.text)); break;
-        case StaticTerminal::Kind::kRegex: nodes_.push_back(lower_regex(lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8)); break;
+        case StaticTerminal::Kind::kRegex:
+          nodes_.push_back(lower_regex(
+              lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8));
+          break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
       }
       if (t.kind != StaticTerminal::Kind::kSpecial && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
@@ -73,8 +77,9 @@ class Opener {
     for (uint32_t t : order) {
       const StaticTerminal& terminal = terminals_[t];
       if (terminal.kind == StaticTerminal::Kind::kLiteral) {
-        bool taken = texts.contains(terminal.text) ||
-                     std::ranges::any_of(patterns, [&](uint32_t p) { return lexicon_.nullable(lexicon_.walk(whole_[p], terminal.text)); });
+        bool taken = texts.contains(terminal.text) || std::ranges::any_of(patterns, [&](uint32_t p) {
+                       return lexicon_.nullable(lexicon_.walk(whole_[p], terminal.text));
+                     });
         if (taken) nodes_[t] = kNone;
         texts.insert(terminal.text);
         literals.push_back(t);
@@ -96,7 +101,8 @@ class Opener {
   }
 
   bool alternative_productive(const std::vector<uint32_t>& alternative) const {
-    return std::ranges::all_of(alternative, [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[s]; });
+    return std::ranges::all_of(alternative,
+                               [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[s]; });
   }
 
   // An ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
@@ -198,7 +204,8 @@ class Opener {
       for (const auto& a : rules_[r].alternatives) {
         if (!alternative_productive(a)) continue;
         Node sequence = kEpsilon;
-        for (std::size_t k = a.size(); k-- > 0;) sequence = lexicon_.concat(is_rule(a[k]) ? regular_[rule_of(a[k])] : nodes_[a[k]], sequence);
+        for (std::size_t k = a.size(); k-- > 0;)
+          sequence = lexicon_.concat(is_rule(a[k]) ? regular_[rule_of(a[k])] : nodes_[a[k]], sequence);
         options.push_back(sequence);
       }
       regular_[r] = lexicon_.either(std::move(options));
@@ -234,14 +241,16 @@ class Opener {
     Node nonempty = lexicon_.both({node, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)});
     provider_->names.push_back(name);
     provider_->productions_of.emplace_back();
-    if (nonempty != kNone && lexicon_.alive(nonempty)) provider_->productions_of.back().push_back({symbols_.terminal(nonempty, 0, name)});
+    if (nonempty != kNone && lexicon_.alive(nonempty))
+      provider_->productions_of.back().push_back({symbols_.terminal(nonempty, 0, name)});
     return symbols_.nonterminal(provider_, local, true);
   }
 
   Symbol terminal_symbol(uint32_t t) {
     if (!terminal_symbols_[t]) {
       const StaticTerminal& terminal = terminals_[t];
-      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text) : lexical(nodes_[t], terminal.name);
+      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
+                                                                             : lexical(nodes_[t], terminal.name);
     }
     return *terminal_symbols_[t];
   }
@@ -255,7 +264,8 @@ class Opener {
     std::vector<Symbol> rule_symbols(rules_.size());
     for (uint32_t r = 0; r < rules_.size(); ++r) {
       if (!reachable_[r]) continue;
-      rule_symbols[r] = folded(r) ? lexical(regular_[r], rules_[r].name) : symbols_.nonterminal(provider_, r, nullable_[r]);
+      rule_symbols[r] =
+          folded(r) ? lexical(regular_[r], rules_[r].name) : symbols_.nonterminal(provider_, r, nullable_[r]);
     }
     for (uint32_t r = 0; r < rules_.size(); ++r) {
       if (!reachable_[r] || folded(r)) continue;
@@ -268,7 +278,9 @@ class Opener {
           Node node = is_rule(a[0]) ? (folded(rule_of(a[0])) ? regular_[rule_of(a[0])] : kNone) : nodes_[a[0]];
           if (node != kNone && !lexicon_.nullable(node)) {
             lexemes.push_back(node);
-            if (name.size() < 60) name += (name.empty() ? "" : " | ") + (is_rule(a[0]) ? rules_[rule_of(a[0])].name : terminals_[a[0]].name);
+            if (name.size() < 60)
+              name +=
+                  (name.empty() ? "" : " | ") + (is_rule(a[0]) ? rules_[rule_of(a[0])].name : terminals_[a[0]].name);
             continue;
           }
         }
@@ -276,7 +288,8 @@ class Opener {
         for (uint32_t s : a) sequence.push_back(is_rule(s) ? rule_symbols[rule_of(s)] : terminal_symbol(s));
         provider_->productions_of[r].push_back(std::move(sequence));
       }
-      if (!lexemes.empty()) provider_->productions_of[r].push_back({symbols_.terminal(lexicon_.either(std::move(lexemes)), 0, name)});
+      if (!lexemes.empty())
+        provider_->productions_of[r].push_back({symbols_.terminal(lexicon_.either(std::move(lexemes)), 0, name)});
     }
     OpenGrammar result;
     result.start = rule_symbols[start_];
@@ -313,16 +326,19 @@ class Opener {
 
 }  // namespace
 
-StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start, Lexing lexing,
-                           std::vector<uint32_t> ignored)
-    : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing), ignored_(std::move(ignored)) {
+StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start,
+                           Lexing lexing, std::vector<uint32_t> ignored)
+    : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing),
+      ignored_(std::move(ignored)) {
   if (start_ >= rules_.size()) throw GrammarError("the start rule is not defined");
   for (const StaticRule& r : rules_)
     for (const auto& a : r.alternatives)
       for (uint32_t s : a)
-        if (s >= terminals_.size() + rules_.size()) throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
+        if (s >= terminals_.size() + rules_.size())
+          throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
   for (uint32_t t : ignored_)
-    if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial) throw GrammarError("an ignored symbol is not a terminal");
+    if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
+      throw GrammarError("an ignored symbol is not a terminal");
 }
 
 OpenGrammar StaticSource::open(SymbolTable& symbols) const {

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "grammar.h"
@@ -21,7 +21,7 @@ struct StaticTerminal {
   std::string text;                        // bytes of a literal; name of a special token; pattern of a regex
   std::shared_ptr<const RegexTree> regex;  // of a regex
   std::string name;
-  int priority = 0;                        // munch: higher wins ties; all different
+  int priority = 0;  // munch: higher wins ties; all different
 };
 
 struct StaticRule {

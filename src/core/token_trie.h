@@ -33,10 +33,16 @@ class TokenTrie {
 
   std::size_t size() const { return nodes_.size(); }
   const TrieNode& node(uint32_t i) const { return nodes_[i]; }
-  std::span<const TrieNode> children(uint32_t i) const { return {nodes_.data() + nodes_[i].first_child, nodes_[i].num_children}; }
-  std::span<const uint32_t> tokens(uint32_t i) const { return {tokens_.data() + nodes_[i].first_token, nodes_[i].num_tokens}; }
+  std::span<const TrieNode> children(uint32_t i) const {
+    return {nodes_.data() + nodes_[i].first_child, nodes_[i].num_children};
+  }
+  std::span<const uint32_t> tokens(uint32_t i) const {
+    return {tokens_.data() + nodes_[i].first_token, nodes_[i].num_tokens};
+  }
   // The tokens of a subtree lie side by side: [first, last) of all_tokens().
-  std::pair<uint32_t, uint32_t> token_range(uint32_t i) const { return {nodes_[i].first_token, nodes_[i].first_token + subtree_tokens_[i]}; }
+  std::pair<uint32_t, uint32_t> token_range(uint32_t i) const {
+    return {nodes_[i].first_token, nodes_[i].first_token + subtree_tokens_[i]};
+  }
   std::span<const uint32_t> all_tokens() const { return tokens_; }
   // Number of nodes below and including i.
   uint32_t subtree_size(uint32_t i) const { return subtree_[i]; }

@@ -15,9 +15,10 @@ constexpr std::size_t kMaxRowBytes = std::size_t{1} << 28;
 
 Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::vector<uint8_t> kinds,
                        std::unordered_map<std::string, uint32_t> special_tokens, std::vector<uint32_t> eos_token_ids)
-    : bytes_(std::move(bytes)), offsets_(std::move(offsets)), kinds_(std::move(kinds)), special_(std::move(special_tokens)),
-      eos_(std::move(eos_token_ids)) {
-  if (offsets_.size() != kinds_.size() + 1 || offsets_.front() != 0 || offsets_.back() != bytes_.size() || !std::ranges::is_sorted(offsets_))
+    : bytes_(std::move(bytes)), offsets_(std::move(offsets)), kinds_(std::move(kinds)),
+      special_(std::move(special_tokens)), eos_(std::move(eos_token_ids)) {
+  if (offsets_.size() != kinds_.size() + 1 || offsets_.front() != 0 || offsets_.back() != bytes_.size() ||
+      !std::ranges::is_sorted(offsets_))
     throw GrammarError("vocabulary: offsets do not fit the bytes");
   for (uint32_t id : eos_)
     if (id >= size()) throw GrammarError("vocabulary: end-of-sequence id " + std::to_string(id) + " is out of range");

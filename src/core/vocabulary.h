@@ -28,7 +28,9 @@ class Vocabulary {
 
   uint32_t size() const { return static_cast<uint32_t>(kinds_.size()); }
   uint32_t num_words() const { return (size() + 31) / 32; }
-  std::string_view token(uint32_t id) const { return std::string_view(bytes_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]); }
+  std::string_view token(uint32_t id) const {
+    return std::string_view(bytes_).substr(offsets_[id], offsets_[id + 1] - offsets_[id]);
+  }
   bool is_text(uint32_t id) const { return kinds_[id] == kText && offsets_[id + 1] > offsets_[id]; }
   const TokenTrie& trie() const { return trie_; }
   // Where a text token stands in trie().all_tokens().
