@@ -44,6 +44,8 @@ PATTERNS = [
     r"a(?:b|c?)",
     r"a(?:b?|c)d",
     r"(?:ab?)*",
+    r"(?:aba?)*",  # abab: the first round takes the a of the second
+    r"(?:aba??)*c",
     r"(?:ab??)*",
     r"(?:ab??)*c",
     r"(?:a|b)*?c",
