@@ -191,12 +191,14 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
   while (!work.empty()) {
     Frame f = work.back();
     work.pop_back();
-    const Lexicon::Transitions& t = lexicon_.transitions(f.remainder);
     uint32_t first = trie.node(f.place).first_child, end = first + trie.node(f.place).num_children;
+    // A table of transitions pays where many bytes are asked for; a remainder met at a few narrow places is stepped as it is.
+    constexpr uint32_t kFewChildren = 6;
+    const Lexicon::Transitions* t = end - first > kFewChildren ? &lexicon_.transitions(f.remainder) : nullptr;
     for (uint32_t c = first; c < end; ++c) {
       const TrieNode& child = trie.node(c);
       if (f.exit) f.exit->first.add(child.byte);
-      uint32_t known = t.next[t.classes[child.byte]].load(std::memory_order_acquire);
+      uint32_t known = t ? t->next[t->classes[child.byte]].load(std::memory_order_acquire) : Lexicon::kUnknown;
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, child.byte);
       if (next == kNone) continue;
       for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);

@@ -1155,6 +1155,13 @@ ByteSet Lexicon::first_bytes(Node n) {
 ByteSet Lexicon::first_bound(Node n) {
   Info& i = info(n);
   if (const ByteSet* known = i.first_bound.load(std::memory_order_acquire)) return *known;
+  switch (i.kind) {
+    case Kind::kNone:
+    case Kind::kAccept: return {};
+    case Kind::kPrefix: return ByteSet::of(static_cast<uint8_t>(i.a));
+    case Kind::kBytes: return set_of(i.kids());
+    default: break;
+  }
   std::lock_guard lock(mutex_);
   return first_bound_locked(n);
 }
