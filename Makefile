@@ -75,7 +75,7 @@ asan: build/asan/site $(STAMPS)/tokenizers $(STAMPS)/model  ## the whole test su
 
 # Without address randomisation: ThreadSanitizer's shadow memory expects the kernel's older layout.
 tsan: build/tsan/site $(STAMPS)/tokenizers $(STAMPS)/model  ## the whole test suite under the thread sanitizer
-	PYTHONPATH=build/tsan/site TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+	PYTHONPATH=build/tsan/site TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=tests/thread_sanitizer.supp \
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libtsan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
 	setarch $$(uname -m) -R $(PY) -m pytest $(ARGS)
 
