@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kMaxReferenceDepth = 1000;
 constexpr uint32_t kMaxProofDepth = 1500;
-constexpr uint64_t kMaxProofSteps = 2'000'000;
+constexpr uint64_t kMaxProofSteps = 300'000;
 constexpr std::size_t kMaxCases = 4096;
 
 }  // namespace
@@ -311,6 +311,7 @@ bool JsonAlgebra::least_fixpoint(uint64_t key, F compute) {
     }
   }
   if (depth_ >= kMaxProofDepth) throw LimitError("satisfiability_depth", "schemas nested or referring too deeply");
+  if (depth_ == 0) work_ = 0;
   if (++work_ > kMaxProofSteps) throw LimitError("satisfiability", "deciding what the schema admits takes too long");
   struct Scope {
     JsonAlgebra& algebra;
@@ -388,7 +389,7 @@ bool JsonAlgebra::object_alive(const ObjectState& state) {
           options, [&](Formula option) { return object_alive({state.plan, option, state.position, state.seen}); });
     }
     // Whether a completion exists does not depend on the order of its members.
-    return visit_members(state, false, [](const MemberStep&) { return true; });
+    return visit_members(state, Search::kProof, [](const MemberStep&) { return true; });
   });
 }
 

@@ -183,8 +183,17 @@ class JsonAlgebra {
   uint32_t add_to_set(uint32_t set, uint32_t index);
   bool in_set(uint32_t set, uint32_t index) const;
   bool conjunction_alive(const ObjectState& state, bool& known);
-  // Calls `visit(step)` for every live continuation until it returns true.
-  bool visit_members(const ObjectState& state, bool free_order, const std::function<bool(const MemberStep&)>& visit);
+  // Which members could make an object's formula true that is not true without them.
+  struct Relevance {
+    bool every_member = false;
+    std::vector<KeyId> keys;
+    std::vector<Formula> violable;  // atoms of members or names whose violation is of use
+  };
+  const Relevance& relevance(Formula rest);
+  bool relevant(const Relevance& relevance, const KeyEvent& event);
+  enum class Search : uint8_t { kDeclared, kFree, kProof };
+  // Calls `visit(step)` for every live continuation until it returns true; for a proof of life, for those that could matter.
+  bool visit_members(const ObjectState& state, Search search, const std::function<bool(const MemberStep&)>& visit);
 
   std::shared_ptr<const SchemaSet> schemas_;
   const JsonText& text_;
@@ -225,6 +234,7 @@ class JsonAlgebra {
   std::map<std::vector<uint32_t>, PlanId> plan_ids_;
   std::map<std::vector<uint64_t>, uint32_t> set_ids_;
   std::vector<std::vector<uint64_t>> sets_;
+  std::unordered_map<uint32_t, Relevance> relevances_;
   std::map<ObjectState, uint32_t> object_state_ids_;
   std::unordered_map<uint32_t, Formula> array_derivatives_;
 };

@@ -378,10 +378,62 @@ bool JsonAlgebra::in_set(uint32_t set, uint32_t index) const {
   return index / 64 < words.size() && (words[index / 64] >> (index % 64) & 1);
 }
 
-bool JsonAlgebra::visit_members(const ObjectState& state, bool free_order,
+// A member may be left out of a completion, and the rest still is one, unless the formula asks for its key, counts members, or is
+// better off where an atom (of a schema that must not hold) is violated by it. So a proof that something completes an object tries no
+// other members.
+const JsonAlgebra::Relevance& JsonAlgebra::relevance(Formula rest) {
+  auto found = relevances_.find(static_cast<uint32_t>(rest));
+  if (found != relevances_.end()) return found->second;
+  Relevance result;
+  enum : uint8_t { kPositive = 1, kNegative = 2 };
+  std::vector<std::pair<Formula, uint8_t>> open{{rest, kPositive}};
+  std::unordered_map<uint32_t, uint8_t> visited;
+  while (!open.empty()) {
+    auto [f, polarity] = open.back();
+    open.pop_back();
+    uint8_t& known = visited[static_cast<uint32_t>(f)];
+    if ((known | polarity) == known) continue;
+    known = static_cast<uint8_t>(known | polarity);
+    FormulaKind kind = formulas_.kind(f);
+    uint8_t below = polarity;
+    if (kind == FormulaKind::kNot)
+      below = static_cast<uint8_t>((polarity & kPositive ? kNegative : 0) | (polarity & kNegative ? kPositive : 0));
+    if (kind == FormulaKind::kOne) below = kPositive | kNegative;
+    switch (kind) {
+      case FormulaKind::kHas: result.keys.push_back(KeyId{formulas_.a(f)}); break;
+      case FormulaKind::kCount: result.every_member = true; break;
+      case FormulaKind::kMembers:
+      case FormulaKind::kNames:
+        if (polarity & kNegative) result.violable.push_back(f);
+        break;
+      case FormulaKind::kConstantMembers:
+        if (polarity & kNegative) result.every_member = true;
+        break;
+      case FormulaKind::kUnevaluatedProperties:
+        if (polarity & kNegative) result.every_member = true;
+        [[fallthrough]];
+      default:
+        for (Formula child : formulas_.children(f)) open.emplace_back(child, below);
+    }
+  }
+  return relevances_.emplace(static_cast<uint32_t>(rest), std::move(result)).first->second;
+}
+
+bool JsonAlgebra::relevant(const Relevance& relevance, const KeyEvent& event) {
+  if (relevance.every_member) return true;
+  if (!event.other && std::ranges::find(relevance.keys, event.key) != relevance.keys.end()) return true;
+  return std::ranges::any_of(relevance.violable, [&](Formula atom) {
+    if (formulas_.kind(atom) == FormulaKind::kNames) return !name_satisfies(event, formulas_.child(atom));
+    return member_formula(SchemaId{formulas_.a(atom)}, event, nullptr) != kTrue;
+  });
+}
+
+bool JsonAlgebra::visit_members(const ObjectState& state, Search search,
                                 const std::function<bool(const MemberStep&)>& visit) {
   const KeyPlan& keys = plan(state.plan);
+  bool free_order = search == Search::kFree, proof = search == Search::kProof;
   auto offer = [&](uint32_t index, const KeyEvent& event, Formula rest, uint32_t position, uint32_t seen) {
+    if (proof && !relevant(relevance(rest), event)) return false;
     for (const ValueCase& one : cases(object_derivative(rest, event))) {
       ObjectState next{state.plan, one.rest, position, seen};
       if (!satisfiable(one.value) || !object_alive(next)) continue;
@@ -402,7 +454,8 @@ bool JsonAlgebra::visit_members(const ObjectState& state, bool free_order,
     if (offer(i, event, rest, i + 1, state.seen)) return true;
     // Passing over a name must leave something possible.
     Formula skipped = without_key(rest, keys.declared[i]);
-    if (skipped != rest && !object_alive({state.plan, skipped, i + 1, state.seen})) return false;
+    if (skipped == kFalse) return false;
+    if (!proof && skipped != rest && !object_alive({state.plan, skipped, i + 1, state.seen})) return false;
     rest = skipped;
   }
   uint32_t position = free_order ? 0 : declared;
@@ -424,7 +477,7 @@ bool JsonAlgebra::visit_members(const ObjectState& state, bool free_order,
 
 std::vector<MemberStep> JsonAlgebra::object_steps(const ObjectState& state) {
   std::vector<MemberStep> steps;
-  visit_members(state, schemas_->options().free_order, [&](const MemberStep& step) {
+  visit_members(state, schemas_->options().free_order ? Search::kFree : Search::kDeclared, [&](const MemberStep& step) {
     steps.push_back(step);
     return false;
   });

@@ -579,7 +579,7 @@ def test_sixty_optional_properties_in_free_order() -> None:
     assert not grammar.accepts(dumps(dict.fromkeys(keys, 1))[:-1] + ', "p3": 1}')
 
 
-# --- built-in json ----------------------------------------------------------------------------------------------------------
+# --- built-in json --------------------------------------------------------------------
 
 
 def test_builtin_json_is_rfc_8259() -> None:
