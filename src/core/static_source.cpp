@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "errors.h"
+#include "regex_tree.h"
 
 namespace guiderail {
 
@@ -24,6 +25,22 @@ class StaticRules : public RuleProvider {
   }
   std::string name(uint32_t local) const override { return names[local]; }
 };
+
+// Does the expression look at what follows the lexeme? Lowering answers such questions as if the text ended there, which longest match must not do.
+bool looks_past_the_end(const RegexTree& tree) {
+  return std::ranges::any_of(tree.nodes, [](const RegexNode& node) {
+    switch (node.kind) {
+      case RegexKind::kLook: return !node.behind;
+      case RegexKind::kTextEnd:
+      case RegexKind::kLineEnd:
+      case RegexKind::kFinalLineEnd:
+      case RegexKind::kWordBoundary:
+      case RegexKind::kNotWordBoundary:
+      case RegexKind::kNotWordBoundaryPy: return true;
+      default: return false;
+    }
+  });
+}
 
 // One opening of the table: terminals to nodes, useless rules out, regular rules folded.
 class Opener {
@@ -336,6 +353,10 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
       for (uint32_t s : a)
         if (s >= terminals_.size() + rules_.size())
           throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
+  if (lexing_ == Lexing::kMunch)
+    for (const StaticTerminal& t : terminals_)
+      if (t.regex && looks_past_the_end(*t.regex))
+        throw GrammarError("terminal '" + t.name + "': a lookahead, a word boundary or an end anchor is not supported in terminals under longest match");
   for (uint32_t t : ignored_)
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
       throw GrammarError("an ignored symbol is not a terminal");
