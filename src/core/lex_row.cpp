@@ -26,7 +26,8 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   if (competing == kNone && vocabulary_.byte_complete()) fresh = read_off(remainder, place);
   if (!fresh) fresh = build(remainder, competing, place);
   std::size_t size = fresh->dense_.size() * 4 + fresh->words_.size() * 8 + sizeof(LexRow);
-  for (const auto& exit : fresh->exits_) size += sizeof(LexRow::Exit) + exit->places.size() * sizeof(LexRow::Exit::Place);
+  for (const auto& exit : fresh->exits_)
+    size += sizeof(LexRow::Exit) + exit->places.size() * sizeof(LexRow::Exit::Place);
   std::lock_guard lock(mutex_);
   auto [it, added] = rows_.try_emplace(key, std::move(fresh));
   if (added) {

@@ -50,7 +50,9 @@ constexpr Node node(uint32_t i) { return Node{i}; }
 
 }  // namespace
 
-Lexicon::Budget::Budget(std::size_t max_new_nodes) : saved_(budget_left) { budget_left = std::min(budget_left, max_new_nodes); }
+Lexicon::Budget::Budget(std::size_t max_new_nodes) : saved_(budget_left) {
+  budget_left = std::min(budget_left, max_new_nodes);
+}
 Lexicon::Budget::~Budget() { budget_left = saved_; }
 
 struct Lexicon::TagList {
@@ -80,7 +82,8 @@ struct Lexicon::Info {
   std::atomic<const ByteSet*> first_bound{nullptr};
   uint64_t hash;
 
-  Info(Kind kind, uint16_t flags, uint16_t depth, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> kids, uint64_t hash)
+  Info(Kind kind, uint16_t flags, uint16_t depth, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> kids,
+       uint64_t hash)
       : kind(kind), flags(flags), depth(depth), a(a), b(b), c(c), num_children(static_cast<uint32_t>(kids.size())),
         children(kids.data()), hash(hash) {}
   std::span<const uint32_t> kids() const { return {children, num_children}; }
@@ -127,7 +130,8 @@ class Lexicon::Pool {
   std::size_t left_ = 0;
 };
 
-Lexicon::Lexicon(std::size_t max_bytes) : pool_(std::make_unique<Pool>(bytes_used_)), table_(1024, 0), max_bytes_(max_bytes) {
+Lexicon::Lexicon(std::size_t max_bytes)
+    : pool_(std::make_unique<Pool>(bytes_used_)), table_(1024, 0), max_bytes_(max_bytes) {
   infos_.emplace_back(Kind::kNone, kFinite, uint16_t{0}, 0u, 0u, 0u, std::span<const uint32_t>{}, uint64_t{0});
   infos_[0].alive = 2;
   [[maybe_unused]] Node epsilon = intern(Kind::kAccept, 0, 0, 0, {});
@@ -165,13 +169,19 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
       return node(table_[slot]);
   }
   std::size_t cost = 1 + children.size() / 4;
-  if (bytes_used_.load(std::memory_order_relaxed) > max_bytes_) throw LimitError("lexicon_bytes", "the lexer states fill their memory budget");
+  if (bytes_used_.load(std::memory_order_relaxed) > max_bytes_)
+    throw LimitError("lexicon_bytes", "the lexer states fill their memory budget");
   spend(cost);
 
   uint16_t depth = 0;
-  auto deepen = [&](uint32_t child) { depth = std::max<uint16_t>(depth, static_cast<uint16_t>(infos_[child].depth + 1)); };
+  auto deepen = [&](uint32_t child) {
+    depth = std::max<uint16_t>(depth, static_cast<uint16_t>(infos_[child].depth + 1));
+  };
   switch (kind) {
-    case Kind::kConcat: deepen(a); depth = std::max(depth, infos_[b].depth); break;
+    case Kind::kConcat:
+      deepen(a);
+      depth = std::max(depth, infos_[b].depth);
+      break;
     case Kind::kBytes: break;  // its children are the words of a set
     case Kind::kPrefix: depth = infos_[b].depth; break;
     case Kind::kNot:
@@ -182,9 +192,11 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
     default:
       for (uint32_t child : children) deepen(child);
   }
-  if (depth > kMaxDepth) throw LimitError("regex_nesting", "expression nested more than " + std::to_string(kMaxDepth) + " deep");
+  if (depth > kMaxDepth)
+    throw LimitError("regex_nesting", "expression nested more than " + std::to_string(kMaxDepth) + " deep");
 
-  uint16_t flags = static_cast<uint16_t>(flags_of(kind, a, b, c, children) | (may_be_tagged(kind, a, b, children) ? kTagged : 0));
+  uint16_t flags =
+      static_cast<uint16_t>(flags_of(kind, a, b, c, children) | (may_be_tagged(kind, a, b, children) ? kTagged : 0));
   std::span<const uint32_t> kept;
   if (!children.empty()) {
     uint32_t* copy = pool_->allocate<uint32_t>(children.size());
@@ -256,7 +268,8 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
           finite = finite || (f(child) & kFinite);
         }
       }
-      return static_cast<uint16_t>(any | kBoolean | (finite ? kFinite : 0) | (infinite && !others && !any ? kInfinite : 0));
+      return static_cast<uint16_t>(any | kBoolean | (finite ? kFinite : 0) |
+                                   (infinite && !others && !any ? kInfinite : 0));
     }
     case Kind::kClassify: return f(children[0]);
     case Kind::kHole: return kHandedUp;
@@ -299,7 +312,8 @@ Node Lexicon::bytes(const ByteSet& set) {
 }
 Node Lexicon::literal(std::string_view text, Node rest) {
   std::lock_guard lock(mutex_);
-  for (std::size_t i = text.size(); i-- > 0;) rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
+  for (std::size_t i = text.size(); i-- > 0;)
+    rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
   return rest;
 }
 Node Lexicon::concat(Node first, Node rest) {
@@ -362,7 +376,8 @@ Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries
   if (entries.size() == 1) {
     Node rest = entries[0].second;
     std::string_view text = entries[0].first;
-    for (std::size_t i = text.size(); i-- > depth;) rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
+    for (std::size_t i = text.size(); i-- > depth;)
+      rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
     return rest;
   }
   std::string_view first = entries.front().first, last = entries.back().first;
@@ -375,12 +390,14 @@ Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries
   while (i < entries.size()) {
     std::size_t j = i;
     while (j < entries.size() && entries[j].first[common] == entries[i].first[common]) ++j;
-    children.emplace_back(static_cast<uint8_t>(entries[i].first[common]), make_literals(entries.subspan(i, j - i), common + 1));
+    children.emplace_back(static_cast<uint8_t>(entries[i].first[common]),
+                          make_literals(entries.subspan(i, j - i), common + 1));
     i = j;
   }
   ends.push_back(make_branch(std::move(children)));
   Node rest = make_either(std::move(ends));
-  for (std::size_t k = common; k-- > depth;) rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(first[k]))), rest);
+  for (std::size_t k = common; k-- > depth;)
+    rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(first[k]))), rest);
   return rest;
 }
 
@@ -467,7 +484,8 @@ Node Lexicon::make_either(std::vector<Node> options) {
   if (flat.empty()) return kNone;
   if (flat.size() == 1) return flat[0];
   if (std::ranges::binary_search(flat, kAll)) return kAll;
-  if (std::ranges::any_of(flat, [this](Node n) { return info(n).kind == Kind::kBoth && (info(n).flags & kRecursive); })) {
+  if (std::ranges::any_of(flat,
+                          [this](Node n) { return info(n).kind == Kind::kBoth && (info(n).flags & kRecursive); })) {
     absorb(flat);
     if (flat.size() == 1) return flat[0];
   }
@@ -575,7 +593,8 @@ Node Lexicon::make_both(std::vector<Node> parts) {
         std::vector<Node> term = flat;
         term.push_back(node(option));
         terms.push_back(make_both(std::move(term)));
-        if (terms.size() > kMaxTerms) throw LimitError("lexer_states", "lookarounds inside loops multiply beyond the limit");
+        if (terms.size() > kMaxTerms)
+          throw LimitError("lexer_states", "lookarounds inside loops multiply beyond the limit");
       }
       return make_either(std::move(terms));
     }
@@ -625,7 +644,8 @@ Node Lexicon::make_repeat(Node body, uint32_t min, uint32_t max) {
   if (!(i.flags & kCondHere) && nullable_in(body, nullptr)) min = 0;
   if (i.kind == Kind::kRepeat && i.b == 0 && i.c == kUnbounded) return body;
   if (min == 1 && max == 1) return body;
-  if (i.kind == Kind::kRepeat && i.b <= 1 && i.c == kUnbounded && max == kUnbounded) return make_repeat(node(i.a), i.b * min, kUnbounded);
+  if (i.kind == Kind::kRepeat && i.b <= 1 && i.c == kUnbounded && max == kUnbounded)
+    return make_repeat(node(i.a), i.b * min, kUnbounded);
   return intern(Kind::kRepeat, id(body), min, max, {});
 }
 
@@ -807,7 +827,8 @@ Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
         Node d = derive_part(node(child), byte, scope);
         if (d != kNone) options.push_back(d);
       }
-      if (options.size() > kMaxOptions) throw LimitError("lexer_states", "one text has too many readings inside one lexeme");
+      if (options.size() > kMaxOptions)
+        throw LimitError("lexer_states", "one text has too many readings inside one lexeme");
       return options.empty() ? kNone : make_either(std::move(options));
     }
     case Kind::kBoth: {
@@ -829,7 +850,8 @@ Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
       Node body = derive_part(node(i.children[0]), byte, scope);
       if (body == kNone) return kNone;
       std::vector<Node> classifiers;
-      for (uint32_t k = 1; k < i.num_children; ++k) classifiers.push_back(derive_part(node(i.children[k]), byte, scope));
+      for (uint32_t k = 1; k < i.num_children; ++k)
+        classifiers.push_back(derive_part(node(i.children[k]), byte, scope));
       return make_classify(body, std::move(classifiers));
     }
     case Kind::kHole: {
@@ -1355,14 +1377,16 @@ std::string Lexicon::describe(Node n, int depth) {
     case Kind::kPrefix: return show(static_cast<uint8_t>(i.a)) + describe(node(i.b), depth);
     case Kind::kBranch: {
       std::string out = "{";
-      for (uint32_t k = 0; k < i.num_children; k += 2) out += (k ? "|" : "") + show(static_cast<uint8_t>(i.children[k])) + sub(i.children[k + 1]);
+      for (uint32_t k = 0; k < i.num_children; k += 2)
+        out += (k ? "|" : "") + show(static_cast<uint8_t>(i.children[k])) + sub(i.children[k + 1]);
       return out + "}";
     }
     case Kind::kConcat: return sub(i.a) + "·" + sub(i.b);
     case Kind::kEither: return list("|");
     case Kind::kBoth: return list("&");
     case Kind::kNot: return "¬" + sub(i.a);
-    case Kind::kRepeat: return sub(i.a) + "{" + std::to_string(i.b) + "," + (i.c == kUnbounded ? "" : std::to_string(i.c)) + "}";
+    case Kind::kRepeat:
+      return sub(i.a) + "{" + std::to_string(i.b) + "," + (i.c == kUnbounded ? "" : std::to_string(i.c)) + "}";
     case Kind::kClassify: return "classify" + list(";");
     case Kind::kHole: return "#" + std::to_string(i.a);
     case Kind::kCondition: return std::string(i.b ? "" : "!") + "?" + std::to_string(i.a);

@@ -356,7 +356,9 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
   if (lexing_ == Lexing::kMunch)
     for (const StaticTerminal& t : terminals_)
       if (t.regex && looks_past_the_end(*t.regex))
-        throw GrammarError("terminal '" + t.name + "': a lookahead, a word boundary or an end anchor is not supported in terminals under longest match");
+        throw GrammarError(
+            "terminal '" + t.name +
+            "': a lookahead, a word boundary or an end anchor is not supported in terminals under longest match");
   for (uint32_t t : ignored_)
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
       throw GrammarError("an ignored symbol is not a terminal");
