@@ -21,6 +21,8 @@ from conftest import SEED
 from oracles import laws
 from oracles.json_prefix import JsonPrefix
 
+pytestmark = pytest.mark.slow  # half a minute in all, most of it the oracle's
+
 NAMES = ["llama3", "tekken", "mistral1"]
 SAMPLE = None if os.environ.get("GUIDERAIL_EXHAUSTIVE") == "1" else 6_000
 
