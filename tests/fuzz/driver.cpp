@@ -243,11 +243,13 @@ int main(int argc, char** argv) {
   catch_crashes();
 
   std::vector<Input> corpus;
+  std::size_t useful = 0;
   for (const auto& path : files) {
     Input input = read(path);
-    if (run(input)) corpus.push_back(std::move(input));
+    useful += run(input);
+    corpus.push_back(std::move(input));
   }
-  std::printf("%zu inputs replayed, %zu of them reach something the others do not\n", files.size(), corpus.size());
+  std::printf("%zu inputs replayed, %zu of them reach something the others do not\n", files.size(), useful);
   if (runs != 0 && (runs != UINT64_MAX || seconds != UINT64_MAX)) {
     if (corpus.empty()) corpus.push_back({});
     Mutator mutator(seed, max_len);
