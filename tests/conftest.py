@@ -31,8 +31,16 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"guiderail: seed {SEED} (GUIDERAIL_TEST_SEED)"
 
 
+# Folders whose tests walk whole small worlds: slow as such.
+SLOW_FOLDERS = {"exhaustive", "corpus"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that need a device or an engine that is not here are skipped, and say so."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
     skips: dict[str, pytest.MarkDecorator] = {}
     if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         skips["gpu"] = pytest.mark.skip(reason="no CUDA device")
