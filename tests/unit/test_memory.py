@@ -29,7 +29,7 @@ def a_grammar(rng: random.Random, number: int) -> tuple[gr.Grammar, bytes]:
     kind = number % 4
     name = f"name{number}"
     if kind == 0:
-        return gr.Grammar.from_regex(f"{name}[a-z]{{1,{rng.randint(2, 400)}}}(?:é|[0-9]+)*"), f"{name}abc".encode()
+        return gr.Grammar.from_regex(f"{name}[a-z]{{1,{rng.randint(3, 400)}}}(?:é|[0-9]+)*"), f"{name}abc".encode()
     if kind == 1:
         return gr.Grammar.from_choices([f"{name} {i}" for i in range(20)]), f"{name} 1".encode()
     if kind == 2:

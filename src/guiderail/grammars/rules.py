@@ -158,6 +158,9 @@ class StaticGrammar:
         """
         from guiderail import _core
 
+        for t in self.terminals:
+            if isinstance(t.text, str) and any("\ud800" <= character <= "\udfff" for character in t.text):
+                raise GrammarError(f"terminal {t.name!r} holds a lone surrogate, which has no UTF-8 encoding")
         terminals = [(t.kind, t.text, t.flags, t.name) for t in self.terminals]
         rules = [(name, [list(alternative) for alternative in rule]) for name, rule in self.rules.items()]
         return _core.static_source(terminals, rules, self.start, self.lexing, list(self.ignored), self.priorities())
