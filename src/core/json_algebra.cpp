@@ -10,7 +10,8 @@ namespace {
 
 constexpr unsigned kMaxReferenceDepth = 1000;
 constexpr uint32_t kMaxProofDepth = 1500;
-constexpr uint64_t kMaxProofSteps = 300'000;
+constexpr uint64_t kMaxProofSteps = 40'000;
+constexpr std::size_t kMaxProofFormulas = 400'000;
 constexpr std::size_t kMaxCases = 4096;
 
 }  // namespace
@@ -285,6 +286,23 @@ void JsonAlgebra::split_cases(Formula step, Formula value, std::vector<ValueCase
       continue;
     }
     Formula about = formulas_.first_condition(open.step);
+    if (formulas_.kind(about) == FormulaKind::kEquals) {
+      // A value equals at most one of several constants: one case each, and one for none of them.
+      std::vector<Formula> constants = formulas_.constant_conditions(open.step), others{open.value};
+      for (Formula constant : constants) {
+        Formula step_then = formulas_.assume_constant(open.step, constant);
+        Formula value_then = formulas_.both(open.value, constant);
+        others.push_back(formulas_.negation(constant));
+        if (step_then != kFalse && satisfiable(value_then)) stack.push_back({step_then, value_then});
+      }
+      Formula step_then = formulas_.assume_constant(open.step, kFalse);
+      if (step_then != kFalse) {
+        Formula value_then = formulas_.all(std::move(others));
+        if (satisfiable(value_then)) stack.push_back({step_then, value_then});
+      }
+      if (stack.size() > kMaxCases) throw LimitError("schema_cases", "an item or member has too many cases");
+      continue;
+    }
     Formula if_true = formulas_.assume(open.step, about, true), if_false = formulas_.assume(open.step, about, false);
     if (if_true == if_false) {
       stack.push_back({if_true, open.value});
@@ -311,8 +329,12 @@ bool JsonAlgebra::least_fixpoint(uint64_t key, F compute) {
     }
   }
   if (depth_ >= kMaxProofDepth) throw LimitError("satisfiability_depth", "schemas nested or referring too deeply");
-  if (depth_ == 0) work_ = 0;
-  if (++work_ > kMaxProofSteps) throw LimitError("satisfiability", "deciding what the schema admits takes too long");
+  if (depth_ == 0) {
+    work_ = 0;
+    formulas_before_ = formulas_.size();
+  }
+  if (++work_ > kMaxProofSteps || formulas_.size() - formulas_before_ > kMaxProofFormulas)
+    throw LimitError("satisfiability", "deciding what the schema admits takes too long");
   struct Scope {
     JsonAlgebra& algebra;
     uint64_t key;

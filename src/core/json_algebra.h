@@ -220,6 +220,7 @@ class JsonAlgebra {
   uint32_t depth_ = 0;
   uint32_t leans_on_ = UINT32_MAX;  // the shallowest unfinished question that the current answer used
   uint64_t work_ = 0;
+  std::size_t formulas_before_ = 0;
 
   std::unordered_map<uint32_t, Node> pattern_bodies_;
   std::unordered_map<uint32_t, Node> string_tails_;

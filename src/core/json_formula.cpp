@@ -189,6 +189,43 @@ Formula FormulaStore::assume(Formula f, Formula value, bool holds, std::unordere
   return result;
 }
 
+Formula FormulaStore::assume_constant(Formula f, Formula constant) {
+  std::unordered_map<uint32_t, Formula> memo;
+  return assume_constant(f, constant, memo, 0);
+}
+
+Formula FormulaStore::assume_constant(Formula f, Formula constant, std::unordered_map<uint32_t, Formula>& memo,
+                                      unsigned depth) {
+  if (!has_condition(f)) return f;
+  if (kind(f) == FormulaKind::kCondition)
+    return kind(child(f)) != FormulaKind::kEquals ? f : child(f) == constant ? kTrue : kFalse;
+  auto found = memo.find(static_cast<uint32_t>(f));
+  if (found != memo.end()) return found->second;
+  check_depth(depth);
+  std::vector<Formula> parts(children(f).begin(), children(f).end());
+  for (Formula& part : parts) part = assume_constant(part, constant, memo, depth + 1);
+  Formula result = kind(f) <= FormulaKind::kOne ? rebuild(kind(f), std::move(parts)) : atom(kind(f), a(f), b(f), parts);
+  memo.emplace(static_cast<uint32_t>(f), result);
+  return result;
+}
+
+std::vector<Formula> FormulaStore::constant_conditions(Formula f) const {
+  std::vector<Formula> found, open{f};
+  std::unordered_map<uint32_t, bool> visited;
+  while (!open.empty()) {
+    Formula at = open.back();
+    open.pop_back();
+    if (!has_condition(at) || !visited.emplace(static_cast<uint32_t>(at), true).second) continue;
+    if (kind(at) == FormulaKind::kCondition) {
+      if (kind(child(at)) == FormulaKind::kEquals) found.push_back(child(at));
+      continue;
+    }
+    open.insert(open.end(), children(at).begin(), children(at).end());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
 Formula FormulaStore::first_condition(Formula f) const {
   while (kind(f) != FormulaKind::kCondition)
     f = *std::ranges::find_if(children(f), [this](Formula child) { return has_condition(child); });

@@ -93,6 +93,9 @@ class FormulaStore {
   }
   // f with every condition on `value` replaced by a constant, inside guards as well.
   Formula assume(Formula f, Formula value, bool holds);
+  // f with its conditions on constants (kEquals) decided: the value is `constant`, or none of them if that is kFalse.
+  Formula assume_constant(Formula f, Formula constant);
+  std::vector<Formula> constant_conditions(Formula f) const;
   // Some condition of f that is not inside another one's formula; f must have one.
   Formula first_condition(Formula f) const;
 
@@ -105,6 +108,7 @@ class FormulaStore {
   };
   const Node& node(Formula f) const { return nodes_[static_cast<uint32_t>(f)]; }
   Formula assume(Formula f, Formula value, bool holds, std::unordered_map<uint32_t, Formula>& memo, unsigned depth);
+  Formula assume_constant(Formula f, Formula constant, std::unordered_map<uint32_t, Formula>& memo, unsigned depth);
   static void check_depth(unsigned depth);
 
   template <typename F>

@@ -51,14 +51,22 @@ Formula JsonAlgebra::simplify_strings(Formula f) {
   return kept.empty() ? kFalse : formulas_.atom(FormulaKind::kStrings, value_set(std::move(kept)));
 }
 
-// Bounds of length in a conjunction become one. A complement of lengths is lengths again: proving from the automaton that more than 30,000
-// characters are possible would walk all of them.
+// Bounds of length in a conjunction become one, and so do excluded strings. A complement of lengths is lengths again: proving from the
+// automaton that more than 30,000 characters are possible would walk all of them.
 Formula JsonAlgebra::merge_lengths(Formula f) {
   uint64_t least = 0, most = kUnbounded;
+  std::vector<ValueId> excluded;
+  std::size_t exclusions = 0;
   std::vector<Formula> kept, parts{f};
   if (formulas_.kind(f) == FormulaKind::kAnd) parts.assign(formulas_.children(f).begin(), formulas_.children(f).end());
   for (Formula part : parts) {
     Formula inner = formulas_.kind(part) == FormulaKind::kNot ? formulas_.child(part) : part;
+    if (inner != part && formulas_.kind(inner) == FormulaKind::kStrings) {
+      const auto& values = value_sets_[formulas_.a(inner)];
+      excluded.insert(excluded.end(), values.begin(), values.end());
+      ++exclusions;
+      continue;
+    }
     if (formulas_.kind(inner) != FormulaKind::kLength) {
       kept.push_back(part);
     } else if (inner == part) {
@@ -74,9 +82,12 @@ Formula JsonAlgebra::merge_lengths(Formula f) {
       kept.push_back(formulas_.any({shorter, longer}));
     }
   }
-  if (kept.size() == parts.size() && least == 0 && most == kUnbounded && formulas_.kind(f) != FormulaKind::kNot)
+  if (kept.size() + exclusions == parts.size() && exclusions < 2 && least == 0 && most == kUnbounded &&
+      formulas_.kind(f) != FormulaKind::kNot)
     return f;
   if (least > most) return kFalse;
+  if (!excluded.empty())
+    kept.push_back(formulas_.negation(formulas_.atom(FormulaKind::kStrings, value_set(std::move(excluded)))));
   if (least > 0 || most != kUnbounded)
     kept.push_back(formulas_.atom(FormulaKind::kLength, static_cast<uint32_t>(least), most));
   return formulas_.all(std::move(kept));
