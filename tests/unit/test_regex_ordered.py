@@ -178,5 +178,5 @@ def test_a_large_choice_of_words_in_any_order() -> None:
 
 @pytest.mark.parametrize("pattern", [r"a(?!b)", r"a(?=b)", r"a\b", r"a$", r"(?!if)[a-z]+"])
 def test_what_follows_a_lexeme_may_not_be_asked(pattern: str) -> None:
-    with pytest.raises(gr.GrammarError, match="terminal 'A'.*not supported in terminals under longest match"):
+    with pytest.raises(gr.GrammarError, match=r"terminal 'A'.*not supported in terminals under longest match"):
         gr.Grammar.from_lark(f'start: A "b"?\nA: /{pattern}/')
