@@ -84,9 +84,9 @@ fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for 
 	  -DGUIDERAIL_SANITIZE=address,undefined
 	cmake --build build/fuzz
 	@set -e; for target in build/fuzz/fuzz_*; do test -f $$target -a -x $$target || continue; \
-	  name=$$(basename $$target); mkdir -p tests/fuzz/work/$$name tests/fuzz/regressions/$$name; echo "== $$name"; \
+	  name=$$(basename $$target); mkdir -p tests/fuzz/found/$$name tests/fuzz/regressions/$$name; echo "== $$name"; \
 	  $$target -runs=0 tests/fuzz/regressions/$$name; \
-	  $$target -max_total_time=$(FUZZ_SECONDS) tests/fuzz/work/$$name tests/fuzz/regressions/$$name; done
+	  $$target -max_total_time=$(FUZZ_SECONDS) tests/fuzz/found/$$name tests/fuzz/regressions/$$name; done
 
 clean:  ## remove build outputs; .venv and $(CACHE) stay
 	rm -rf build dist src/guiderail/_core*.so
