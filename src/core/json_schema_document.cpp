@@ -480,6 +480,11 @@ class SchemaSet::Reader {
     if (schema_.condition == kNoSchema) schema_.then_branch = schema_.else_branch = kNoSchema;
     if (schema_.properties.size() > 12)
       for (auto [key, schema] : schema_.properties) schema_.property_index.emplace(static_cast<uint32_t>(key), schema);
+    // The grammar does not remember names that no schema mentions, so one of them written twice counts as two.
+    JsonId others = store.find(json_, "additionalProperties");
+    if (schema_.min_properties > 1 && (others == kNoJson || store.type(others) != JsonType::kFalse))
+      set_.notes_.push_back({set_.store_.pointer(json_) + "/minProperties", "approximated",
+                             "an undeclared property written twice counts as two"});
     // minContains and maxContains say nothing without contains.
     if (schema_.contains == kNoSchema) {
       schema_.min_contains = 1;
