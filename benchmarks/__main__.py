@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from . import grammars, masks
+from . import grammars, languages, masks
 
-RUNNERS = {"masks": masks.main, "grammars": grammars.main}
+RUNNERS = {"masks": masks.main, "grammars": grammars.main, "languages": languages.main}
 
 
 def main() -> None:

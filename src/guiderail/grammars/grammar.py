@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _Rows: TypeAlias = "Sequence[tuple[str, str, str]]"
 
-_BUILTINS = ("json",)
-
 
 class ReportRow(NamedTuple):
     """What becomes of one part of a grammar or schema.
@@ -172,15 +170,22 @@ class Grammar:
 
     @classmethod
     def builtin(cls, name: str) -> Grammar:
-        """A grammar that comes with the library: "json" (RFC 8259, any value, any white space).
+        """A grammar that comes with the library; see the files in `guiderail/grammars/library`.
 
+        Args:
+            name: "json" (RFC 8259, any value, any white space), or a file there: "go", "java", …
         Raises: GrammarError for a name that is not one of them.
         """
-        if name not in _BUILTINS:
-            raise GrammarError(f"there is no built-in grammar {name!r}; there are: {', '.join(_BUILTINS)}")
         from guiderail import _core
+        from guiderail.grammars import library
 
-        return cls._make(_core.json_source(), [(name, "enforced", "")], lambda: {"kind": "builtin", "name": name})
+        if name == "json":
+            recipe = {"kind": "builtin", "name": name}
+            return cls._make(_core.json_source(), [(name, "enforced", "")], lambda: recipe)
+        if name not in library.names():
+            names = ", ".join(sorted(["json", *library.names()]))
+            raise GrammarError(f"there is no built-in grammar {name!r}; there are: {names}")
+        return cls.from_lark(library.text(name))
 
     # --- questions that need no vocabulary ------------------------------------------------------------------------
 

@@ -1,0 +1,225 @@
+"""Judges of programs: parsers that share no code with guiderail, each used for its syntax alone.
+
+A judge takes texts and says of each whether it is a sentence of the language. `MissingJudge` names the package or
+program that is not there. What a judge refuses that is not syntax, or accepts beyond it, its docstring says.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import importlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Judge = Callable[[Sequence[str]], list[bool]]
+HERE = Path(__file__).parent
+
+
+class MissingJudge(Exception):
+    """The package or program that a judge needs is not installed."""
+
+
+def package(name: str, distribution: str | None = None) -> Any:
+    """A module. Raises: MissingJudge."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingJudge(f"package {distribution or name} is not installed") from error
+
+
+def program(name: str) -> str:
+    """Where a program lies. Raises: MissingJudge."""
+    found = shutil.which(name)
+    if found is None:
+        raise MissingJudge(f"program {name} is not installed")
+    return found
+
+
+def parses(parse: Callable[[str], Any], *errors: type[BaseException]) -> Judge:
+    """A judge from a function that raises one of `errors` for what is no sentence."""
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        verdicts = []
+        for text in texts:
+            try:
+                parse(text)
+                verdicts.append(True)
+            except errors:
+                verdicts.append(False)
+        return verdicts
+
+    return judge
+
+
+def python() -> Judge:
+    """`ast.parse` of the Python that runs. It also refuses what its compiler front end checks early, such as a bad
+    assignment target or an argument order; the grammar knows those too."""
+
+    def parse(text: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+
+    return parses(parse, SyntaxError, ValueError, RecursionError, MemoryError)
+
+
+def toml() -> Judge:
+    """`tomllib`. It also refuses keys defined twice and the like."""
+    return parses(tomllib.loads, tomllib.TOMLDecodeError)
+
+
+def comma_separated() -> Judge:
+    """`csv.reader(strict=True)`. It accepts a quote inside a plain field, which RFC 4180 forbids: those are refused
+    here by one expression, on what the reader leaves."""
+
+    def parse(text: str) -> None:
+        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+            pass
+        plain = re.sub(r'(?:(?<=[,\r\n])|\A)"(?:[^"]|"")*"', "", text)
+        if '"' in plain:
+            raise csv.Error("a quote in a plain field")
+
+    return parses(parse, csv.Error)
+
+
+def json5() -> Judge:
+    """`pyjson5`. It accepts `\\0` before a digit, which the specification forbids."""
+    module = package("pyjson5")
+    return parses(module.decode, module.Json5DecoderException, RecursionError)
+
+
+def graphql() -> Judge:
+    """`graphql-core`."""
+    module = package("graphql", "graphql-core")
+    return parses(module.parse, module.GraphQLSyntaxError, RecursionError)
+
+
+def go() -> Judge:
+    """`gofmt -e`: the parser of Go's own library."""
+    command = program("gofmt")
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        with tempfile.TemporaryDirectory() as folder:
+            for number, text in enumerate(texts):
+                Path(folder, f"{number}.go").write_text(text, encoding="utf-8", newline="")
+            done = subprocess.run([command, "-e", "-l", folder], capture_output=True, text=True, errors="replace")
+        bad = {int(number) for number in re.findall(r"(\d+)\.go:\d+:\d+: ", done.stderr)}
+        return [number not in bad for number in range(len(texts))]
+
+    return judge
+
+
+def java() -> Judge:
+    """`javac`'s parser without attribution and without its check of constructor names; the JDK's that `java` is of."""
+    command = program("java")
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        data = b"".join(b"%d\n%s" % (len(raw := text.encode("utf-8")), raw) for text in texts)
+        done = subprocess.run([command, str(HERE / "ParseJava.java")], input=data, capture_output=True, check=True)
+        return [verdict == b"1" for verdict in done.stdout.split()]
+
+    return judge
+
+
+def c() -> Judge:
+    """`gcc -fsyntax-only`'s errors that its parser makes ('expected …', 'stray …', …); what it finds out from names and
+    types is not counted."""
+    command = program("gcc")
+    not_syntax = re.compile(NOT_C_SYNTAX)
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        verdicts = []
+        for text in texts:
+            done = subprocess.run(
+                [command, "-std=gnu11", "-fsyntax-only", "-fpreprocessed", "-w", "-x", "c", "-"],
+                input=text.encode("utf-8"),
+                capture_output=True,
+            )
+            errors = re.findall(r"error: (.*)", done.stderr.decode("utf-8", "replace"))
+            verdicts.append(all(not_syntax.search(error) for error in errors))
+        return verdicts
+
+    return judge
+
+
+NOT_C_SYNTAX = r"undeclared|redefin|conflicting types|incompatible|too (?:few|many) arguments"
+
+
+def pycparser() -> Judge:
+    """`pycparser`: C99 and most of C11. It knows which names are types."""
+    module = package("pycparser")
+    from pycparser.c_parser import ParseError  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    return parses(lambda text: module.CParser().parse(text), ParseError, AssertionError)
+
+
+def postgresql() -> Judge:
+    """`pglast`: PostgreSQL's own parser."""
+    module = package("pglast")
+    return parses(module.parser.parse_sql_json, module.parser.ParseError)
+
+
+def sqlite() -> Judge:
+    """SQLite's parser, by the error that compiling a statement gives: 'syntax error', 'incomplete input' and
+    'unrecognized token' are syntax, 'no such table' is not."""
+    import sqlite3
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        connection = sqlite3.connect(":memory:")
+        verdicts = []
+        for text in texts:
+            ok = True
+            for statement in text.split(";"):
+                if not statement.strip():
+                    continue
+                try:
+                    connection.execute("EXPLAIN " + statement)
+                except sqlite3.Error as error:
+                    ok = ok and not re.search(r"syntax error|incomplete input|unrecognized token", str(error))
+            verdicts.append(ok)
+        return verdicts
+
+    return judge
+
+
+def calc() -> Judge:
+    """Python's own expression parser, after `^` has become `**`, as far as the tree has nothing but arithmetic."""
+    allowed = (ast.Module, ast.Expr, ast.Assign, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Constant, ast.operator,
+               ast.unaryop, ast.Load, ast.Store)  # fmt: skip
+
+    def parse(text: str) -> None:
+        for line in re.split(r"[\n;]", text):
+            tree = ast.parse(line.strip().replace("^", "**"))
+            if not all(isinstance(node, allowed) for node in ast.walk(tree)):
+                raise SyntaxError("more than arithmetic")
+
+    return parses(parse, SyntaxError)
+
+
+JUDGES: dict[str, Callable[[], Judge]] = {
+    "python": python,
+    "toml": toml,
+    "csv": comma_separated,
+    "json5": json5,
+    "graphql": graphql,
+    "go": go,
+    "java": java,
+    "c": pycparser,
+    "sql": postgresql,
+}
+
+
+if __name__ == "__main__":  # python -m benchmarks.judges LANGUAGE FILE…
+    judged = JUDGES[sys.argv[1]]()([Path(name).read_text(encoding="utf-8") for name in sys.argv[2:]])
+    for name, verdict in zip(sys.argv[2:], judged, strict=True):
+        print(verdict, name)

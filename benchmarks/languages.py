@@ -1,0 +1,238 @@
+"""The shipped grammars over real programs: nothing valid refused, nothing invalid accepted, and what it costs.
+
+    python -m benchmarks languages go --files $(go env GOROOT)/src --mutants 5000 --tokenizers llama3 smollm2
+
+    files     every file that the judge takes must be accepted; files that it does not take are counted and left out
+    mutants   files with one edit each (mutations.py): our verdict against the judge's (judges/)
+    tokens    some files again, token by token: every token of the file must be in the mask before it
+
+Disagreements are listed in the results with the place where the grammar stopped. Times are CPU time of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import guiderail as gr
+
+from .judges import JUDGES
+from .masks import HERE, machine
+from .mutations import mutant, pieces
+from .percentiles import percentile
+
+SUFFIXES = {
+    "python": [".py"],
+    "go": [".go"],
+    "java": [".java"],
+    "c": [".c", ".i"],
+    "toml": [".toml"],
+    "csv": [".csv"],
+    "json5": [".json5", ".json"],
+    "graphql": [".graphql", ".gql"],
+    "sql": [".sql"],
+}
+EXCERPT = 60
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.languages", description=__doc__.split("\n")[0])
+    parser.add_argument("language", choices=sorted(JUDGES))
+    parser.add_argument("--grammar", help="name of the built-in grammar, if it is not the language's")
+    parser.add_argument("--files", nargs="+", required=True, help="files, and folders that are searched for them")
+    parser.add_argument("--split", help="a regular expression between the programs that one file holds")
+    parser.add_argument("--skip", default="testdata", help="a regular expression for paths to leave out")
+    parser.add_argument("--most", type=int, default=0, help="at most so many files, chosen at random")
+    parser.add_argument("--mutants", type=int, default=2000)
+    parser.add_argument("--mutant-bytes", type=int, default=20_000, help="files longer than this are not mutated")
+    parser.add_argument("--tokenizers", nargs="*", default=[], help="names of tests/real_tokenizers.py")
+    parser.add_argument("--tokens", type=int, default=10, help="files that are read token by token")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default=str(HERE / "results" / "languages"))
+    return parser.parse_args(argv)
+
+
+def corpus(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """(name, text), in a fixed order."""
+    suffixes = SUFFIXES[options.language]
+    found: list[tuple[str, str]] = []
+    for name in options.files:
+        root = Path(name)
+        paths = sorted(p for p in root.rglob("*") if p.suffix in suffixes and p.is_file()) if root.is_dir() else [root]
+        for path in paths:
+            # Bytes that are no UTF-8 are no text for any judge here.
+            text = path.read_bytes().decode("utf-8", "ignore")
+            label = str(path.relative_to(root)) if root.is_dir() else path.name
+            if re.search(options.skip, label):
+                continue
+            if options.split:
+                programs = [part for part in re.split(options.split, text) if part.strip()]
+                found += [(f"{label}#{number}", part) for number, part in enumerate(programs)]
+            else:
+                found.append((label, text))
+    if options.most and len(found) > options.most:
+        found = random.Random(options.seed).sample(found, options.most)
+    return found
+
+
+def stopped(grammar: gr.Grammar, text: str) -> dict[str, Any]:
+    data = text.encode("utf-8")
+    at = grammar.longest_prefix(data)
+    before, after = data[max(0, at - EXCERPT) : at], data[at : at + EXCERPT]
+    return {"at": at, "before": before.decode("utf-8", "replace"), "after": after.decode("utf-8", "replace")}
+
+
+def changed(old: str, new: str) -> dict[str, Any]:
+    """Where two texts differ: the mutant's excerpt around the edit."""
+    at = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    return {"was": old[max(0, at - EXCERPT) : at + EXCERPT], "is": new[max(0, at - EXCERPT) : at + EXCERPT]}
+
+
+def check_files(grammar: gr.Grammar, programs: list[tuple[str, str]], results: dict[str, Any]) -> None:
+    refused = []
+    total, spent = 0, 0.0
+    for name, text in programs:
+        data = text.encode("utf-8")
+        start = time.process_time()
+        ok = grammar.accepts(data)
+        spent += time.process_time() - start
+        total += len(data)
+        if not ok:
+            refused.append({"file": name, **stopped(grammar, text)})
+    results["files"] = {
+        "valid": len(programs),
+        "bytes": total,
+        "refused": len(refused),
+        "ns_per_byte": 1e9 * spent / max(1, total),
+    }
+    results["refused_files"] = refused[:50]
+
+
+def check_mutants(
+    grammar: gr.Grammar,
+    judge: Any,
+    programs: list[tuple[str, str]],
+    options: argparse.Namespace,
+    results: dict[str, Any],
+) -> None:
+    short = [
+        (name, text, pieces(text, options.language)) for name, text in programs if len(text) <= options.mutant_bytes
+    ]
+    short = [entry for entry in short if len(entry[2]) > 1]
+    rng = random.Random(options.seed)
+    made = []
+    for number in range(options.mutants if short else 0):
+        name, text, parts = rng.choice(short)
+        made.append((name, text, mutant(parts, options.seed * 1_000_003 + number)))
+    verdicts = judge([text for _, _, text in made])
+    valid = sum(verdicts)
+    refused, accepted = [], []
+    for (name, old, new), verdict in zip(made, verdicts, strict=True):
+        ours = grammar.accepts(new)
+        if verdict and not ours:
+            refused.append({"file": name, **changed(old, new), **stopped(grammar, new)})
+        elif ours and not verdict:
+            accepted.append({"file": name, **changed(old, new)})
+    results["mutants"] = {
+        "mutants": len(made), "valid": valid, "invalid": len(made) - valid,
+        "valid_refused": len(refused), "invalid_accepted": len(accepted),
+    }  # fmt: skip
+    results["valid_refused"], results["invalid_accepted"] = refused[:200], accepted[:200]
+
+
+def check_tokens(
+    grammar: gr.Grammar, programs: list[tuple[str, str]], name: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    import real_tokenizers
+
+    tokenizer = real_tokenizers.load(name)
+    vocabulary = gr.Vocabulary.from_tokenizer(tokenizer)
+    start = time.process_time()
+    compiled = gr.compile(grammar, vocabulary)
+    matcher = compiled.matcher()
+    mask = gr.allocate_token_bitmask(1, vocabulary)
+    matcher.fill_next_token_bitmask(mask)
+    build = time.process_time() - start
+    chosen = random.Random(options.seed).sample(programs, min(options.tokens, len(programs)))
+    times, early, late, refused, count = [], [], [], [], 0
+    for label, text in chosen:
+        matcher.reset()
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        for at, token in enumerate(ids):
+            start = time.perf_counter()
+            matcher.fill_next_token_bitmask(mask)
+            took = time.perf_counter() - start
+            allowed = bool(int(mask[0, token // 32]) >> (token % 32) & 1)
+            start = time.perf_counter()
+            accepted = matcher.accept_token(token)
+            took += time.perf_counter() - start
+            times.append(took)
+            if at < 1000:
+                early.append(took)
+            elif at >= 4000:
+                late.append(took)
+            if not allowed or not accepted:
+                refused.append({"file": label, "token": at, "text": tokenizer.decode(ids[max(0, at - 8) : at + 1])})
+                break
+        else:
+            if not matcher.is_accepting:
+                refused.append({"file": label, "token": len(ids), "text": "end of text"})
+        count += len(ids)
+    micro = [1e6 * t for t in times]
+    return {
+        "tokenizer": name,
+        "files": len(chosen),
+        "tokens": count,
+        "refused": len(refused),
+        "build_s": build,
+        "mask_and_accept_us": {
+            "mean": sum(micro) / max(1, len(micro)),
+            "p50": percentile(micro, 50),
+            "p99": percentile(micro, 99),
+            "max": max(micro),
+        },
+        "mean_us_first_1000": 1e6 * sum(early) / max(1, len(early)),
+        "mean_us_after_4000": 1e6 * sum(late) / max(1, len(late)),
+        "refused_tokens": refused[:20],
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = arguments(argv)
+    start = time.process_time()
+    grammar = gr.Grammar.builtin(options.grammar or options.language)
+    grammar.accepts(b"")
+    results: dict[str, Any] = {
+        "language": options.language,
+        "grammar_s": time.process_time() - start,
+        "machine": machine(),
+    }
+    judge = JUDGES[options.language]()
+    found = corpus(options)
+    verdicts = judge([text for _, text in found])
+    programs = [program for program, verdict in zip(found, verdicts, strict=True) if verdict]
+    results["left_out"] = len(found) - len(programs)
+    check_files(grammar, programs, results)
+    print(json.dumps({"language": options.language, "left_out": results["left_out"], **results["files"]}), flush=True)
+    for row in results["refused_files"][:10]:
+        print("  refused:", row, flush=True)
+    check_mutants(grammar, judge, programs, options, results)
+    print(json.dumps(results["mutants"]), flush=True)
+    for kind in ("valid_refused", "invalid_accepted"):
+        for row in results[kind][:15]:
+            print(f"  {kind}:", row, flush=True)
+    results["tokens"] = [check_tokens(grammar, programs, name, options) for name in options.tokenizers]
+    for row in results["tokens"]:
+        print(json.dumps(row), flush=True)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{options.grammar or options.language}.json").write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    )
