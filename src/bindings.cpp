@@ -13,12 +13,14 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
+#include <limits>
 #include <map>
 #include <variant>
 
 #include "core/compiled_grammar.h"
 #include "core/engine.h"
 #include "core/errors.h"
+#include "core/fused_scores.h"
 #include "core/growth.h"
 #include "core/json_schema.h"
 #include "core/json_text.h"
@@ -330,6 +332,53 @@ std::string explain(PyMatcher& self, uint32_t token) {
          " byte(s) fit, the next one does not; expected here: " + list(self.matcher.expected());
 }
 
+using Scores = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+
+// Rows of guided log-probabilities; the GIL is released, rows are shared out among threads if asked.
+void guided_log_probs_of_rows(
+    const std::vector<Scores>& streams,
+    const nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& weights,
+    const nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>& output,
+    const std::optional<nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>>& bitmask,
+    const std::vector<int64_t>& mask_rows, float log_plausibility, const std::vector<float>& temperatures,
+    bool parallel, std::size_t build) {
+  const std::size_t count = streams.size(), rows = output.shape(0), vocab = output.shape(1);
+  if (count == 0 || count > kMostStreams)
+    throw nb::value_error(("1 to " + std::to_string(kMostStreams) + " streams").c_str());
+  if (weights.shape(0) != rows || weights.shape(1) != count) throw nb::value_error("weights are (rows, streams)");
+  for (const Scores& scores : streams)
+    if (scores.shape(0) != rows || scores.shape(1) != vocab || (vocab > 1 && scores.stride(1) != 1))
+      throw nb::value_error("streams are (rows, vocab), each row contiguous");
+  if (build >= fused_scores_builds().size()) throw nb::index_error("no such build of the kernel here");
+  if (temperatures.size() != rows && !temperatures.empty()) throw nb::value_error("one temperature per row");
+  if (mask_rows.size() != rows && bitmask) throw nb::value_error("one mask row per row");
+  for (const int64_t mask_row : mask_rows)
+    if (bitmask && mask_row >= static_cast<int64_t>(bitmask->shape(0))) throw nb::index_error("mask row out of range");
+  std::vector<const float*> starts(rows * count);
+  for (std::size_t row = 0; row < rows; ++row)
+    for (std::size_t k = 0; k < count; ++k)
+      starts[row * count + k] = streams[k].data() + static_cast<int64_t>(row) * streams[k].stride(0);
+  const uint32_t* words = bitmask ? reinterpret_cast<const uint32_t*>(bitmask->data()) : nullptr;
+  const std::size_t width = bitmask ? bitmask->shape(1) : 0;
+  auto run = [&](std::size_t row) {
+    const bool masked = words && mask_rows[row] >= 0;
+    guided_log_probs({.streams = std::span(&starts[row * count], count),
+                      .weights = std::span(weights.data() + row * count, count),
+                      .vocab = vocab,
+                      .mask = masked ? words + static_cast<std::size_t>(mask_rows[row]) * width : nullptr,
+                      .mask_words = width,
+                      .log_plausibility = log_plausibility,
+                      .temperature = temperatures.empty() ? 1.0f : temperatures[row]},
+                     output.data() + row * vocab, build);
+  };
+  nb::gil_scoped_release release;
+  if (parallel) {
+    ThreadPool::shared().for_each(rows, run);
+  } else {
+    for (std::size_t row = 0; row < rows; ++row) run(row);
+  }
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -479,4 +528,17 @@ NB_MODULE(_core, m) {
       },
       "source"_a, "vocabulary"_a, "limits"_a, "first"_a = nb::none());
   m.def("fill_next_token_bitmask_batch", &fill_batch, "matchers"_a, "bitmask"_a.noconvert(), "rows"_a = nb::none());
+
+  m.def("guided_log_probs", &guided_log_probs_of_rows, "streams"_a, "weights"_a.noconvert(), "output"_a.noconvert(),
+        "bitmask"_a.noconvert() = nb::none(), "mask_rows"_a = std::vector<int64_t>{},
+        "log_plausibility"_a = -std::numeric_limits<float>::infinity(), "temperatures"_a = std::vector<float>{},
+        "parallel"_a = false, "build"_a = 0,
+        "Writes log-probabilities of a guided step into `output`; see guiderail.logits.kernels.");
+  m.def(
+      "guided_log_probs_builds",
+      [] {
+        const auto builds = fused_scores_builds();
+        return std::vector<std::string>(builds.begin(), builds.end());
+      },
+      "The builds of the kernel that run on this machine, best first: avx512, avx2, portable.");
 }

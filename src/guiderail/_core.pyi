@@ -137,3 +137,13 @@ class CompiledGrammar:
 def compile(source: GrammarSource, vocabulary: Vocabulary, limits: Limits, first: Vocabulary | None = None) -> CompiledGrammar: ...
 
 def fill_next_token_bitmask_batch(matchers: Sequence[Matcher], bitmask: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu')], rows: Sequence[int] | None = None) -> None: ...
+
+def guided_log_probs(streams: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None), device='cpu', writable=False)]], weights: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], output: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu')], bitmask: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, mask_rows: Sequence[int] = [], log_plausibility: float = float('-inf'), temperatures: Sequence[float] = [], parallel: bool = False, build: int = 0) -> None:
+    """
+    Writes log-probabilities of a guided step into `output`; see guiderail.logits.kernels.
+    """
+
+def guided_log_probs_builds() -> list[str]:
+    """
+    The builds of the kernel that run on this machine, best first: avx512, avx2, portable.
+    """

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from guiderail import _core
 from guiderail import logits as rules
-from guiderail.logits.kernels import guided_log_probs
+from guiderail.logits.kernels import guided_log_probs, native
+from guiderail.logits.kernels import reference as plain_torch
 
 
 def problem(seed: int, streams: int, rows: int, vocab: int, dtype: torch.dtype = torch.float32) -> dict[str, object]:
@@ -72,9 +74,52 @@ def test_shapes_are_checked() -> None:
         {"weights": torch.ones(3, 2), "temperature": torch.ones(2)},
         {"weights": torch.ones(3, 2), "bitmask": torch.zeros(2, 1, dtype=torch.int32)},
         {"weights": torch.ones(3, 2), "mask_rows": torch.zeros(3)},
+        {"weights": torch.ones(3, 2), "plausibility": 1.5},
+        {
+            "weights": torch.ones(3, 2),
+            "bitmask": torch.zeros(1, 1, dtype=torch.int32),
+            "mask_rows": torch.tensor([0, 1, -1]),
+        },
     ):
-        with pytest.raises(ValueError, match=r"weights|temperature|bitmask|mask_rows"):
+        with pytest.raises(ValueError, match=r"weights|temperature|bitmask|mask_rows|mask row|plausibility"):
             guided_log_probs(scores, **arguments)
+
+
+@pytest.mark.parametrize("build", range(len(_core.guided_log_probs_builds())))
+@pytest.mark.parametrize("vocab", [1, 31, 32, 256, 700])
+def test_every_native_build_equals_plain_torch(build: int, vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = _core.guided_log_probs
+    monkeypatch.setattr(native._core, "guided_log_probs", lambda *given: chosen(*given, build=build))
+    checked = 0
+    for seed, (streams, dtype) in enumerate([(1, torch.float32), (2, torch.bfloat16), (3, torch.float32)]):
+        case = problem(seed, streams, 5, max(vocab, 2), dtype)
+        case["streams"] = case["streams"][..., :vocab]  # rows that do not follow each other
+        for plausibility in (None, 0.0, 0.05, 1.0):
+            for without in ((), ("bitmask", "mask_rows"), ("temperature",)):
+                given = {**case, **dict.fromkeys(without)}
+                want = plain_torch.guided_log_probs(**given, plausibility=plausibility)
+                got = guided_log_probs(**given, plausibility=plausibility)
+                torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-4)
+                checked += int((want > -math.inf).any())
+    assert checked
+
+
+def test_numbers_without_end_stay_numbers() -> None:
+    """Infinite scores win, infinite products do not make nan, and a heavy tail adds up right."""
+    scores = torch.zeros(2, 3, 300)
+    scores[0, 0, 7] = math.inf
+    scores[0, 1], scores[1, 1] = -9e19, 9e19
+    fused = guided_log_probs(scores, torch.tensor([[1.5, -0.5], [1e30, -1e30], [1.0, 0.0]]))
+    assert not torch.isnan(fused).any()
+    assert fused[0].argmax() == 7
+    assert fused[0, 7] == 0
+    torch.testing.assert_close(fused[2], torch.full((300,), -math.log(300)))
+    want = plain_torch.guided_log_probs(scores[:, ::2], torch.tensor([[1.5, -0.5], [1.0, 0.0]]))
+    torch.testing.assert_close(fused[::2], want)
+    wide = torch.randn(2, 2, 200_000) * 5
+    weights = torch.tensor([[2.0, -1.0], [0.0, 1.0]])
+    exact = plain_torch.guided_log_probs(wide.double(), weights)
+    torch.testing.assert_close(guided_log_probs(wide, weights).double(), exact.double(), atol=1e-4, rtol=1e-5)
 
 
 INTERPRETED = """

@@ -29,7 +29,7 @@ from guiderail.guidance.streams import (
     row_of,
 )
 from guiderail.guidance.terms import Step, StreamScores, Term, TokenMemory, apply_contribution
-from guiderail.logits.combination import beliefs, log_probabilities, without_bans
+from guiderail.logits.combination import beliefs, without_bans
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, as the guided model's prompts are encoded."""
@@ -89,20 +89,23 @@ class GuidanceEngine:
             legal: bool (rows, vocab), what a constraint allows, for filters to respect; it is not applied here.
         Returns: float32 (rows, vocab); see `apply_contribution`.
         """
-        step = Step(rows, log_probabilities(scores), legal, memory=self.memory)
+        step = Step(rows, scores, legal, memory=self.memory)
         self._fill(step, self._answers(step, self.term.wanted(step)))
         return apply_contribution(step, scores, self.term.contribute(step))
 
-    def evaluate(self, rows: Sequence[Row], legal: Tensor | None = None) -> Tensor:
+    def evaluate(self, rows: Sequence[Row], legal: Tensor | None = None, bitmask: Tensor | None = None) -> Tensor:
         """Guided scores of one step including the guided model's own pass, which shares a batch with its other
-        streams."""
-        step = Step(rows, torch.empty(len(rows), 0), legal, memory=self.memory)
+        streams.
+
+        Args: bitmask: `legal` packed, int32 (rows, words); if given, illegal tokens may already be -inf in the result.
+        """
+        step = Step(rows, torch.empty(len(rows), 0), legal, bitmask, memory=self.memory)
         wanted = {CONDITIONAL: [True] * len(rows)}
         for stream, flags in self.term.wanted(step).items():
             wanted[stream] = [True] * len(rows) if stream == CONDITIONAL else flags
         answers = self._answers(step, wanted)
-        scores = torch.stack([answers[CONDITIONAL][index].logits for index in range(len(rows))])
-        step.conditional = log_probabilities(scores)
+        scores = stacked_rows([answers[CONDITIONAL][index].logits for index in range(len(rows))])
+        step.raw = scores
         self._fill(step, answers)
         return apply_contribution(step, scores, self.term.contribute(step))
 
@@ -110,7 +113,7 @@ class GuidanceEngine:
         """The guided model's own logits (rows, vocab), no other stream."""
         step = Step(rows, torch.empty(len(rows), 0))
         answers = self._answers(step, {CONDITIONAL: [True] * len(rows)})
-        return torch.stack([answers[CONDITIONAL][index].logits for index in range(len(rows))])
+        return stacked_rows([answers[CONDITIONAL][index].logits for index in range(len(rows))])
 
     def _answers(self, step: Step, wanted: dict[Stream, list[bool]]) -> dict[Stream, dict[int, Evaluation]]:
         """Evaluate streams, all those of one model together: stream -> row index -> answer."""
@@ -201,8 +204,14 @@ class GuidanceEngine:
 def _gathered(step: Step, stream: Stream, rows: dict[int, Evaluation]) -> StreamScores:
     """A stream's answers as tensors over all rows. Rows that did not ask repeat the conditional scores, which is
     neutral."""
-    like = step.conditional
+    raw = step.raw
     order = sorted(rows)
+    likelihood = [rows[i].log_likelihood if i in rows else 0.0 for i in range(raw.shape[0])]
+    column = step.column(likelihood).squeeze(-1)
+    logits = stacked_rows([rows[i].logits for i in order])
+    if len(order) == raw.shape[0] and not stream.early_layers:
+        return StreamScores(_fitted(logits.to(raw.device), raw.shape[-1]), column)
+    like = step.conditional
     index = torch.tensor(order, device=like.device)
 
     def scattered(values: Tensor, neutral: Tensor) -> Tensor:
@@ -213,14 +222,31 @@ def _gathered(step: Step, stream: Stream, rows: dict[int, Evaluation]) -> Stream
 
     # Only rows that did not ask need the stand-in.
     neutral = like if len(order) == like.shape[0] else without_bans(like)
-    log_probs = scattered(torch.stack([rows[i].logits for i in order]), neutral)
-    likelihood = [rows[i].log_likelihood if i in rows else 0.0 for i in range(like.shape[0])]
+    log_probs = scattered(logits, neutral)
     early = None
     if stream.early_layers:
         per_row = [rows[i].early_logits for i in order]
         stacked = torch.stack([layers for layers in per_row if layers is not None], dim=1)
         early = torch.stack([scattered(layer, neutral) for layer in stacked])
-    return StreamScores(log_probs, step.column(likelihood).squeeze(-1), early)
+    return StreamScores(log_probs, column, early, log_probs)
+
+
+def stacked_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Rows (vocab,) as (rows, vocab); a view where they already lie at equal distances in one tensor."""
+    first = rows[0]
+    base, width = first.untyped_storage().data_ptr(), first.shape[0]
+    offsets = [row.storage_offset() for row in rows]
+    distance = offsets[1] - offsets[0] if len(rows) > 1 else width
+    if distance > 0 and all(
+        row.untyped_storage().data_ptr() == base
+        and row.shape == first.shape
+        and row.dtype == first.dtype
+        and row.stride() == (1,)
+        and offset == offsets[0] + index * distance
+        for index, (row, offset) in enumerate(zip(rows, offsets, strict=True))
+    ):
+        return first.as_strided((len(rows), width), (distance, 1))
+    return torch.stack(list(rows))
 
 
 def _fitted(logits: Tensor, vocab: int) -> Tensor:

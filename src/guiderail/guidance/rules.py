@@ -134,9 +134,9 @@ class _AwayFrom(Term):
             return None
         strength = step.column(step.per_row(self.scale)) - 1
         contribution = self._direction(step, strength)
-        contribution.active = torch.tensor(active, device=step.conditional.device)
+        contribution.active = torch.tensor(active, device=step.raw.device)
         if self.plausibility is not None:
-            contribution.keep = plausible_tokens(step.conditional, self.plausibility, step.legal)
+            contribution.plausibility = self.plausibility
         self._record(step, active)
         return contribution
 
@@ -520,8 +520,11 @@ class EntropyMatched(Term):
         inner = self.term.contribute(step)
         if inner is None:
             return None
+        inner = inner.filtered(step)
         keep, inner.keep = inner.keep, None
-        guided = apply_contribution(step, step.conditional, inner)
+        guided = apply_contribution(
+            Step(step.rows, step.conditional, step.legal, scores=step.scores), step.conditional, inner
+        )
         matched = entropy_matched(guided, step.conditional)
         possible = step.conditional > -math.inf
         change = torch.where(possible, matched - log_probabilities(step.conditional).masked_fill(~possible, 0.0), 0.0)

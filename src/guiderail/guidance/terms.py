@@ -30,7 +30,9 @@ import torch
 from torch import Tensor
 
 from guiderail.guidance.streams import PromptText, PromptTokens, Row, Stream, row_of
-from guiderail.logits.combination import log_probabilities, without_bans
+from guiderail.logits.combination import beliefs, log_probabilities, without_bans
+from guiderail.logits.kernels import guided_log_probs
+from guiderail.logits.plausibility import plausible_tokens
 
 Scale: TypeAlias = float | Sequence[float] | Tensor | Callable[[int], float | Sequence[float]]
 """A number, one number per prompt (sequence or 1-D tensor), or a schedule: step -> either of them."""
@@ -40,13 +42,21 @@ Scale: TypeAlias = float | Sequence[float] | Tensor | Callable[[int], float | Se
 class StreamScores:
     """What a stream said, for the rows that asked; rows that did not ask hold the conditional scores.
 
-    Args: log_probs float32 (rows, vocab), finite; log_likelihood (rows,); early_log_probs (layers, rows, vocab) or
+    Args: raw (rows, vocab), as the model gave them; log_likelihood (rows,); early_log_probs (layers, rows, vocab) or
         None.
     """
 
-    log_probs: Tensor
+    raw: Tensor
     log_likelihood: Tensor
     early_log_probs: Tensor | None = None
+    _log_probs: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def log_probs(self) -> Tensor:
+        """float32 (rows, vocab), finite; computed when a rule first asks (the fused step never does)."""
+        if self._log_probs is None:
+            self._log_probs = beliefs(self.raw)
+        return self._log_probs
 
 
 @dataclass(slots=True)
@@ -55,17 +65,27 @@ class Step:
 
     Args:
         rows: the sequences, prompt and generated tokens.
-        conditional: float32 log-probabilities (rows, vocab) of the guided model; bans are -inf.
+        raw: (rows, vocab), what the guided model gave.
         legal: bool (rows, vocab) or None: what a constraint allows.
+        bitmask: the same, packed, if the caller wants illegal tokens removed in the same pass over the vocabulary.
         scores: filled by the caller of `contribute`: stream -> its scores.
         memory: decisions that depend on earlier steps, keyed by tokens; belongs to one decoding loop.
     """
 
     rows: Sequence[Row]
-    conditional: Tensor
+    raw: Tensor
     legal: Tensor | None = None
+    bitmask: Tensor | None = None
     scores: dict[Stream, StreamScores] = field(default_factory=dict)
     memory: TokenMemory = field(default_factory=lambda: TokenMemory())
+    _conditional: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def conditional(self) -> Tensor:
+        """float32 log-probabilities (rows, vocab) of the guided model; bans are -inf."""
+        if self._conditional is None:
+            self._conditional = log_probabilities(self.raw)
+        return self._conditional
 
     def per_row(self, scale: Scale) -> list[float]:
         """A scale for each row at its own step."""
@@ -73,7 +93,8 @@ class Step:
 
     def column(self, values: Sequence[float]) -> Tensor:
         """Values per row as a (rows, 1) tensor next to the scores."""
-        return torch.tensor(values, dtype=self.conditional.dtype, device=self.conditional.device).unsqueeze(-1)
+        dtype = torch.float64 if self.raw.dtype == torch.float64 else torch.float32
+        return torch.tensor(values, dtype=dtype, device=self.raw.device).unsqueeze(-1)
 
 
 class TokenMemory:
@@ -114,6 +135,7 @@ class Contribution:
         weights: stream -> (rows, 1).
         additive: (rows, vocab), finite, or None.
         keep: bool (rows, vocab), or None for everything.
+        plausibility: keep what is within this factor of the guided model's best legal token; None for everything.
     """
 
     active: Tensor
@@ -121,6 +143,15 @@ class Contribution:
     weights: dict[Stream, Tensor] = field(default_factory=dict)
     additive: Tensor | None = None
     keep: Tensor | None = None
+    plausibility: float | None = None
+
+    def filtered(self, step: Step) -> Contribution:
+        """The same with `plausibility` turned into `keep`."""
+        if self.plausibility is None:
+            return self
+        keep = plausible_tokens(step.conditional, self.plausibility, step.legal)
+        both = keep if self.keep is None else keep & self.keep
+        return Contribution(self.active, self.own, self.weights, self.additive, both)
 
 
 class Term(ABC):
@@ -176,11 +207,12 @@ class Sum(Term):
         return merged
 
     def contribute(self, step: Step) -> Contribution | None:
-        total: Contribution | None = None
-        for term in self.terms:
-            part = term.contribute(step)
-            if part is not None:
-                total = _silenced(part) if total is None else _added(total, _silenced(part))
+        parts = [part for part in (term.contribute(step) for term in self.terms) if part is not None]
+        if len(parts) <= 1:
+            return parts[0] if parts else None
+        total = _silenced(parts[0].filtered(step))
+        for part in parts[1:]:
+            total = _added(total, _silenced(part.filtered(step)))
         return total
 
 
@@ -246,11 +278,16 @@ def scale_at(scale: Scale, row: Row) -> float:
 def apply_contribution(step: Step, raw_scores: Tensor, contribution: Contribution | None) -> Tensor:
     """The guided scores of a step.
 
+    Affine contributions, which is nearly all, go through the fused kernel; the others through the chain below.
+
     Args: raw_scores (rows, vocab), what the model gave; step.conditional are its log-probabilities.
     Returns: float32 (rows, vocab): renormalised log-probabilities, or `raw_scores` bit for bit where no term is active.
     """
     if contribution is None:
         return raw_scores
+    if _is_affine(contribution, step, raw_scores):
+        return _fused(step, raw_scores, contribution)
+    contribution = contribution.filtered(step)
     conditional = step.conditional
     base = without_bans(conditional)
     guided = base if contribution.own is None else (1 + contribution.own) * base
@@ -263,6 +300,28 @@ def apply_contribution(step: Step, raw_scores: Tensor, contribution: Contributio
     if contribution.keep is not None:
         guided = _filtered(guided, contribution.keep, step.legal)
     guided = log_probabilities(guided)
+    if contribution.active.device.type == "cpu" and bool(contribution.active.all()):
+        return guided
+    return torch.where(contribution.active.unsqueeze(-1), guided, raw_scores.to(guided.dtype))
+
+
+def _is_affine(contribution: Contribution, step: Step, raw_scores: Tensor) -> bool:
+    # A filter looks at legal tokens, and the kernel's mask removes the others: it serves callers that want both.
+    looks_at_legal = contribution.plausibility is not None and step.legal is not None and step.bitmask is None
+    simple = contribution.additive is None and contribution.keep is None and not looks_at_legal
+    return simple and raw_scores.dtype != torch.float64
+
+
+def _fused(step: Step, raw_scores: Tensor, contribution: Contribution) -> Tensor:
+    used = contribution.weights
+    first = torch.zeros_like(contribution.active, dtype=torch.float32).unsqueeze(-1)
+    own = 1 + (first if contribution.own is None else contribution.own)
+    guided = guided_log_probs(
+        [raw_scores, *(step.scores[stream].raw for stream in used)],
+        torch.cat([own, *used.values()], dim=-1),
+        bitmask=step.bitmask,
+        plausibility=contribution.plausibility,
+    )
     if contribution.active.device.type == "cpu" and bool(contribution.active.all()):
         return guided
     return torch.where(contribution.active.unsqueeze(-1), guided, raw_scores.to(guided.dtype))

@@ -213,8 +213,8 @@ class GuidedDecoder:
         if self._speculate and self.engine.term.streams():
             self._speculative_round(open_rows, max_new_tokens)
             return
-        legal = self._legal([row.matcher for row in open_rows])
-        scores = self.engine.evaluate([row.row() for row in open_rows], legal)
+        legal, bitmask = self._legal([row.matcher for row in open_rows])
+        scores = self.engine.evaluate([row.row() for row in open_rows], legal, bitmask)
         chosen = self._draw(self._probabilities(open_rows, [()] * len(open_rows), scores, legal))
         for row, token in zip(open_rows, chosen, strict=True):
             self._append(row, token, max_new_tokens)
@@ -250,17 +250,19 @@ class GuidedDecoder:
         matcher.fill_next_token_bitmask(mask, 0)
         return mask
 
-    def _legal(self, matchers: Sequence[Any]) -> Tensor | None:
-        """bool (rows, vocabulary of the constraint), or None without a constraint."""
+    def _legal(self, matchers: Sequence[Any]) -> tuple[Tensor | None, Tensor | None]:
+        """bool (rows, vocabulary of the constraint), or None without a constraint; and the same as a bitmask if it may
+        be applied before the penalties, which is the case where there are none."""
         if not self._compiled:
-            return None
+            return None, None
         mask = allocate_token_bitmask(len(matchers), self._compiled[0].vocabulary)
         for index, matcher in enumerate(matchers):
             matcher.fill_next_token_bitmask(mask, index)
         width = self._logit_width()
         legal = unpack_token_bitmask(mask, width, device=self.engine.model.device)
         assert isinstance(legal, Tensor)
-        return legal
+        packed = torch.from_numpy(mask).to(self.engine.model.device)
+        return legal, packed if self.sampling.repetition_penalty == 1.0 else None
 
     def _logit_width(self) -> int:
         head = self.engine.model.get_output_embeddings()
@@ -305,7 +307,7 @@ class GuidedDecoder:
             growing = [draft for draft in drafts if draft.can_grow(max_new_tokens, self._eos)]
             if not growing:
                 break
-            legal = self._legal([draft.matcher for draft in growing])
+            legal, _ = self._legal([draft.matcher for draft in growing])
             scores = self.engine.conditional([draft.row.row(draft.tokens) for draft in growing])
             proposal = self._probabilities([d.row for d in growing], [d.tokens for d in growing], scores, legal)
             for index, (draft, token) in enumerate(zip(growing, self._draw(proposal), strict=True)):
@@ -318,7 +320,7 @@ class GuidedDecoder:
         legal_rows: list[Tensor | None] = []
         for draft, place in places:
             if place == len(draft.legal) and draft.matcher is not None:
-                legal = self._legal([draft.matcher])
+                legal, _ = self._legal([draft.matcher])
                 draft.legal.append(None if legal is None else legal[0])
             legal_rows.append(draft.legal[place] if place < len(draft.legal) else None)
         legal = torch.stack([row for row in legal_rows if row is not None]) if self._compiled else None

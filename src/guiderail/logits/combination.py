@@ -32,6 +32,9 @@ Weight: TypeAlias = float | Tensor
 BAN_THRESHOLD = -1e20
 """Scores at or below this are bans. Half of float32's exponent range away from anything a model computes."""
 
+WINNER = 1e15
+"""What +inf counts as: far above every other score, and its distance to them still far from a ban."""
+
 
 def log_probabilities(scores: Tensor) -> Tensor:
     """Log-softmax over the last dimension that knows about bans.
@@ -45,11 +48,11 @@ def log_probabilities(scores: Tensor) -> Tensor:
     if wide.device.type == "cpu" and wide.numel():
         # The usual row has no ban. One reduction proves it and spares five passes; on a GPU asking would cost a wait.
         plain = torch.log_softmax(wide, dim=-1)
-        if bool(plain.amin() > BAN_THRESHOLD):
+        if bool(plain.amin() > -WINNER):
             return plain
     # A comparison with nan is false, so nan lands among the bans. +inf would give inf - inf; the clamp keeps it the
     # winner.
-    wide = torch.where(wide > BAN_THRESHOLD, wide.clamp(max=-BAN_THRESHOLD), -math.inf)
+    wide = torch.where(wide > BAN_THRESHOLD, wide.clamp(max=WINNER), -math.inf)
     nothing_left = wide.amax(dim=-1, keepdim=True) == -math.inf
     return torch.where(nothing_left, -math.inf, torch.log_softmax(wide, dim=-1))
 

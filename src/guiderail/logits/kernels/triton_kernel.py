@@ -29,6 +29,7 @@ from torch import Tensor
 
 _BLOCK = 2048
 _BAN = tl.constexpr(-1e20)
+_WINNER = tl.constexpr(1e15)  # +inf: the winner, but finite
 
 
 @triton.jit
@@ -68,7 +69,7 @@ def _kernel(
             x = tl.load(streams + k * stream_stride + row * row_stride + at, mask=inside, other=float("-inf"))
             x = x.to(tl.float32)
             finite = x > _BAN
-            x = tl.where(finite, tl.minimum(x, -_BAN), float("-inf"))
+            x = tl.where(finite, tl.minimum(x, _WINNER), float("-inf"))
             new_top = tl.maximum(top, tl.max(x, axis=0))
             shift = tl.where(new_top > float("-inf"), new_top, 0.0)
             total = total * tl.exp(tl.where(top > float("-inf"), top - shift, float("-inf")))
@@ -103,7 +104,7 @@ def _kernel(
             x = tl.load(streams + k * stream_stride + row * row_stride + at, mask=inside, other=float("-inf"))
             x = x.to(tl.float32)
             finite = x > _BAN
-            x = tl.minimum(x, -_BAN)
+            x = tl.minimum(x, _WINNER)
             if k == 0:
                 keep = keep & finite
                 if HAS_PLAUSIBILITY:
