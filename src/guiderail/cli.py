@@ -1,8 +1,9 @@
-"""The command line: `guiderail validate | explain | generate`.
+"""The command line: `guiderail validate | explain | generate | serve`.
 
 guiderail validate --json-schema schema.json answer.json      # exit 0 accepted, 1 rejected, 2 grammar or schema refused
 guiderail explain --regex '[a-z]+@[a-z]+\\.org' --text 'me@'
 guiderail generate --model path-or-name --json-schema schema.json --prompt 'Alice is 31.'
+guiderail serve path-or-name --port 8000                      # vLLM's OpenAI server; further arguments are vLLM's
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--device", default="cpu")
     generate.set_defaults(run=_generate)
+
+    serve = commands.add_parser("serve", help="vLLM's OpenAI server with our structured outputs and guidance")
+    serve.add_argument("model", help="a directory or name that vLLM can load")
+    serve.add_argument("arguments", nargs=argparse.REMAINDER, help="--no-guidance, and any argument of vLLM's server")
+    serve.set_defaults(run=_serve)
     return parser
 
 
@@ -202,6 +208,15 @@ def _generate(options: argparse.Namespace) -> int:
         print(f"guiderail: stopped at {options.max_new_tokens} tokens; the text is not complete", file=sys.stderr)
         return REJECTED
     return ACCEPTED
+
+
+# --- serve -----------------------------------------------------------------------------------------------------------
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from guiderail.integrations.vllm.serve import serve
+
+    return serve(options.model, options.arguments)
 
 
 if __name__ == "__main__":

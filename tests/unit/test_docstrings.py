@@ -16,7 +16,7 @@ MODULES = [
     for path in sorted(PACKAGE.rglob("*.py"))
 ]
 # What an installation may lack; a module that needs it is not checked there.
-OPTIONAL = {"torch", "transformers", "triton", "vllm"}
+OPTIONAL = {"sglang", "torch", "transformers", "triton", "vllm"}
 
 
 @pytest.mark.parametrize("name", MODULES)

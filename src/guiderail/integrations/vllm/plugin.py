@@ -1,0 +1,280 @@
+"""`register`: makes guiderail known to the vLLM that is running in this process.
+
+vLLM 0.32 has no registry for structured-output backends, so a few of its functions are wrapped. Each wrapper acts
+where this package is concerned (the backend `guiderail` is configured, a request has guidance) and calls vLLM's
+function otherwise:
+
+    StructuredOutputsConfig.backend               accepts 'guiderail'
+    SamplingParams._validate_structured_outputs   front end: the grammar is read, so that its error is the HTTP answer
+    InputProcessor._validate_params               front end: guidance arguments are checked, with the server's settings
+    StructuredOutputManager.grammar_init, _create_grammar, grammar_bitmask     EngineCore: compile and fill
+    Sampler.sample                                worker: companions get the token of the request that they guide
+
+Registering never stops vLLM from starting: on any other version, or where an interface differs from what was recorded
+(contract.py), a warning says so and nothing is changed. The backend's name is then unknown to vLLM, which refuses it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, Literal, get_args
+
+from guiderail.errors import GuiderailError
+
+__all__ = ["register"]
+
+SUPPORTED = ("0.32", "0.33")
+NAME = "guiderail"
+
+_registered = False
+
+
+def register() -> bool:
+    """Register, once per process. Returns: whether guiderail is registered; if not, a warning has said why."""
+    global _registered
+    if _registered:
+        return True
+    try:
+        _check_version()
+        _patch()
+    except Exception as error:  # vLLM must start, whatever has changed in it
+        logging.getLogger("vllm.guiderail").warning(
+            "guiderail is not registered: %s. Structured outputs and guidance by guiderail are not available.", error
+        )
+        return False
+    _registered = True
+    return True
+
+
+def _check_version() -> None:
+    import vllm
+
+    version = str(vllm.__version__)
+    if not version.startswith(tuple(f"{prefix}." for prefix in SUPPORTED)):
+        raise RuntimeError(f"vLLM is {version}; this guiderail knows {' and '.join(SUPPORTED)}")
+    from guiderail.integrations.vllm.contract import differences
+
+    found = differences()
+    if found:
+        raise RuntimeError(f"vLLM {version} differs from what is known: {'; '.join(found)}")
+
+
+def _patch() -> None:
+    from guiderail.integrations.vllm import metrics
+
+    metrics.share_directory()
+    _accept_name()
+    _patch_front_end()
+    _patch_structured_outputs()
+    _patch_sampler()
+    _publish_metrics()
+
+
+def _accept_name() -> None:
+    from pydantic.dataclasses import rebuild_dataclass
+    from vllm.config import structured_outputs as home
+
+    kind = Literal[(*get_args(home.StructuredOutputsBackend), NAME)]  # type: ignore[valid-type]
+    home.StructuredOutputsBackend = kind
+    config = home.StructuredOutputsConfig
+    config.__annotations__["backend"] = kind
+    config.__dataclass_fields__["backend"].type = kind
+    config.__pydantic_fields__["backend"].annotation = kind
+    rebuild_dataclass(config, force=True)
+
+
+# --- front end -------------------------------------------------------------------------------------------------------
+
+
+def _patch_front_end() -> None:
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    validate = SamplingParams._validate_structured_outputs
+
+    @functools.wraps(validate)
+    def _validate_structured_outputs(
+        self: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any
+    ) -> None:
+        structured = self.structured_outputs
+        if structured is None or structured_outputs_config is None or structured_outputs_config.backend != NAME:
+            validate(self, model_config, structured_outputs_config, tokenizer)
+            return
+        _validate_constraint(structured, model_config, tokenizer)
+
+    SamplingParams._validate_structured_outputs = _validate_structured_outputs
+
+    validate_params = InputProcessor._validate_params
+
+    @functools.wraps(validate_params)
+    def _validate_params(self: Any, params: Any, supported_tasks: Any) -> Any:
+        result = validate_params(self, params, supported_tasks)
+        if getattr(params, "extra_args", None):
+            _validate_guidance(params, self.vllm_config, self.tokenizer)
+        return result
+
+    InputProcessor._validate_params = _validate_params
+
+
+def _validate_constraint(structured: Any, model_config: Any, tokenizer: Any) -> None:
+    from vllm.exceptions import VLLMValidationError
+    from vllm.v1.structured_output.request import get_structured_output_key
+
+    from guiderail.integrations.vllm.backend import _KINDS, request_grammar
+    from guiderail.integrations.vllm.metrics import METRICS
+
+    if model_config.is_diffusion:
+        raise VLLMValidationError("guiderail: a diffusion language model does not write from left to right")
+    if tokenizer is None:
+        raise VLLMValidationError("guiderail: structured outputs need a tokenizer; remove skip_tokenizer_init")
+    if structured._backend not in (None, NAME):
+        raise VLLMValidationError(
+            f"guiderail: the request names the backend {structured._backend!r}, but this engine runs 'guiderail'"
+        )
+    if structured.json_object is False:
+        raise VLLMValidationError("guiderail: json_object is true or absent")
+    structured.__post_init__()
+    try:
+        kind, text = get_structured_output_key(structured)
+        compiler = _front_end_compiler(tokenizer, model_config.get_vocab_size())
+        compiler.compile(request_grammar(_KINDS[kind], text, structured))
+    except (GuiderailError, TypeError, ValueError, RecursionError) as error:
+        METRICS.add("requests_refused_total")
+        raise VLLMValidationError(f"guiderail: {type(error).__name__}: {error}") from None
+    structured._backend = NAME
+
+
+_compilers: dict[int, tuple[Any, Any]] = {}
+
+
+def _front_end_compiler(tokenizer: Any, vocab_size: int) -> Any:
+    from guiderail.integrations.request_grammars import RequestCompiler
+
+    known = _compilers.get(id(tokenizer))
+    if known is None:  # the tokenizer is kept with its compiler, so its identity is not reused
+        known = _compilers[id(tokenizer)] = (tokenizer, RequestCompiler(tokenizer, vocab_size))
+    return known[1]
+
+
+def _validate_guidance(params: Any, vllm_config: Any, tokenizer: Any) -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    from guiderail.integrations.vllm.guidance_request import GuidanceRequest
+    from guiderail.integrations.vllm.settings import request_obstacle, server_obstacle
+
+    try:
+        request = GuidanceRequest.from_extra_args(params.extra_args)
+        if request is None:
+            return
+        vocab_size = vllm_config.model_config.get_vocab_size()
+        prompts = request.prompt_ids([0], tokenizer.encode if tokenizer else None, vocab_size)
+        obstacle = server_obstacle(vllm_config) or request_obstacle(params, vllm_config, prompts)
+    except ValueError as error:
+        raise VLLMValidationError(f"guiderail: {error}") from None
+    if obstacle:
+        raise VLLMValidationError(f"guiderail: {obstacle}")
+
+
+# --- EngineCore ------------------------------------------------------------------------------------------------------
+
+
+def _patch_structured_outputs() -> None:
+    from vllm.v1.structured_output import StructuredOutputManager as Manager
+
+    grammar_init, create, bitmask = Manager.grammar_init, Manager._create_grammar, Manager.grammar_bitmask
+
+    @functools.wraps(grammar_init)
+    def _grammar_init(self: Any, request: Any) -> None:
+        if self.backend is None and request.structured_output_request is not None:
+            structured = request.sampling_params.structured_outputs
+            if structured._backend == NAME:
+                from guiderail.integrations.vllm.backend import GuiderailBackend
+
+                self.backend = GuiderailBackend(
+                    self.vllm_config,
+                    tokenizer=self.tokenizer,
+                    vocab_size=self.vllm_config.model_config.get_vocab_size(),
+                )
+        grammar_init(self, request)
+
+    @functools.wraps(create)
+    def _create_grammar(self: Any, request: Any) -> Any:
+        from guiderail.integrations.vllm.backend import GuiderailBackend, logger
+
+        if not isinstance(self.backend, GuiderailBackend):
+            return create(self, request)
+        try:
+            return self.backend.compile_request(request)
+        except GuiderailError as error:
+            logger.error("guiderail: request %s: %s: %s", request.request_id, type(error).__name__, error)
+            raise
+
+    @functools.wraps(bitmask)
+    def _grammar_bitmask(self: Any, requests: Any, ids: Any, drafts: Any) -> Any:
+        from guiderail.integrations.vllm.backend import GuiderailBackend
+
+        if not ids or drafts or not isinstance(self.backend, GuiderailBackend):
+            return bitmask(self, requests, ids, drafts)  # drafts: rows depend on one another
+        return _fill_step(self, requests, ids)
+
+    Manager.grammar_init = _grammar_init
+    Manager._create_grammar = _create_grammar
+    Manager.grammar_bitmask = _grammar_bitmask
+
+
+def _fill_step(manager: Any, requests: Any, ids: Any) -> Any:
+    """One row per request, in the order of `ids`: int32 (len(ids), words), a view that the next step overwrites."""
+    from guiderail.integrations.vllm.backend import fill_rows
+
+    if manager._grammar_bitmask is None:
+        config = manager.vllm_config
+        manager._grammar_bitmask = manager.backend.allocate_token_bitmask(
+            config.scheduler_config.max_num_seqs * (1 + config.num_speculative_tokens)
+        )
+    masks = manager._grammar_bitmask.numpy()[: len(ids)]
+    reasons = manager.reasoner_cls is not None
+    grammars, rows = [], []
+    for row, request_id in enumerate(ids):
+        request = requests[request_id]
+        grammar = request.structured_output_request.grammar
+        if grammar.is_terminated() or (reasons and manager._get_constraint_bounds(request, ()).constraint_start != 0):
+            masks[row] = -1
+        else:
+            grammars.append(grammar)
+            rows.append(row)
+    if rows:
+        fill_rows(masks, grammars, rows)
+    return masks
+
+
+# --- worker ----------------------------------------------------------------------------------------------------------
+
+
+def _patch_sampler() -> None:
+    from vllm.v1.sample.sampler import Sampler
+
+    sample = Sampler.sample
+
+    @functools.wraps(sample)
+    def _sample(self: Any, logits: Any, sampling_metadata: Any, *args: Any, **options: Any) -> Any:
+        from guiderail.integrations.vllm.logits_processor import GuidanceLogitsProcessor
+
+        processors = sampling_metadata.logitsprocs.non_argmax_invariant
+        guides = [processor for processor in processors if isinstance(processor, GuidanceLogitsProcessor)]
+        for guide in guides:
+            guide.before_sampling(sampling_metadata.generators)
+        sampled, logprobs = sample(self, logits, sampling_metadata, *args, **options)
+        for guide in guides:
+            guide.after_sampling(sampled)
+        return sampled, logprobs
+
+    Sampler.sample = _sample
+
+
+def _publish_metrics() -> None:
+    from prometheus_client import REGISTRY
+
+    from guiderail.integrations.vllm.metrics import METRICS
+
+    REGISTRY.register(METRICS)

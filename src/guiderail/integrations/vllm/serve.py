@@ -1,0 +1,84 @@
+"""`guiderail serve MODEL …`: vLLM's OpenAI server with guiderail switched on, and the settings checked first.
+
+Every argument that is not ours goes to vLLM as it is. What is added, unless it is given:
+
+    --structured-outputs-config backend=guiderail
+    and for guidance (left out with --no-guidance):
+    --scheduler-cls, --logits-processors       ours
+    --no-async-scheduling, VLLM_USE_V2_MODEL_RUNNER=0    streams are kept in step by taking a position back
+    (scheduler.py)
+    --logprobs-mode processed_logprobs         log-probabilities with guidance and grammar, not without
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from guiderail.integrations.vllm.plugin import register
+from guiderail.integrations.vllm.settings import LOGITS_PROCESSOR, SCHEDULER
+
+__all__ = ["arguments_for_vllm", "serve"]
+
+_NO_GUIDANCE = "--no-guidance"
+# vLLM arguments under which guidance cannot be right -> what to do
+_AGAINST_GUIDANCE = {
+    "--speculative-config": "speculative decoding",
+    "--async-scheduling": "asynchronous scheduling",
+    "--kv-transfer-config": "KV transfer",
+}
+
+
+def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """vLLM's arguments and the environment variables to set.
+
+    Raises: ValueError for arguments that exclude guidance, with what to change.
+    """
+    guided = _NO_GUIDANCE not in given
+    arguments = ["--model", model, *(argument for argument in given if argument != _NO_GUIDANCE)]
+    _default(arguments, "--structured-outputs-config", '{"backend": "guiderail"}')
+    if not guided:
+        return arguments, {}
+    for flag, what in _AGAINST_GUIDANCE.items():
+        if _has(arguments, flag):
+            raise ValueError(f"{what} and guidance exclude each other: remove {flag}, or serve with {_NO_GUIDANCE}")
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") not in ("", "0"):
+        raise ValueError(
+            f"guidance needs the V1 model runner: unset VLLM_USE_V2_MODEL_RUNNER, or serve with {_NO_GUIDANCE}"
+        )
+    _default(arguments, "--scheduler-cls", SCHEDULER)
+    _default(arguments, "--logits-processors", LOGITS_PROCESSOR)
+    _default(arguments, "--logprobs-mode", "processed_logprobs")
+    if not _has(arguments, "--no-async-scheduling"):
+        arguments.append("--no-async-scheduling")
+    return arguments, {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+
+
+def serve(model: str, given: Sequence[str]) -> int:
+    """Serve until a signal ends it. Returns: the exit status; 2 where vLLM is missing or arguments do not fit."""
+    try:
+        arguments, environment = arguments_for_vllm(model, given)
+    except ValueError as error:
+        print(f"guiderail: {error}", file=sys.stderr)
+        return 2
+    os.environ.update(environment)
+    try:
+        from vllm.entrypoints.launchers.api_server.entry import main
+    except ImportError as error:
+        print(f"guiderail: serve needs vLLM ({error}): pip install 'guiderail[vllm]'", file=sys.stderr)
+        return 2
+    if not register():  # it has said why
+        return 2
+    sys.argv = ["guiderail serve", *arguments]
+    main()
+    return 0
+
+
+def _has(arguments: Sequence[str], flag: str) -> bool:
+    return any(argument == flag or argument.startswith(f"{flag}=") for argument in arguments)
+
+
+def _default(arguments: list[str], flag: str, value: str) -> None:
+    if not _has(arguments, flag):
+        arguments += [flag, value]

@@ -1,0 +1,75 @@
+"""Which settings of vLLM guidance works under, and what to change where it does not.
+
+Every refusal names the flag. What is refused has a reason in vLLM, stated beside it; nothing is refused because it is
+untested on some hardware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["LOGITS_PROCESSOR", "SCHEDULER", "request_obstacle", "server_obstacle"]
+
+SCHEDULER = "guiderail.integrations.vllm.scheduler.GuidedScheduler"
+LOGITS_PROCESSOR = "guiderail.integrations.vllm.logits_processor:GuidanceLogitsProcessor"
+
+
+def server_obstacle(vllm_config: Any, *, in_engine: bool = False) -> str | None:
+    """Why this engine cannot guide, with the flag to set; None if it can.
+
+    Args:
+        in_engine: asked by the scheduler itself.
+    """
+    scheduler = vllm_config.scheduler_config
+    names = _names(scheduler.scheduler_cls)
+    if not in_engine and not any(name.endswith("GuidedScheduler") for name in names):
+        return (
+            f"this server was started without guidance; start it with `guiderail serve` or --scheduler-cls {SCHEDULER}"
+        )
+    processors = [name for given in vllm_config.model_config.logits_processors or () for name in _names(given)]
+    if not any(name.endswith("GuidanceLogitsProcessor") for name in processors):
+        return f"guidance needs --logits-processors {LOGITS_PROCESSOR}"
+    # Streams are kept in step by taking a position back in the scheduler. Runner V2 advances its counters on the
+    # device, and asynchronous scheduling has sent the next step before this one is known.
+    if vllm_config.use_v2_model_runner:
+        return "guidance needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
+    if scheduler.async_scheduling:
+        return "guidance needs --no-async-scheduling"
+    # vLLM's V1 runner does not call custom processors under speculative decoding.
+    if vllm_config.speculative_config is not None:
+        return "guidance and speculative decoding exclude each other: remove --speculative-config"
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        return "guidance needs --pipeline-parallel-size 1: with more, several steps are in flight"
+    if vllm_config.kv_transfer_config is not None:
+        return "guidance needs the KV cache in one place: remove --kv-transfer-config"
+    if vllm_config.model_config.is_encoder_decoder:
+        return "guidance of encoder-decoder models is not available in vLLM; use guiderail with transformers"
+    if getattr(vllm_config.model_config, "has_inner_state", False):
+        return "guidance takes positions back, which the recurrent state of this model does not allow"
+    return None
+
+
+def request_obstacle(params: Any, vllm_config: Any, prompts: Sequence[Sequence[int]]) -> str | None:
+    """Why this request cannot be guided on this engine; None if it can."""
+    if params.prompt_logprobs is not None:
+        return "guidance and prompt_logprobs exclude each other"
+    mode = vllm_config.model_config.logprobs_mode
+    if params.logprobs is not None and not str(mode).startswith("processed"):
+        return (
+            "log-probabilities would be those without guidance: start vLLM with --logprobs-mode processed_logprobs, "
+            f"not {mode}"
+        )
+    needed = len(prompts) + 1
+    if needed > vllm_config.scheduler_config.max_num_seqs:
+        return f"the request takes {needed} places in the batch: raise --max-num-seqs"
+    longest = vllm_config.model_config.max_model_len - 2
+    too_long = max(map(len, prompts), default=0)
+    if too_long > longest:
+        return f"a guidance prompt has {too_long} tokens, and --max-model-len leaves {longest}"
+    return None
+
+
+def _names(given: Any) -> list[str]:
+    """A class or its name, as the names that it may be known by."""
+    return [given] if isinstance(given, str) else [kind.__name__ for kind in getattr(given, "__mro__", ())]
