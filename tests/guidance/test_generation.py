@@ -36,10 +36,10 @@ def masked(guided, constraint):
 
 
 @pytest.mark.parametrize("case", CASES, ids=repr)
-@pytest.mark.parametrize("speculate", [0, 3])
-def test_greedy_rows_of_different_lengths(case: Case, speculate: int) -> None:
+@pytest.mark.parametrize(("speculate", "draft"), [(0, "conditional"), (3, "conditional"), (3, "lookup")])
+def test_greedy_rows_of_different_lengths(case: Case, speculate: int, draft: str) -> None:
     model, rows = models.llama(), models.prompts(41, (6, 2, 4))
-    decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], speculate=speculate)
+    decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], speculate=speculate, draft=draft)
     agreement = reference.Agreement()
     for index, generation in enumerate(decoder.decode(rows, STEPS)):
         assert len(generation.token_ids) == STEPS
@@ -48,12 +48,12 @@ def test_greedy_rows_of_different_lengths(case: Case, speculate: int) -> None:
 
 
 @pytest.mark.parametrize("jump", ["single", "canonical", "off"])
-@pytest.mark.parametrize("speculate", [0, 2])
+@pytest.mark.parametrize(("speculate", "draft"), [(0, "conditional"), (2, "conditional"), (2, "lookup")])
 @pytest.mark.parametrize("name", ["classifier-free", "null only", "inverted", "gedi", "sum of two"])
-def test_greedy_under_a_constraint(name: str, speculate: int, jump: str) -> None:
+def test_greedy_under_a_constraint(name: str, speculate: int, draft: str, jump: str) -> None:
     model, rows, case = models.llama(), models.prompts(42, (5, 3)), BY_NAME[name]
     constraint = record(models.VOCAB, models.EOS)
-    decoder = GuidedDecoder(model, case.term(), constraint, jump_forward=jump, speculate=speculate)
+    decoder = GuidedDecoder(model, case.term(), constraint, jump_forward=jump, speculate=speculate, draft=draft)
     for index, generation in enumerate(decoder.decode(rows, 12)):
         guided = masked(case.reference(model, rows[index], index), constraint)
         assert generation.finish_reason == "end"
@@ -175,10 +175,13 @@ def test_a_dead_end_is_an_error_and_not_a_random_token() -> None:
         decoder.decode([[3, 4]], 4)
 
 
+@pytest.mark.parametrize("draft", ["conditional", "lookup"])
 @pytest.mark.parametrize("constrained", [False, True])
-def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: bool) -> None:
+def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: bool, draft: str) -> None:
     """Draws of two tokens against the enumerated distribution: as far from it as a true sample is."""
     model, row, case = models.llama(), models.prompts(48, (4,))[0], BY_NAME["inverted"]
+    if draft == "lookup":
+        row = [6, 9, 6, 9]  # what followed 9 was 6, then 9
     legal = list(range(5, 17)) if constrained else list(range(models.VOCAB))
     constraint = None
     if constrained:
@@ -203,6 +206,7 @@ def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: b
         Sampling(do_sample=True, temperature=temperature),
         eos_token_ids=[],
         speculate=2,
+        draft=draft,
         generator=torch.Generator().manual_seed(1),
     )
     counts = np.zeros(models.VOCAB**2)
@@ -217,6 +221,21 @@ def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: b
     assert distance < max(simulated)
     proposal = exact(lambda generated: reference.log_softmax(reference.stream(model, row)(generated)))
     assert 0.5 * np.abs(proposal - target).sum() > 2 * max(simulated)  # drafts taken as they come would fail
+
+
+def test_what_is_forced_or_has_occurred_is_read_in_one_pass() -> None:
+    """Guesses cost no pass: the brackets of the record, and a text that repeats itself."""
+    model, rows, constraint = models.llama(), models.prompts(42, (5,)), record(models.VOCAB, models.EOS)
+    passes = {}
+    for speculate in (0, 4):
+        decoder = GuidedDecoder(
+            model, gr.ClassifierFree(1.5), constraint, jump_forward="off", speculate=speculate, draft="lookup"
+        )
+        (generation,) = decoder.decode(rows, 12)
+        passes[speculate] = decoder.engine.runner().counts.passes, generation.token_ids
+    assert passes[0][1] == passes[4][1]
+    assert passes[4][0] <= 0.6 * passes[0][0]
+    assert 0 < decoder.counts.accepted <= decoder.counts.drafted
 
 
 def test_speculation_reads_a_draft_in_one_pass_of_the_other_models() -> None:

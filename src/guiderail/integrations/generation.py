@@ -8,11 +8,10 @@ Inside `model.generate` a logits processor sees one step at a time and cannot sk
   * Where the constraint leaves one token there is nothing to score: the token is appended, no model runs, and the
   skipped tokens
     are caught up in the next pass as a block (a prefill of a few tokens costs what one token costs).
-  * Speculative guidance: the conditional stream drafts a few tokens alone; the other streams then read the whole
-  draft in one
-    pass, and rejection sampling keeps a prefix of it. The result is distributed exactly as if every token had been
-    guided (Leviathan et al. 2023, arXiv:2211.17192, with the guided distribution as target and the conditional one as
-    proposal). Under greedy decoding both distributions are points and the rule keeps the draft up to the first
+  * Speculative guidance: the conditional stream drafts a few tokens alone, or they are looked up in the prompt and
+    the constraint; all streams then read the whole draft in one pass, and rejection sampling keeps a prefix of it. The result is distributed exactly as if every token had been
+    guided (Leviathan et al. 2023, arXiv:2211.17192, with the guided distribution as target and the conditional one, or
+    a certain guess, as proposal). Under greedy decoding both distributions are points and the rule keeps the draft up to the first
     difference.
 
 Order of a step, see architecture: streams -> combination -> plausibility -> repetition penalty -> grammar mask ->
@@ -97,7 +96,10 @@ class GuidedDecoder:
         jump_forward: "single" appends a token without asking a model where only one is legal: exactly the masked
             distribution. "canonical" also appends `matcher.forced_tokens()`: longer jumps where bytes are forced but
             their tokenization is not; the tokenizer's own is then taken. "off" asks the model for every token.
-        speculate: tokens drafted by the conditional stream alone per round; 0 = off. Exact for any value.
+        speculate: tokens drafted per round; 0 = off. Exact for any value.
+        draft: who drafts. "conditional": the conditional stream alone, one pass of it per token. "lookup": nobody's
+            pass; what the constraint forces, in the tokenizer's own spelling, and what followed the last tokens the
+            last time they occurred (Saxena 2023, prompt lookup). A wrong draft costs a longer block, no pass.
         close_in_time: tell the constraint the budget, so that every sequence is complete when it is spent
             (`compiled.matcher(max_tokens=...)`). Otherwise a sequence may end with finish_reason "length".
         generator: source of random numbers; None = a new one seeded with 0.
@@ -113,12 +115,15 @@ class GuidedDecoder:
         eos_token_ids: Sequence[int] | None = None,
         jump_forward: Literal["single", "canonical", "off"] = "single",
         speculate: int = 0,
+        draft: Literal["conditional", "lookup"] = "conditional",
         close_in_time: bool = False,
         generator: torch.Generator | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
     ) -> None:
         if jump_forward not in ("single", "canonical", "off"):
             raise ValueError(f"jump_forward is 'single', 'canonical' or 'off', got {jump_forward!r}")
+        if draft not in ("conditional", "lookup"):
+            raise ValueError(f"draft is 'conditional' or 'lookup', got {draft!r}")
         if speculate < 0:
             raise ValueError(f"speculate counts tokens, got {speculate}")
         term = guidance if isinstance(guidance, Term) else Sum(list(guidance))
@@ -132,6 +137,7 @@ class GuidedDecoder:
         self._eos = frozenset(own_ends).union(*(compiled.vocabulary.eos_token_ids for compiled in self._compiled))
         self._jump = jump_forward
         self._speculate = speculate
+        self._draft = draft
         self._close_in_time = close_in_time
         self._generator = generator or torch.Generator(device=model.device).manual_seed(0)
 
@@ -210,7 +216,7 @@ class GuidedDecoder:
         open_rows = [row for row in running if row.finish_reason is None]
         if not open_rows:
             return
-        if self._speculate and self.engine.term.streams():
+        if self._speculate and (self._draft == "lookup" or self.engine.term.streams()):
             self._speculative_round(open_rows, max_new_tokens)
             return
         legal, bitmask = self._legal([row.matcher for row in open_rows])
@@ -300,9 +306,16 @@ class GuidedDecoder:
     # -- speculative guidance -----------------------------------------------------------------------------------------
 
     def _speculative_round(self, rows: list[_Live], max_new_tokens: int) -> None:
-        """Draft with the conditional stream, verify with all streams in one pass, keep what rejection sampling
-        keeps."""
+        """Draft, verify with all streams in one pass, keep what rejection sampling keeps."""
         drafts = [_Draft(row, None if row.matcher is None else row.matcher.fork()) for row in rows]
+        if self._draft == "lookup":
+            for draft in drafts:
+                self._look_up(draft, max_new_tokens)
+        else:
+            self._draft_with_the_conditional_stream(drafts, max_new_tokens)
+        self._verify(drafts, max_new_tokens)
+
+    def _draft_with_the_conditional_stream(self, drafts: list[_Draft], max_new_tokens: int) -> None:
         for _ in range(self._speculate):
             growing = [draft for draft in drafts if draft.can_grow(max_new_tokens, self._eos)]
             if not growing:
@@ -313,7 +326,28 @@ class GuidedDecoder:
             for index, (draft, token) in enumerate(zip(growing, self._draw(proposal), strict=True)):
                 self.counts.drafted += 1
                 draft.add(token, proposal[index], None if legal is None else legal[index])
-        self._verify(drafts, max_new_tokens)
+
+    def _look_up(self, draft: _Draft, max_new_tokens: int) -> None:
+        """Extend a draft without a model. Its proposals are certain, so a token is kept with its target probability."""
+        width, left = self._logit_width(), self._speculate
+        while draft.can_grow(max_new_tokens, self._eos):
+            forced = [] if draft.matcher is None else list(draft.matcher.forced_tokens())
+            guesses = forced or _continuation((*draft.row.prompt, *draft.row.tokens, *draft.tokens), left)
+            before = len(draft.tokens)
+            for token in guesses[: _LONGEST_DRAFT - before]:
+                legal, _ = self._legal([] if draft.matcher is None else [draft.matcher])
+                if token >= width or not draft.can_grow(max_new_tokens, self._eos):
+                    break
+                if legal is not None and not bool(legal[0, token]):
+                    break
+                certain = torch.zeros(width, device=self.engine.model.device)
+                certain[token] = 1.0
+                draft.add(token, certain, None if legal is None else legal[0])
+                self.counts.drafted += 1
+            grown = len(draft.tokens) - before
+            left -= 0 if forced else grown
+            if not grown or (forced and grown < len(forced)) or left <= 0:
+                return
 
     def _verify(self, drafts: list[_Draft], max_new_tokens: int) -> None:
         places = [(draft, place) for draft in drafts for place in range(draft.places(max_new_tokens, self._eos))]
@@ -383,6 +417,19 @@ class _Draft:
         self.legal.append(legal)
 
 
+_LONGEST_DRAFT = 64
+
+
+def _continuation(tokens: tuple[int, ...], count: int) -> list[int]:
+    """What followed the last three (two, one) tokens the last time they occurred: at most `count` tokens."""
+    for size in (3, 2, 1):
+        pattern = tokens[-size:]
+        for start in range(len(tokens) - size - 1, -1, -1):
+            if tokens[start : start + size] == pattern:
+                return list(tokens[start + size : start + size + count])
+    return []
+
+
 def _few_words(mask: Any) -> bool:
     """Whether at most one word of a one-row mask is not empty: a cheap test before looking at bits."""
     return int((mask[0] != 0).sum()) == 1
@@ -412,6 +459,7 @@ def generate(
     num_return_sequences: int = 1,
     jump_forward: Literal["single", "canonical", "off"] = "single",
     speculate: int = 0,
+    draft: Literal["conditional", "lookup"] = "conditional",
     close_in_time: bool = False,
     inputs: Mapping[str, Any] | None = None,
     on_tokens: OnTokens | None = None,
@@ -423,7 +471,7 @@ def generate(
         prompt: a string, a chat (list of {"role", "content"}), token ids, or a list of strings or of chats.
         guidance: a term, or a list of terms. constraint: a compiled grammar.
         max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
-        seed: of this call's random numbers. jump_forward, speculate, close_in_time: see `GuidedDecoder`.
+        seed: of this call's random numbers. jump_forward, speculate, draft, close_in_time: see `GuidedDecoder`.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
@@ -442,6 +490,7 @@ def generate(
         sampling,
         jump_forward=jump_forward,
         speculate=speculate,
+        draft=draft,
         close_in_time=close_in_time,
         generator=generator,
         encode=lambda text: _text_ids(tokenizer, text),
@@ -467,6 +516,7 @@ def guided_decoding(
     constraint: Any = None,
     jump_forward: Literal["single", "canonical", "off"] = "single",
     speculate: int = 0,
+    draft: Literal["conditional", "lookup"] = "conditional",
     **model_kwargs: Any,
 ) -> Tensor:
     """Our loop as a decoding method of transformers:
@@ -514,6 +564,7 @@ def guided_decoding(
         eos_token_ids=[] if ends is None else ends if isinstance(ends, list) else [ends],
         jump_forward=jump_forward,
         speculate=speculate,
+        draft=draft,
         generator=torch.Generator(device=model.device).manual_seed(int(torch.randint(2**62, ()))),
     )
     generations = decoder.decode(prompts, config.max_length - width, num_return_sequences=repeats, inputs=inputs)
