@@ -9,6 +9,7 @@ guiderail serve path-or-name --port 8000                      # vLLM's OpenAI se
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=0.0, help="0 (the default): take the likeliest token")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--device", default="cpu")
+    generate.add_argument(
+        "--guidance", type=_scale, metavar="SCALE", help="classifier-free guidance; 1 is off, 1.3 to 3 usual"
+    )
+    generate.add_argument(
+        "--negative-prompt", metavar="TEXT", help="what guidance moves away from; absent: the prompt's last token alone"
+    )
+    generate.add_argument(
+        "--plausibility", type=_share, metavar="P", help="guide among tokens P times as likely as the best legal one"
+    )
     generate.set_defaults(run=_generate)
 
     serve = commands.add_parser("serve", help="vLLM's OpenAI server with our structured outputs and guidance")
@@ -73,6 +83,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("arguments", nargs=argparse.REMAINDER, help="--no-guidance, and any argument of vLLM's server")
     serve.set_defaults(run=_serve)
     return parser
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
 
 
 def _add_grammar(parser: argparse.ArgumentParser) -> None:
@@ -167,6 +191,9 @@ def _expected(grammar: Grammar, prefix: bytes) -> str:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    if options.guidance is None and (options.negative_prompt is not None or options.plausibility is not None):
+        print("guiderail: --negative-prompt and --plausibility need --guidance SCALE", file=sys.stderr)
+        return REFUSED
     grammar = _grammar(options)
     try:
         import torch
@@ -187,10 +214,25 @@ def _generate(options: argparse.Namespace) -> int:
     )
     compiled = compile(grammar, vocabulary)
     prompt = sys.stdin.read() if options.prompt is None else options.prompt
-    if tokenizer.chat_template and not options.no_chat:
-        messages = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=options.no_chat).to(options.device)
+
+    def encoded(text: str) -> Any:
+        if tokenizer.chat_template and not options.no_chat:
+            messages = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tokenizer(text, return_tensors="pt", add_special_tokens=options.no_chat).to(options.device)
+
+    inputs = encoded(prompt)
+    processors: list[Any] = [GrammarLogitsProcessor(compiled)]
+    if options.guidance is not None:
+        from guiderail.guidance import ClassifierFree
+        from guiderail.integrations.transformers import GuidanceLogitsProcessor
+
+        negative = None if options.negative_prompt is None else encoded(options.negative_prompt)["input_ids"]
+        if negative is not None and not negative.numel():
+            print("guiderail: the negative prompt has no tokens", file=sys.stderr)
+            return REFUSED
+        term = ClassifierFree(options.guidance, negative, plausibility=options.plausibility)
+        processors.insert(0, GuidanceLogitsProcessor(term, model=model, constraint=compiled))
     sampling = (
         {"do_sample": True, "temperature": options.temperature} if options.temperature > 0 else {"do_sample": False}
     )
@@ -199,7 +241,7 @@ def _generate(options: argparse.Namespace) -> int:
         **sampling,
         max_new_tokens=options.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else vocabulary.eos_token_ids[0],
-        logits_processor=[GrammarLogitsProcessor(compiled)],
+        logits_processor=processors,
         streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True),
     )
     produced = output[0, inputs["input_ids"].shape[1] :].tolist()

@@ -110,10 +110,21 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_usage_errors() -> None:
-    for arguments in ([], ["validate"], ["validate", "--regex", "a", "--gbnf", "b"], ["lint"]):
+    for arguments in (
+        [],
+        ["validate"],
+        ["validate", "--regex", "a", "--gbnf", "b"],
+        ["lint"],
+        ["generate", "--model", "m", "--regex", "a", "--guidance", "nan"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
+
+
+def test_a_negative_prompt_needs_a_scale(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", "none", "--regex", "a", "--negative-prompt", "b"]) == REFUSED
+    assert "--guidance" in capsys.readouterr().err
 
 
 @pytest.mark.model
@@ -142,3 +153,13 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith(("Yes, because ", "No, because "))
     assert out.endswith(".")
     assert main([*arguments, "--max-new-tokens", "2"]) == REJECTED
+    other = "Why do people like music?"
+    capsys.readouterr()
+    shown = []
+    for scale in ("1", "0"):
+        assert main([*arguments, "--negative-prompt", other, "--guidance", scale]) == ACCEPTED
+        shown.append(capsys.readouterr().out.strip())
+    assert main([other if argument == "Is the sky blue?" else argument for argument in arguments]) == ACCEPTED
+    assert shown == [out, capsys.readouterr().out.strip()]  # off; the negative prompt alone
+    assert shown[0] != shown[1]
+    assert main([*arguments, "--guidance", "2", "--plausibility", "0.1"]) == ACCEPTED

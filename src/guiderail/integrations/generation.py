@@ -8,11 +8,12 @@ Inside `model.generate` a logits processor sees one step at a time and cannot sk
   * Where the constraint leaves one token there is nothing to score: the token is appended, no model runs, and the
   skipped tokens
     are caught up in the next pass as a block (a prefill of a few tokens costs what one token costs).
-  * Speculative guidance: the conditional stream drafts a few tokens alone, or they are looked up in the prompt and
-    the constraint; all streams then read the whole draft in one pass, and rejection sampling keeps a prefix of it. The result is distributed exactly as if every token had been
-    guided (Leviathan et al. 2023, arXiv:2211.17192, with the guided distribution as target and the conditional one, or
-    a certain guess, as proposal). Under greedy decoding both distributions are points and the rule keeps the draft up to the first
-    difference.
+  * Speculative guidance: drafts cost less than a guided pass for each token. The conditional stream drafts a few tokens
+    alone, or they are looked up in the prompt and the constraint; all streams then read the whole draft in one pass,
+    and rejection sampling keeps a prefix of it. The result is distributed exactly as if every token had been guided
+    (Leviathan et al. 2023, arXiv:2211.17192, with the guided distribution as target and the conditional one, or a
+    certain guess, as proposal). Under greedy decoding both distributions are points and the rule keeps the draft up
+    to the first difference.
 
 Order of a step, see architecture: streams -> combination -> plausibility -> repetition penalty -> grammar mask ->
 temperature -> top-k, top-p, min-p -> sample. Sampling draws from a `torch.Generator`, so that a seed means the same
