@@ -34,7 +34,8 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
   parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_, limits_.grammar_bytes);
   if (grammar_.lexing == Lexing::kMunch) {
     all_terminals_ = lexicon().either(grammar_.competitors);
-    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, limits_.munch_states);
+    viability_ =
+        std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, grammar_.marked, limits_.munch_states);
   }
   states_.emplace_back(std::vector<Thread>{}, false);
   std::vector<Thread> threads;
@@ -102,10 +103,11 @@ void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
     out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation});
 }
 
-void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, std::vector<Thread>& out) {
+void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, Node follow,
+                        std::vector<Thread>& out) {
   const Parser::Lookahead& look = parser_->lookahead(t.parser);
   Node obligation = t.obligation;
-  if (viability_) obligation = viability_->after_lexeme(obligation, competing);
+  if (viability_) obligation = viability_->after_lexeme(obligation, competing, follow);
   if (obligation == kNone) return;
   for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
@@ -120,7 +122,8 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
 void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out) {
   Thread next{t.group, lexeme, t.parser, competing, obligation};
   bool nullable = lexicon().nullable(lexeme);
-  if (nullable) end_lexeme(next, lexicon().tags(lexeme), competing, out);
+  if (nullable)
+    end_lexeme(next, lexicon().tags(lexeme), competing, viability_ ? lexicon().after_marker(lexeme) : kAll, out);
   if (nullable && !lexicon().continues(lexeme)) return;
   if (viability_ && !viability_->viable(next)) return;
   out.push_back(next);

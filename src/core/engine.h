@@ -76,8 +76,10 @@ class Engine {
   void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
   // The lexemes a boundary thread may begin, none of their bytes read yet.
   void begin_all(const Thread& boundary, std::vector<Thread>& out);
-  // The boundary threads after the thread's lexeme has ended with one of `tags`, leaving `competing` behind.
-  void end_lexeme(const Thread& thread, std::span<const uint32_t> tags, Node competing, std::vector<Thread>& out);
+  // The boundary threads after the thread's lexeme has ended with one of `tags`, leaving `competing` behind and demanding `follow` of the
+  // text to come (Lexicon::after_marker).
+  void end_lexeme(const Thread& thread, std::span<const uint32_t> tags, Node competing, Node follow,
+                  std::vector<Thread>& out);
   // What bytes may come next.
   ByteSet next_bytes(StateId state);
   // A superset, cheaply.
@@ -89,6 +91,7 @@ class Engine {
   // Null unless lexing is munch.
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
+  bool marked() const { return grammar_.marked; }  // see OpenGrammar
   // Munch: the union of every terminal, else kNone.
   Node all_terminals() const { return all_terminals_; }
   const Limits& limits() const { return limits_; }

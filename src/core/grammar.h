@@ -100,6 +100,7 @@ struct OpenGrammar {
   Lexing lexing = Lexing::kFree;
   std::vector<Symbol> ignored;    // terminals that may stand between any two lexemes
   std::vector<Node> competitors;  // munch: what each terminal matches, whoever wins it
+  bool marked = false;            // munch: competitors hold marked languages (Lexicon::kMarker)
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

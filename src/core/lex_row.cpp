@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "growth.h"
 #include "vocabulary.h"
@@ -154,7 +155,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
   auto result = std::make_unique<LexRow>();
   std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   const TokenTrie& trie = vocabulary_.trie();
-  std::map<std::pair<std::vector<uint32_t>, Node>, LexRow::Exit*> exits;
+  std::map<std::tuple<std::vector<uint32_t>, Node, Node>, LexRow::Exit*> exits;
   std::map<std::pair<Node, Node>, std::size_t> ends;
   // Nodes repeat from place to place, so what is known of the last one answers nearly always.
   struct Known {
@@ -167,12 +168,14 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     last = {next, rival, nullptr, lexicon_.continues(next)};
     if (!lexicon_.nullable(next)) return;
     auto tags = lexicon_.tags(next);
-    auto [it, fresh] = exits.try_emplace({std::vector<uint32_t>(tags.begin(), tags.end()), rival}, nullptr);
+    Node follow = competing == kNone ? kAll : lexicon_.after_marker(next);
+    auto [it, fresh] = exits.try_emplace({std::vector<uint32_t>(tags.begin(), tags.end()), rival, follow}, nullptr);
     if (fresh) {
       result->exits_.push_back(std::make_unique<LexRow::Exit>());
       it->second = result->exits_.back().get();
-      it->second->tags = it->first.first;
+      it->second->tags = std::get<0>(it->first);
       it->second->competing = rival;
+      it->second->follow = follow;
     }
     last.exit = it->second;
   };

@@ -29,14 +29,15 @@ class Vocabulary;
 
 class LexRow {
  public:
-  // One way to end: all places in the vocabulary trie where the lexeme can end with these tags, under this competing remainder (munch).
+  // One way to end: all places in the vocabulary trie where the lexeme can end with these tags, under this competing remainder and this demand
+  // on what follows (munch).
   struct Exit {
     struct Place {
       uint32_t node;   // of the vocabulary trie, with something below it
       uint32_t count;  // bodies read, in the row of a starred body; else 0
     };
     std::vector<uint32_t> tags;
-    Node competing;
+    Node competing, follow = kAll;
     std::vector<Place> places;
     std::array<std::atomic<const TokenTrie*>, 256> left;  // by first byte left over; built on demand
     ByteSet first;                                        // which bytes may be left over first

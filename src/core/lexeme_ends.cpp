@@ -34,7 +34,7 @@ uint32_t LexemeEnds::state(Node lexeme, Node competing, Node obligation) {
   }
   State fresh{lexeme, competing, obligation, false, kUnknown, {}, {}};
   if (lexicon_.nullable(lexeme)) {
-    Node left = obligations_.after(obligation, competing);
+    Node left = obligations_.after(obligation, competing, lexicon_.after_marker(lexeme));
     if (left != kNone)
       for (uint32_t tag : lexicon_.tags(lexeme)) fresh.ends.push_back({tag, left});
   }

@@ -68,6 +68,9 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
     case Kind::kBytes: break;  // its children are the words of a set
     case Kind::kPrefix: depth = infos_[b].depth; break;
     case Kind::kNot:
+    case Kind::kBeforeMarker:
+    case Kind::kWithoutMarker:
+    case Kind::kWithMarker:
     case Kind::kRepeat: deepen(a); break;
     case Kind::kBranch:
       for (std::size_t i = 1; i < children.size(); i += 2) depth = std::max(depth, infos_[children[i]].depth);
@@ -155,6 +158,9 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
                                    (infinite && !others && !any ? kInfinite : 0));
     }
     case Kind::kClassify: return f(children[0]);
+    case Kind::kBeforeMarker:
+    case Kind::kWithoutMarker:
+    case Kind::kWithMarker: return static_cast<uint16_t>((f(a) & kRecursive) | kBoolean);
     case Kind::kHole: return kHandedUp;
     case Kind::kCondition: return kBoolean | kCondHere | kFinite;
     case Kind::kTracked: return static_cast<uint16_t>((f(children[0]) & (kFinite | kRecursive)) | kBoolean);
@@ -214,6 +220,22 @@ Node Lexicon::both(std::vector<Node> parts) {
 Node Lexicon::complement(Node n) {
   std::lock_guard lock(mutex_);
   return make_complement(n);
+}
+Node Lexicon::texts_with_a_marker() {
+  std::lock_guard lock(mutex_);
+  return make_concat(make_unmarked_texts(), make_concat(make_bytes(ByteSet::of(kMarker)), make_unmarked_texts()));
+}
+Node Lexicon::before_marker(Node marked) {
+  std::lock_guard lock(mutex_);
+  return make_marked(Kind::kBeforeMarker, marked);
+}
+Node Lexicon::without_marker(Node marked) {
+  std::lock_guard lock(mutex_);
+  return make_marked(Kind::kWithoutMarker, marked);
+}
+Node Lexicon::with_marker(Node plain) {
+  std::lock_guard lock(mutex_);
+  return make_marked(Kind::kWithMarker, plain);
 }
 Node Lexicon::repeat(Node body, uint32_t min, uint32_t max) {
   std::lock_guard lock(mutex_);
@@ -507,6 +529,16 @@ Node Lexicon::make_complement(Node n) {
   if (n == kAll) return kNone;
   if (info(n).kind == Kind::kNot) return node(info(n).a);
   return intern(Kind::kNot, id(n), 0, 0, {});
+}
+
+Node Lexicon::make_unmarked_texts() {
+  ByteSet set = ByteSet::all();
+  set.words[kMarker >> 6] &= ~(uint64_t{1} << (kMarker & 63));
+  return make_repeat(make_bytes(set), 0, kUnbounded);
+}
+
+Node Lexicon::make_marked(Kind kind, Node operand) {
+  return operand == kNone ? kNone : intern(kind, id(operand), 0, 0, {});
 }
 
 Node Lexicon::make_repeat(Node body, uint32_t min, uint32_t max) {

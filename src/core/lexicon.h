@@ -76,6 +76,17 @@ class Lexicon {
   Node condition(uint32_t tracker, bool positive);
   Node tracked(Node body, std::vector<Node> trackers);
 
+  // Marked languages: texts u # r in which kMarker, a byte that no encoding uses, stands between a lexeme and what follows it in the text
+  // (longest match with terminals that look past their end, munch.h). Every text of `marked` contains it once, which is what
+  // intersection with texts_with_a_marker() is for.
+  static constexpr uint8_t kMarker = 0xFF;
+  Node texts_with_a_marker();
+  Node before_marker(Node marked);   // { u : u # r for some r }
+  Node without_marker(Node marked);  // { u r : u # r }
+  Node with_marker(Node plain);      // { u # r : u r in plain }
+  // Of a remainder of before_marker(m): the texts r that may follow if the lexeme ends here. kAll for other nodes.
+  Node after_marker(Node lexeme);
+
   // --- automaton ------------------------------------------------------------------------------------------------
   // The remainder after one byte: kNone if nothing can follow.
   Node step(Node node, uint8_t byte);
@@ -151,7 +162,10 @@ class Lexicon {
     kClassify,
     kHole,
     kCondition,
-    kTracked
+    kTracked,
+    kBeforeMarker,
+    kWithoutMarker,
+    kWithMarker
   };
   struct Info;
   struct TagList;
@@ -166,6 +180,10 @@ class Lexicon {
   Node make_either(std::vector<Node> options);
   Node make_both(std::vector<Node> parts);
   Node make_complement(Node node);
+  Node make_marked(Kind kind, Node operand);
+  Node make_unmarked_texts();
+  Node beyond_marker(Node marked);
+  Node without_promise(Node node);
   Node make_repeat(Node body, uint32_t min, uint32_t max);
   Node make_branch(std::vector<std::pair<uint8_t, Node>> children);
   Node make_tracked(Node body, std::vector<Node> trackers);

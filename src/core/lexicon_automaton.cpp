@@ -72,6 +72,17 @@ bool Lexicon::nullable_in(Node n, Scope* scope) {
         result = nullable_in(node(definition - 1), scope);
         break;
       }
+      case Kind::kBeforeMarker: {
+        std::lock_guard lock(mutex_);
+        result = beyond_marker(node(i.a)) != kNone;
+        break;
+      }
+      case Kind::kWithoutMarker: {
+        std::lock_guard lock(mutex_);
+        result = nullable_in(beyond_marker(node(i.a)), nullptr);
+        break;
+      }
+      case Kind::kWithMarker: return false;
       case Kind::kCondition: return scope && ((scope->env >> i.a) & 1) == i.b;
       case Kind::kTracked: {
         Scope inner{environment(i), {}, {}};
@@ -85,6 +96,30 @@ bool Lexicon::nullable_in(Node n, Scope* scope) {
       scope->nullable.emplace(id(n), result);
     return result;
   }
+}
+
+// What may follow the marker. That no second one comes is true of all texts that are ever read, so it need not be said: 'anything' is
+// then kAll and no obligation.
+Node Lexicon::beyond_marker(Node marked) {
+  Node follows = derive_part(marked, kMarker, nullptr);
+  return follows != kNone && search_alive(follows) ? without_promise(follows) : kNone;
+}
+
+Node Lexicon::without_promise(Node n) {
+  const Info& i = info(n);
+  Node promise = make_unmarked_texts();
+  if (n == promise) return kAll;
+  if (i.kind != Kind::kEither && i.kind != Kind::kBoth) return n;
+  std::vector<Node> parts;
+  for (uint32_t child : i.kids()) parts.push_back(without_promise(node(child)));
+  return i.kind == Kind::kEither ? make_either(std::move(parts)) : make_both(std::move(parts));
+}
+
+Node Lexicon::after_marker(Node n) {
+  const Info& i = info(n);
+  if (i.kind != Kind::kBeforeMarker) return kAll;
+  std::lock_guard lock(mutex_);
+  return beyond_marker(node(i.a));
 }
 
 bool Lexicon::nullable(Node n) { return nullable_in(n, nullptr); }
@@ -186,6 +221,17 @@ Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
       if (!definition) throw GrammarError("internal: a reference is used before it is defined");
       return derive_part(node(definition - 1), byte, scope);
     }
+    case Kind::kBeforeMarker:
+      return byte == kMarker ? kNone : make_marked(Kind::kBeforeMarker, derive_part(node(i.a), byte, nullptr));
+    case Kind::kWithoutMarker: {
+      if (byte == kMarker) return kNone;
+      uint32_t marked = i.a;
+      Node later = make_marked(Kind::kWithoutMarker, derive_part(node(marked), byte, nullptr));
+      Node passed = derive_part(beyond_marker(node(marked)), byte, nullptr);
+      return make_either({later, passed});
+    }
+    case Kind::kWithMarker:
+      return byte == kMarker ? node(i.a) : make_marked(Kind::kWithMarker, derive_part(node(i.a), byte, nullptr));
     case Kind::kTracked: {
       Scope inner{environment(i), {}, {}};
       Node body = derive_part(node(i.children[0]), byte, &inner);
@@ -295,8 +341,11 @@ class Lexicon::Classes {
           work.push_back(i.a);
           if ((lexicon_.infos_[i.a].flags & kCondHere) || lexicon_.nullable_in(node(i.a), nullptr)) work.push_back(i.b);
           break;
+        case Kind::kWithoutMarker: work.push_back(id(lexicon_.beyond_marker(node(i.a)))); [[fallthrough]];
+        case Kind::kBeforeMarker:
+        case Kind::kWithMarker: refine([](unsigned byte) { return byte == kMarker ? 1 : 0; }); [[fallthrough]];
         case Kind::kNot:
-        case Kind::kRepeat: work.push_back(i.a); break;
+        case Kind::kRepeat: work.push_back(lexicon_.infos_[at].a); break;
         case Kind::kHole: {
           uint32_t definition = i.definition.load(std::memory_order_acquire);
           if (definition) work.push_back(definition - 1);

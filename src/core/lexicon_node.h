@@ -75,7 +75,7 @@ struct Lexicon::TagList {
 //   kBranch: children = byte, node, byte, node, ...              kConcat: a, b
 //   kEither, kBoth: children    kNot: a                          kRepeat: a = body, b = min, c = max
 //   kClassify: children = body, classifiers                      kHole: definition     kCondition: a = tracker, b = positive
-//   kTracked: children = body, trackers
+//   kTracked: children = body, trackers              kBeforeMarker, kWithoutMarker, kWithMarker: a
 struct Lexicon::Info {
   Kind kind;
   std::atomic<uint8_t> uses{0};

@@ -33,6 +33,8 @@ ByteSet Lexicon::first_bound_locked(Node n) {
     case Kind::kBytes: return set_of(i.kids());
     case Kind::kAll:
     case Kind::kNot:
+    case Kind::kWithoutMarker:
+    case Kind::kWithMarker:
     case Kind::kHole: return ByteSet::all();
     case Kind::kBranch:
       for (uint32_t k = 0; k < i.num_children; k += 2) set.add(static_cast<uint8_t>(i.children[k]));
@@ -59,6 +61,11 @@ ByteSet Lexicon::first_bound_locked(Node n) {
       for (uint32_t child : i.kids()) set = set & first_bound_locked(node(child));
       break;
     case Kind::kRepeat: set = first_bound_locked(node(i.a)); break;
+    case Kind::kBeforeMarker: {
+      set = first_bound_locked(node(i.a));
+      set.words[kMarker >> 6] &= ~(uint64_t{1} << (kMarker & 63));
+      break;
+    }
     case Kind::kClassify:
     case Kind::kTracked: set = first_bound_locked(node(i.children[0])); break;
   }
@@ -224,6 +231,9 @@ std::string Lexicon::describe(Node n, int depth) {
     case Kind::kHole: return "#" + std::to_string(i.a);
     case Kind::kCondition: return std::string(i.b ? "" : "!") + "?" + std::to_string(i.a);
     case Kind::kTracked: return "tracked" + list(";");
+    case Kind::kBeforeMarker: return "before(" + sub(i.a) + ")";
+    case Kind::kWithoutMarker: return "without(" + sub(i.a) + ")";
+    case Kind::kWithMarker: return "with(" + sub(i.a) + ")";
   }
   return "";
 }

@@ -194,13 +194,14 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
   for (const auto& exit : row.exits()) {
     after.clear();
     if (rest == kEpsilon) {
-      engine_.end_lexeme(thread, exit->tags, exit->competing, after);
+      engine_.end_lexeme(thread, exit->tags, exit->competing, exit->follow, after);
     } else {
       Thread t = thread;
       t.lexeme = rest;
       t.competing = exit->competing;
       after.push_back(t);
-      if (engine_.lexicon().nullable(rest)) engine_.end_lexeme(t, engine_.lexicon().tags(rest), t.competing, after);
+      if (engine_.lexicon().nullable(rest))
+        engine_.end_lexeme(t, engine_.lexicon().tags(rest), t.competing, kAll, after);
     }
     if (after.empty()) continue;
     ByteSet bytes;

@@ -15,8 +15,8 @@ constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 
 }  // namespace
 
-MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states,
-                               Node rests, std::vector<bool> special)
+MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked,
+                               std::size_t max_states, Node rests, std::vector<bool> special)
     : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), rests_(rests),
       special_(std::move(special)), effort_(max_states), obligations_(lexicon_, parser.mutex(), effort_),
       ends_(lexicon_, obligations_, effort_) {
@@ -27,6 +27,7 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_te
     if (info.start != kNone && info.tag != 0) no_tags_ = false;
   }
   if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
+  if (marked) obligations_.expect_markers();
   if (no_tags_) ends_.promise_no_tags();
   // The separator stands for 'any productive rule can be completed', which holds of bytes and of special tokens that
   // there are.
@@ -349,11 +350,25 @@ bool MunchViability::viable(const Thread& t) {
   });
 }
 
+// A terminal that looks past its end may demand what a longer match forbids; then part of its lexeme leads nowhere.
+bool MunchViability::every_state_ends(Node group) {
+  std::vector<uint32_t> queue{ends_.state(group, all_terminals_, kAll)};
+  std::unordered_set<uint32_t> seen(queue.begin(), queue.end());
+  for (std::size_t at = 0; at < queue.size(); ++at) {
+    uint32_t state = queue[at];
+    if (ends_.ends_here(state).empty() && ends_.weakest_ends(state).empty()) return false;
+    for (uint32_t next : ends_.next(state))
+      if (seen.insert(next).second) queue.push_back(next);
+  }
+  return true;
+}
+
 const MunchViability::GroupEnds& MunchViability::group_ends(Node group) {
   auto known = group_ends_.find(id(group));
   if (known != group_ends_.end()) return known->second;
   GroupEnds found{false, false, {}};
   found.known = ends_.all_ends(ends_.state(group, all_terminals_, kAll), kMaxGroupStates, found.ends);
+  if (found.known && lexicon_.after_marker(group) != kAll) found.known = every_state_ends(group);
   found.clean =
       found.known && no_tags_ && separator_ != kNoSeparator &&
       std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) { return clean(separator_, end.obligation); });

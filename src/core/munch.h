@@ -41,17 +41,20 @@ struct Thread;
 // Any thread may call anything; answers given before take no lock, others the engine's.
 class MunchViability {
  public:
-  // Every terminal of the grammar is registered in `symbols` by now. `max_states` bounds a single question (LimitError
+  // Every terminal of the grammar is registered in `symbols` by now. `marked`: some look past their end (OpenGrammar). `max_states` bounds a single question (LimitError
   // `munch_states`). `rests`: what the text after a special token must lie in, for obligations that say so of all other
   // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may.
-  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, std::size_t max_states, Node rests = kAll,
-                 std::vector<bool> special = {});
+  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked, std::size_t max_states,
+                 Node rests = kAll, std::vector<bool> special = {});
 
   // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals.
   // Equal languages are the same node.
   Node no_longer_match(Node competing) { return obligations_.no_longer_match(competing); }
-  // The obligation at the boundary that a lexeme's end creates; kNone if there can be none.
-  Node after_lexeme(Node obligation, Node competing) { return obligations_.after(obligation, competing); }
+  // The obligation at the boundary that a lexeme's end creates; kNone if there can be none. `follow`: what the terminal
+  // itself demands of the text behind it (Lexicon::after_marker).
+  Node after_lexeme(Node obligation, Node competing, Node follow) {
+    return obligations_.after(obligation, competing, follow);
+  }
 
   // Can the boundary be continued (by nothing, perhaps) to a text of the language?
   bool viable(ParserState parser, Node obligation);
@@ -147,6 +150,7 @@ class MunchViability {
   };
   std::unordered_map<uint32_t, GroupEnds> group_ends_;
   const GroupEnds& group_ends(Node group);
+  bool every_state_ends(Node group);
 };
 
 }  // namespace guiderail

@@ -37,22 +37,51 @@ Node Obligations::no_longer_match(Node competing) {
   MunchEffort::Question question(effort_);
   Node result = kAll;
   if (lexicon_.continues(competing)) {
-    Node longer = lexicon_.both({competing, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)});
-    if (lexicon_.alive(longer)) result = canonical(lexicon_.complement(lexicon_.concat(longer, kAll)));
+    Node longer;
+    if (markers_) {
+      ByteSet text = ByteSet::all();
+      text.words[Lexicon::kMarker >> 6] &= ~(uint64_t{1} << (Lexicon::kMarker & 63));
+      Node some = lexicon_.repeat(lexicon_.bytes(text), 1, kUnbounded);
+      Node marker = lexicon_.concat(lexicon_.bytes(ByteSet::of(Lexicon::kMarker)), kAll);
+      Node plain = lexicon_.both({competing, some});
+      Node looking = lexicon_.both({competing, lexicon_.concat(some, marker)});
+      longer = lexicon_.either({lexicon_.alive(plain) ? lexicon_.concat(plain, kAll) : kNone,
+                                lexicon_.alive(looking) ? lexicon_.without_marker(looking) : kNone});
+    } else {
+      longer = lexicon_.both({competing, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)});
+      longer = lexicon_.alive(longer) ? lexicon_.concat(longer, kAll) : kNone;
+    }
+    if (longer != kNone) result = canonical(lexicon_.complement(longer));
   }
   effort_.spend(no_longer_.insert(id(competing), id(result)));
   return result;
 }
 
-Node Obligations::after(Node obligation, Node competing) {
+Node Obligations::both_or_none(Node a, Node b) {
+  Node result = lexicon_.both({a, b});
+  return lexicon_.alive(result) ? canonical(result) : kNone;
+}
+
+Node Obligations::after(Node obligation, Node competing, Node follow) {
+  if (follow != kAll) {
+    uint64_t key = pair_key(obligation, follow);
+    uint32_t known = meeting_.find(key);
+    if (known == PublishedMap::kUnknown) {
+      std::lock_guard lock(mutex_);
+      MunchEffort::Question question(effort_);
+      known = id(both_or_none(obligation, follow));
+      effort_.spend(meeting_.insert(key, known));
+    }
+    obligation = Node{known};
+    if (obligation == kNone) return kNone;
+  }
   if (obligation == kAll) return no_longer_match(competing);
   uint64_t key = pair_key(obligation, competing);
   uint32_t known = after_.find(key);
   if (known != PublishedMap::kUnknown) return Node{known};
   std::lock_guard lock(mutex_);
   MunchEffort::Question question(effort_);
-  Node result = lexicon_.both({obligation, no_longer_match(competing)});
-  result = lexicon_.alive(result) ? canonical(result) : kNone;
+  Node result = both_or_none(obligation, no_longer_match(competing));
   effort_.spend(after_.insert(key, id(result)));
   return result;
 }

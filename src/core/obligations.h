@@ -5,6 +5,9 @@
 //
 //   no_longer_match(c) = complement of (c without the empty string) followed by anything
 //
+// where a terminal that looks past its end counts only with a text behind it that it admits: c then has texts v # r
+// (Lexicon::kMarker), and v r, not v followed by anything, is what must not come.
+//
 // INT `1` beside FLOAT: c = digits | digits "." digits, so what follows must not begin with a digit, nor with "." and a
 // digit. Such languages are called obligations. They are nodes of the lexicon, so they are met by derivatives: dead is
 // broken, 'all texts' is discharged, and several of them are an intersection.
@@ -65,9 +68,13 @@ class Obligations {
 
   // Any thread may call these two; answers met before take no lock.
   Node no_longer_match(Node competing);
-  // What is left to meet after a lexeme: what was left before it and what its own end demands; kNone if they contradict
+  // What is left to meet after a lexeme: what was left before it, what its own end demands of longer matches, and what
+  // the terminal itself demands of the text behind it (`follow`, see Lexicon::after_marker); kNone if they contradict
   // each other.
-  Node after(Node obligation, Node competing);
+  Node after(Node obligation, Node competing, Node follow);
+  // From now on remainders of the union may hold marked languages (Lexicon::kMarker): a match of a terminal that looks
+  // past its end, together with what must follow.
+  void expect_markers() { markers_ = true; }
 
   // These with the mutex held.
   Node canonical(Node obligation);
@@ -75,6 +82,7 @@ class Obligations {
   bool implies(Node stronger, Node weaker);
 
  private:
+  Node both_or_none(Node a, Node b);
   // One byte of each class that the nodes' transitions tell apart.
   std::vector<uint8_t> representatives(Node a, Node b);
   std::string minimal_automaton(Node obligation);
@@ -83,8 +91,10 @@ class Obligations {
   Lexicon& lexicon_;
   std::recursive_mutex& mutex_;
   MunchEffort& effort_;
+  bool markers_ = false;
   PublishedMap no_longer_;  // competing → obligation
   PublishedMap after_;      // obligation before, competing → obligation
+  PublishedMap meeting_;    // obligation, what the terminal demands → obligation
   PublishedMap canonical_;  // obligation → the one that stands for it
   PublishedMap implies_;    // stronger, weaker → 0, 1
   std::unordered_map<std::string, Node> by_automaton_;

@@ -43,7 +43,15 @@ enum class RegexMatch : uint8_t {
   // The texts that re.match, given nothing else, would take as a whole: alternatives in order, lazy loops short. What re.match takes
   // from a longer text is the longest of its beginnings in this language. Equal to kFull, and the same node, where order changes nothing.
   kOrdered,
+  // The texts u # r, # being Lexicon::kMarker, such that re.match takes u from the text u r: lookaheads and anchors see what follows.
+  kMarked,
 };
+
+// May a lookahead, a word boundary or an end anchor of the expression see what stands behind its match? Then only kMarked is right
+// for a lexeme in a longer text.
+bool looks_past_its_end(const RegexTree& tree);
+// May a lookbehind, a word boundary or a start anchor see what stands before the match?
+bool looks_before_its_start(const RegexTree& tree);
 
 // The language of a tree. `any` are all texts under the encoder (for complements and searches: encode(all code points) repeated).
 // Lookarounds look at this text only: the start and the end of the text are the edges of the match.

@@ -66,14 +66,70 @@ struct Automaton {
   }
 };
 
+uint32_t plus(uint32_t a, uint32_t b) { return a > kUnbounded - b ? kUnbounded : a + b; }
+
+// The mirror image of sees_only_itself: what stands before `index` in its match has at least `before` characters.
+bool sees_nothing_before(const RegexTree& tree, uint32_t index, uint32_t before) {
+  const RegexNode& node = tree[index];
+  if (!node.looks_behind) return true;
+  switch (node.kind) {
+    case RegexKind::kConcat:
+      for (uint32_t part : tree.children_of(node)) {
+        if (!sees_nothing_before(tree, part, before)) return false;
+        before = plus(before, tree[part].min_length);
+      }
+      return true;
+    case RegexKind::kAlternate:
+      for (uint32_t option : tree.children_of(node))
+        if (!sees_nothing_before(tree, option, before)) return false;
+      return true;
+    case RegexKind::kRepeat:
+    case RegexKind::kAtomic: return sees_nothing_before(tree, node.a, before);
+    case RegexKind::kLook:
+      if (!node.behind) return sees_nothing_before(tree, node.a, before);
+      return !tree[node.a].looks_behind && tree[node.a].max_length <= before;
+    default: return before >= 1;
+  }
+}
+
 }  // namespace
+
+bool sees_only_itself(const RegexTree& tree, uint32_t index, uint32_t after) {
+  const RegexNode& node = tree[index];
+  if (!node.looks_ahead) return true;
+  bool fixed = node.min_length == node.max_length;
+  switch (node.kind) {
+    case RegexKind::kConcat: {
+      auto parts = tree.children_of(node);
+      for (std::size_t i = parts.size(); i-- > 0; after = plus(after, tree[parts[i]].min_length))
+        if (!sees_only_itself(tree, parts[i], after)) return false;
+      return true;
+    }
+    case RegexKind::kAlternate:
+      for (uint32_t option : tree.children_of(node))
+        if (!sees_only_itself(tree, option, after)) return false;
+      return true;
+    case RegexKind::kRepeat:
+      // Which match is preferred does not matter if all end at the same place.
+      return (node.greed != RegexGreed::kPossessive || fixed) && sees_only_itself(tree, node.a, after);
+    case RegexKind::kAtomic: return fixed && sees_only_itself(tree, node.a, after);
+    case RegexKind::kLook:
+      if (node.behind) return sees_only_itself(tree, node.a, 0);
+      return !tree[node.a].looks_ahead && tree[node.a].max_length <= after;
+    case RegexKind::kFinalLineEnd: return after >= 2;
+    default: return after >= 1;
+  }
+}
+
+bool looks_past_its_end(const RegexTree& tree) { return !sees_only_itself(tree, tree.root, 0); }
+bool looks_before_its_start(const RegexTree& tree) { return !sees_nothing_before(tree, tree.root, 0); }
 
 Node RegexLowering::lookbehind(const RegexNode& node, Neighbours prev, const Continuation& rest) {
   const RegexNode& body = tree_[node.a];
   if (rest.node == kNone) return kNone;
   if (body.kind == RegexKind::kClass) return prev_in(body.a, false, !node.negative, prev, rest);
   if (tree_.nullable(node.a) && !looks(node.a)) return node.negative ? kNone : rest.node;
-  if (!sees_only_itself(node.a, 0)) return lookbehind_past_its_end(node, rest);
+  if (!sees_only_itself(tree_, node.a, 0)) return lookbehind_past_its_end(node, rest);
   if (!lookbehinds_.contains(node.a)) {
     Node texts = texts_ending_with(node.a, {end_, anywhere_});
     lookbehinds_[node.a] = {{texts, kAll}};
@@ -91,35 +147,6 @@ Node RegexLowering::texts_ending_with(uint32_t node, const Continuation& rest) {
   if (!trackers_.empty()) language = lexicon_.tracked(language, trackers_);
   trackers_ = std::move(outer);
   return language;
-}
-
-// True if no lookahead inside `index`, which is followed by at least `after` characters of the same lookbehind, can see beyond it.
-bool RegexLowering::sees_only_itself(uint32_t index, uint32_t after) const {
-  const RegexNode& node = tree_[index];
-  if (!node.looks_ahead) return true;
-  auto plus = [](uint32_t a, uint32_t b) { return a > kUnbounded - b ? kUnbounded : a + b; };
-  bool fixed = node.min_length == node.max_length;
-  switch (node.kind) {
-    case RegexKind::kConcat: {
-      auto parts = tree_.children_of(node);
-      for (std::size_t i = parts.size(); i-- > 0; after = plus(after, tree_[parts[i]].min_length))
-        if (!sees_only_itself(parts[i], after)) return false;
-      return true;
-    }
-    case RegexKind::kAlternate:
-      for (uint32_t option : tree_.children_of(node))
-        if (!sees_only_itself(option, after)) return false;
-      return true;
-    case RegexKind::kRepeat:
-      // Which match is preferred does not matter if all end at the same place.
-      return (node.greed != RegexGreed::kPossessive || fixed) && sees_only_itself(node.a, after);
-    case RegexKind::kAtomic: return fixed && sees_only_itself(node.a, after);
-    case RegexKind::kLook:
-      if (node.behind) return sees_only_itself(node.a, 0);
-      return !tree_[node.a].looks_ahead && tree_[node.a].max_length <= after;
-    case RegexKind::kFinalLineEnd: return after >= 2;
-    default: return after >= 1;
-  }
 }
 
 // What can be read before the lookbehind whose body is `index`, with what must follow. The former exclude each other.

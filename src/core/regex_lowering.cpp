@@ -554,7 +554,19 @@ Node RegexLowering::lower_ordered() {
   return ordered;
 }
 
+// The preferred match goes on to the marker. Every class admits the marker before its character, so a lookahead sees past it.
+Node RegexLowering::lower_marked() {
+  RegexLowering inside(lexicon_, tree_, encoder_, 1);
+  if (inside.first_.empty()) inside.find_neighbours();
+  Node cut = lexicon_.concat(lexicon_.bytes(ByteSet::of(Lexicon::kMarker)), kAll);
+  AtomicContinuation end{kAll, cut, inside.anywhere_};
+  Node taken = inside.ordered(tree_.root, kEdge, end, end).taken;
+  if (!inside.trackers_.empty()) taken = lexicon_.tracked(taken, inside.trackers_);
+  return lexicon_.both({taken, lexicon_.texts_with_a_marker()});
+}
+
 Node RegexLowering::lower(RegexMatch match) {
+  if (match == RegexMatch::kMarked) return lower_marked();
   Node body = match == RegexMatch::kFull     ? lower(tree_.root, kEdge, {end_, kEdge})
               : match == RegexMatch::kSearch ? lower_anywhere(tree_.root, {any_, anywhere_})
                                              : lower_ordered();

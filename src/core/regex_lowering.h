@@ -32,6 +32,9 @@ struct AtomicContinuation {
   Neighbours next;  // of taken
 };
 
+// True if no lookahead inside `node`, which is followed by at least `after` characters of the same match, can see beyond it.
+bool sees_only_itself(const RegexTree& tree, uint32_t node, uint32_t after);
+
 class RegexLowering {
  public:
   RegexLowering(Lexicon& lexicon, const RegexTree& tree, const Encoder& encoder, unsigned markers = 0);
@@ -64,6 +67,7 @@ class RegexLowering {
   Node lower_alternate(const RegexNode& node, Neighbours prev, const Continuation& empty, const Continuation& rest);
   Node lower_repeat(uint32_t index, Neighbours prev, const Continuation& empty, const Continuation& rest);
   Node lower_ordered();
+  Node lower_marked();
   Node lower_anywhere(uint32_t node, const Continuation& rest);
 
   // --- assertions and lookarounds: the texts of `rest` that may stand here
@@ -80,7 +84,6 @@ class RegexLowering {
   Node lookbehind(const RegexNode& node, Neighbours prev, const Continuation& rest);
   std::vector<std::pair<Node, Node>> cut_texts(uint32_t index);
   Node lookbehind_past_its_end(const RegexNode& node, const Continuation& rest);
-  bool sees_only_itself(uint32_t node, uint32_t after) const;
   Node texts_ending_with(uint32_t node, const Continuation& rest);
 
   // --- regex_atomic.cpp

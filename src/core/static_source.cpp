@@ -26,22 +26,6 @@ class StaticRules : public RuleProvider {
   std::string name(uint32_t local) const override { return names[local]; }
 };
 
-// Does the expression look at what follows the lexeme? Lowering answers such questions as if the text ended there, which longest match must not do.
-bool looks_past_the_end(const RegexTree& tree) {
-  return std::ranges::any_of(tree.nodes, [](const RegexNode& node) {
-    switch (node.kind) {
-      case RegexKind::kLook: return !node.behind;
-      case RegexKind::kTextEnd:
-      case RegexKind::kLineEnd:
-      case RegexKind::kFinalLineEnd:
-      case RegexKind::kWordBoundary:
-      case RegexKind::kNotWordBoundary:
-      case RegexKind::kNotWordBoundaryPy: return true;
-      default: return false;
-    }
-  });
-}
-
 // One opening of the table: terminals to nodes, useless rules out, regular rules folded.
 class Opener {
  public:
@@ -70,8 +54,14 @@ class Opener {
       switch (t.kind) {
         case StaticTerminal::Kind::kLiteral: nodes_.push_back(lexicon_.literal(t.text)); break;
         case StaticTerminal::Kind::kRegex:
-          nodes_.push_back(lower_regex(
-              lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8));
+          if (lexing_ == Lexing::kMunch && looks_past_its_end(*t.regex)) {
+            marked_.resize(terminals_.size(), kNone);
+            marked_[nodes_.size()] = lower_regex(lexicon_, *t.regex, RegexMatch::kMarked, encode_utf8);
+            nodes_.push_back(lexicon_.before_marker(marked_[nodes_.size()]));
+          } else {
+            nodes_.push_back(lower_regex(
+                lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8));
+          }
           break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
       }
@@ -80,6 +70,30 @@ class Opener {
     }
     whole_ = nodes_;
     if (lexing_ == Lexing::kMunch) subtract_winners();
+  }
+
+  bool is_marked(uint32_t t) const { return !marked_.empty() && marked_[t] != kNone; }
+
+  // The terminal's matches with what may follow them.
+  Node marked(uint32_t t) {
+    if (is_marked(t)) return marked_[t];
+    return lexicon_.concat(whole_[t], lexicon_.concat(lexicon_.bytes(ByteSet::of(Lexicon::kMarker)), kAll));
+  }
+
+  // As below where `t` or one of the terminals of higher priority looks past its end: which of them matches a text may depend on what
+  // follows it. False if none of them does.
+  bool subtract_marked_winners(uint32_t t, std::span<const uint32_t> higher) {
+    if (marked_.empty()) return false;
+    std::vector<Node> overlapping;
+    bool looks = is_marked(t);
+    for (uint32_t h : higher) {
+      if (whole_[h] == kNone || !lexicon_.alive(lexicon_.both({marked(t), marked(h)}))) continue;
+      overlapping.push_back(marked(h));
+      looks = looks || is_marked(h);
+    }
+    if (looks && !overlapping.empty())
+      nodes_[t] = lexicon_.before_marker(lexicon_.difference(marked(t), lexicon_.either(std::move(overlapping))));
+    return looks;
   }
 
   // Under munch a text that several terminals match belongs to the one of highest priority. A literal overlaps with an equal one and with the
@@ -91,9 +105,13 @@ class Opener {
     std::ranges::stable_sort(order, std::greater<>{}, [this](uint32_t t) { return terminals_[t].priority; });
     std::vector<uint32_t> patterns, literals;  // those of higher priority
     std::unordered_set<std::string_view> texts;
-    for (uint32_t t : order) {
+    for (std::size_t place = 0; place < order.size(); ++place) {
+      uint32_t t = order[place];
       const StaticTerminal& terminal = terminals_[t];
-      if (terminal.kind == StaticTerminal::Kind::kLiteral) {
+      if (subtract_marked_winners(t, std::span(order).first(place))) {
+        (terminal.kind == StaticTerminal::Kind::kLiteral ? literals : patterns).push_back(t);
+        if (terminal.kind == StaticTerminal::Kind::kLiteral) texts.insert(terminal.text);
+      } else if (terminal.kind == StaticTerminal::Kind::kLiteral) {
         bool taken = texts.contains(terminal.text) || std::ranges::any_of(patterns, [&](uint32_t p) {
                        return lexicon_.nullable(lexicon_.walk(whole_[p], terminal.text));
                      });
@@ -311,6 +329,7 @@ class Opener {
     OpenGrammar result;
     result.start = rule_symbols[start_];
     result.lexing = lexing_;
+    result.marked = !marked_.empty();
     for (uint32_t t : ignored_)
       if (terminal_usable(t)) result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
     std::vector<std::pair<std::string_view, Node>> texts;  // all literals are one trie
@@ -318,7 +337,7 @@ class Opener {
       if (terminals_[t].kind == StaticTerminal::Kind::kLiteral)
         texts.emplace_back(terminals_[t].text, kEpsilon);
       else if (whole_[t] != kNone)
-        result.competitors.push_back(whole_[t]);
+        result.competitors.push_back(is_marked(t) ? marked_[t] : whole_[t]);
     }
     if (!texts.empty()) result.competitors.push_back(lexicon_.literals(std::move(texts)));
     result.providers.push_back(std::move(owned));
@@ -333,6 +352,8 @@ class Opener {
   SymbolTable& symbols_;
   Lexicon& lexicon_;
   std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
+  std::vector<Node>
+      marked_;  // munch: with what may follow, for terminals that look past their end; else kNone or not there
   std::vector<uint32_t> competitors_;
   std::vector<bool> useful_;  // per terminal: may stand in a production
   std::vector<bool> productive_, nullable_, reachable_, is_regular_;
@@ -355,10 +376,10 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
           throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
   if (lexing_ == Lexing::kMunch)
     for (const StaticTerminal& t : terminals_)
-      if (t.regex && looks_past_the_end(*t.regex))
-        throw GrammarError(
-            "terminal '" + t.name +
-            "': a lookahead, a word boundary or an end anchor is not supported in terminals under longest match");
+      if (t.regex && looks_before_its_start(*t.regex))
+        throw GrammarError("terminal '" + t.name +
+                           "': a lookbehind, a word boundary or a start anchor that sees what stands before the lexeme "
+                           "is not supported under longest match");
   for (uint32_t t : ignored_)
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
       throw GrammarError("an ignored symbol is not a terminal");

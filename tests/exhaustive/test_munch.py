@@ -23,8 +23,9 @@ ALPHABET = b"ab"
 
 def finite_grammar(rng: random.Random) -> tuple[munch.MunchGrammar, set[bytes]]:
     """A grammar and its whole language."""
+    looking = rng.choice([0.0, 0.6])
     while True:
-        grammar = munch.random_munch_grammar(rng, rng.choice([b"ab", b"abc"]))
+        grammar = munch.random_munch_grammar(rng, rng.choice([b"ab", b"abc"]), looking=looking)
         texts = grammar.texts(300)
         if texts is not None:
             return grammar, texts
@@ -69,7 +70,8 @@ def test_languages_without_bound() -> None:
     vocabulary = gr.Vocabulary.from_bytes(letters, eos_token_ids=eos)
     judged = skipped = 0
     for _ in range(random_grammar_count(120) // 2):
-        grammar = munch.random_munch_grammar(rng, ALPHABET, finite=False, ignored=rng.random() < 0.7)
+        looking = rng.choice([0.0, 0.5])
+        grammar = munch.random_munch_grammar(rng, ALPHABET, finite=False, ignored=rng.random() < 0.7, looking=looking)
         shown = grammar.to_lark()
         texts = {text for text in regex.all_texts(6, b"ab ") if grammar.accepts(text)}
         try:

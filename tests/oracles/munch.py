@@ -35,17 +35,27 @@ from .regular_expressions import (
 
 @dataclass(frozen=True)
 class Terminal:
-    """`tree` describes the lexemes; a `is_string` terminal has exactly one."""
+    """`tree` describes the lexemes; a `is_string` terminal has exactly one.
+
+    before, after: zero-width assertions around the expression, which may look past the end of the lexeme.
+    """
 
     name: str
     tree: Node
     is_string: bool
     priority: int = 0
     ignored: bool = False
+    before: str = ""
+    after: str = ""
+
+    @property
+    def expression(self) -> str:
+        tree = to_pattern(self.tree)
+        return f"{self.before}(?:{tree}){self.after}" if self.before or self.after else tree
 
     @cached_property
     def pattern(self) -> re.Pattern[bytes]:
-        return re.compile(to_pattern(self.tree).encode())
+        return re.compile(self.expression.encode())
 
 
 @dataclass
@@ -155,12 +165,11 @@ class MunchGrammar:
         ]
         for terminal in self.terminals:
             name = f"{terminal.name}.{terminal.priority}" if terminal.priority else terminal.name
-            pattern = to_pattern(terminal.tree)
             if terminal.is_string:
                 (lexeme,) = texts_of(terminal.tree, 1) or {b""}
                 lines.append(f'{name}: "{lexeme.decode()}"')
             else:
-                lines.append(f"{name}: /{pattern}/")
+                lines.append(f"{name}: /{terminal.expression}/")
         lines += [f"%ignore {terminal.name}" for terminal in self.terminals if terminal.ignored]
         return "\n".join(lines) + "\n"
 
@@ -170,11 +179,12 @@ def prefixes(texts: set[bytes]) -> set[bytes]:
 
 
 def random_munch_grammar(
-    rng: random.Random, alphabet: bytes = b"ab", *, finite: bool = True, ignored: bool = False
+    rng: random.Random, alphabet: bytes = b"ab", *, finite: bool = True, ignored: bool = False, looking: float = 0.0
 ) -> MunchGrammar:
     """Terminals that overlap as much as a small alphabet makes them: prefixes of each other, equal in part, repeated.
 
-    finite: no recursion and no unbounded terminal, so that `texts` can enumerate.
+    finite: no recursion and no unbounded terminal, so that `texts` can enumerate. looking: how likely a pattern looks past
+    its end.
     """
     terminals: list[Terminal] = []
     names = [chr(ord("A") + index) for index in range(rng.randint(2, 4))]
@@ -189,7 +199,14 @@ def random_munch_grammar(
             if not nullable(tree) and to_pattern(tree) not in seen:
                 break
         seen.add(to_pattern(tree))
-        terminals.append(Terminal(name, tree, is_string, rng.choice([0, 0, 0, 1, 2])))
+        before = after = ""
+        if not is_string and rng.random() < looking:
+            body = rng.choice(["a", "b", "ab", "a|bb", "b+", "a*b", "[ab][ab]", "$", "a|$", "."])
+            if rng.random() < 0.3:
+                before = rng.choice(["(?=%s)", "(?!%s)"]) % body
+            else:
+                after = rng.choice(["(?=%s)" % body, "(?!%s)" % body, "(?!%s)" % body, r"\b", r"\B", "$", r"\Z"])
+        terminals.append(Terminal(name, tree, is_string, rng.choice([0, 0, 0, 1, 2]), before=before, after=after))
     if ignored:
         letter = rng.choice([b" ", b" ", bytes([rng.choice(alphabet)])])
         tree = literal(letter)

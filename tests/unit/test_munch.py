@@ -219,3 +219,38 @@ def test_a_language_of_many_words_is_decided_quickly() -> None:
     start = time.process_time()
     assert grammar.accepts(text * 500)
     assert time.process_time() - start < 2
+
+
+# --- terminals that look past their end --------------------------------------------------------------------------------
+
+
+def test_a_lookahead_is_met_by_what_follows() -> None:
+    grammar = language("start: A (B | C)\nA: /x(?=y)/\nB: /y/\nC: /z/\n")
+    check(grammar, accept="xy", alive="x", dead="xz|y")
+
+
+def test_a_forbidden_lookahead() -> None:
+    grammar = language('start: OP NAME | "?" NAME\nOP: /[?](?![a-c])/\nNAME: /[a-z]+/\n')
+    # `?` is a string, which wins over the pattern of the same priority where both match.
+    check(grammar, accept="?a|?x", dead="??")
+    grammar = language("start: OP NAME\nOP: /[?](?![a-c])/\nNAME: /[a-z]+/\n")
+    check(grammar, accept="?x", alive="?", dead="?a")
+
+
+def test_a_longer_match_counts_only_where_its_lookahead_holds() -> None:
+    grammar = language("start: A A A | LONG B\nA: /a/\nB: /b/\nLONG: /aaa(?=b)/\n")
+    check(grammar, accept="aaa|aaab", alive="a|aa", dead="aaaa|aab")
+
+
+def test_word_boundaries_and_end_anchors() -> None:
+    check(language("start: IF NAME\nIF: /if\\b/\nNAME: /[a-z]+/\n" + SPACE), accept="if x", dead="ifx")
+    with pytest.raises(GrammarError, match="empty"):
+        language("start: A A\nA: /a$/\n")
+
+
+def test_what_stands_before_a_lexeme_cannot_be_asked() -> None:
+    for pattern in [r"\bif", "(?<=x)y", "(?<!x)y", "^a"]:
+        with pytest.raises(GrammarError, match="stands before the lexeme"):
+            language(f"start: A\nA: /{pattern}/\n")
+    # Inside the lexeme it can.
+    check(language("start: A\nA: /x\\b-(?<=-)y/\n"), accept="x-y", dead="x-z")
