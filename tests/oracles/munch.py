@@ -183,8 +183,8 @@ def random_munch_grammar(
 ) -> MunchGrammar:
     """Terminals that overlap as much as a small alphabet makes them: prefixes of each other, equal in part, repeated.
 
-    finite: no recursion and no unbounded terminal, so that `texts` can enumerate. looking: how likely a pattern looks past
-    its end.
+    finite: no recursion and no unbounded terminal, so that `texts` can enumerate.
+    looking: how likely a pattern looks past its end.
     """
     terminals: list[Terminal] = []
     names = [chr(ord("A") + index) for index in range(rng.randint(2, 4))]
@@ -203,9 +203,9 @@ def random_munch_grammar(
         if not is_string and rng.random() < looking:
             body = rng.choice(["a", "b", "ab", "a|bb", "b+", "a*b", "[ab][ab]", "$", "a|$", "."])
             if rng.random() < 0.3:
-                before = rng.choice(["(?=%s)", "(?!%s)"]) % body
+                before = rng.choice([f"(?={body})", f"(?!{body})"])
             else:
-                after = rng.choice(["(?=%s)" % body, "(?!%s)" % body, "(?!%s)" % body, r"\b", r"\B", "$", r"\Z"])
+                after = rng.choice([f"(?={body})", f"(?!{body})", f"(?!{body})", r"\b", r"\B", "$", r"\Z"])
         terminals.append(Terminal(name, tree, is_string, rng.choice([0, 0, 0, 1, 2]), before=before, after=after))
     if ignored:
         letter = rng.choice([b" ", b" ", bytes([rng.choice(alphabet)])])

@@ -221,7 +221,7 @@ def test_a_language_of_many_words_is_decided_quickly() -> None:
     assert time.process_time() - start < 2
 
 
-# --- terminals that look past their end --------------------------------------------------------------------------------
+# --- terminals that look past their end -------------------------------------------------------------------------------
 
 
 def test_a_lookahead_is_met_by_what_follows() -> None:
