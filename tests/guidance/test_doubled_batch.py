@@ -1,5 +1,5 @@
-"""Whole `generate` runs of MusicGen, Dia and Janus (random weights), whose models double the batch themselves: once with
-the guidance processor of transformers, once with ours in its place."""
+"""Whole `generate` runs of MusicGen, Dia and Janus (random weights), whose models double the batch themselves: once
+with the guidance processor of transformers, once with ours in its place."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ They are run by `guiderail.integrations`: inside `model.generate` by `GuidanceLo
 
 from __future__ import annotations
 
+from guiderail.guidance.judged import ConfusableClass, OnlineFeedback, PrefixClassifier
 from guiderail.guidance.perturbation import IdentityAttention, SkipLayers
 from guiderail.guidance.rules import (
     Autoguidance,
@@ -50,6 +51,7 @@ __all__ = [
     "Autoguidance",
     "ChangedInputs",
     "ClassifierFree",
+    "ConfusableClass",
     "ContextAware",
     "Contrastive",
     "ControlCode",
@@ -60,7 +62,9 @@ __all__ = [
     "IdentityAttention",
     "LanguageModelCaption",
     "LastPromptToken",
+    "OnlineFeedback",
     "Perturbed",
+    "PrefixClassifier",
     "Projected",
     "PromptTail",
     "PromptText",

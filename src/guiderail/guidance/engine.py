@@ -7,7 +7,7 @@ are needed for which rows, evaluates the streams of one model in one pass, and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from guiderail.guidance.streams import (
 )
 from guiderail.guidance.terms import Step, StreamScores, Term, TokenMemory, apply_contribution
 from guiderail.logits.combination import beliefs, without_bans
+from guiderail.logits.multi_condition import require_trained_nulls
 
 Encode = Callable[[str], Sequence[int]]
 """Text to token ids, as the guided model's prompts are encoded."""
@@ -48,9 +49,21 @@ class GuidanceEngine:
     Args:
         model: the guided model; streams without a model of their own run on it.
         encode: needed only if a stream's prompt is given as text.
+        trained_nulls: the combinations of conditions the model was trained without, say [{"image"}, {"text"}]; streams
+            that drop another combination, or change the inputs without saying what that drops, are refused. None: the
+            user vouches for them.
+    Raises: ValueError for a text without `encode`, or a null that was not trained.
     """
 
-    def __init__(self, term: Term, model: Any, encode: Encode | None = None) -> None:
+    def __init__(
+        self,
+        term: Term,
+        model: Any,
+        encode: Encode | None = None,
+        trained_nulls: Iterable[Iterable[str]] | None = None,
+    ) -> None:
+        if trained_nulls is not None:
+            _require_trained(term, trained_nulls)
         self.term = term
         self.model = model
         self._encode = encode
@@ -199,6 +212,13 @@ class GuidanceEngine:
                 changed.pop("encoder_outputs", None)
             self._null_inputs[key] = RowInputs(changed, inputs.prompt_length, inputs.encoder_tokens)
         return self._null_inputs[key]
+
+
+def _require_trained(term: Term, trained_nulls: Iterable[Iterable[str]]) -> None:
+    for stream in term.streams():
+        if isinstance(stream.condition, ChangedInputs) and not stream.drops:
+            raise ValueError("a null made by changing the inputs must say what it drops: drops={'image'}")
+    require_trained_nulls([stream.drops for stream in term.streams()], [frozenset(names) for names in trained_nulls])
 
 
 def _gathered(step: Step, stream: Stream, rows: dict[int, Evaluation]) -> StreamScores:

@@ -7,7 +7,7 @@ states its neutral value; a term at its neutral value asks for no stream at all,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,15 @@ def _prompt_condition(ids: TokenIds | None, mask: Any, text: str | Sequence[str]
     if text is not None:
         return PromptText((text,) if isinstance(text, str) else tuple(text))
     return None
+
+
+def prompt_condition(prompt: TokenIds | str) -> Condition:
+    """A prompt given as text or as token ids."""
+    condition = (
+        _prompt_condition(None, None, prompt) if isinstance(prompt, str) else _prompt_condition(prompt, None, None)
+    )
+    assert condition is not None
+    return condition
 
 
 class WeightedStreams(Term):
@@ -164,6 +173,7 @@ class ClassifierFree(_AwayFrom):
         negative_prompt: the same as text, one or one per prompt; needs a tokenizer where the term is used.
         null_inputs: for images, labels and encoders: `streams.blank("pixel_values")`, `replaced(...)`, `dropped(...)`.
             Without any of these the null is the prompt's last token, as in transformers.
+        drops: names of the conditions the null is without, checked against `trained_nulls` where the term is used.
         plausibility: keep only tokens with p(v) >= plausibility * max p over legal tokens; None = no filter, as
             published.
         stop: stop paying for the null stream once it agrees for a while.
@@ -177,6 +187,7 @@ class ClassifierFree(_AwayFrom):
         *,
         negative_prompt: str | Sequence[str] | None = None,
         null_inputs: InputChange | None = None,
+        drops: Iterable[str] = (),
         plausibility: float | None = None,
         stop: AdaptiveStop | None = None,
     ) -> None:
@@ -185,7 +196,7 @@ class ClassifierFree(_AwayFrom):
             if condition is not None:
                 raise ValueError("a null has either another prompt or other inputs; add two terms for two nulls")
             condition = ChangedInputs(null_inputs)
-        super().__init__(Stream(condition or LastPromptToken()), scale, plausibility, stop)
+        super().__init__(Stream(condition or LastPromptToken(), drops=frozenset(drops)), scale, plausibility, stop)
 
 
 class Projected(_AwayFrom):
@@ -229,10 +240,7 @@ class Prompts(WeightedStreams):
     def __init__(self, prompts: Sequence[tuple[TokenIds | str, Scale]]) -> None:
         weights: dict[Stream, Scale] = {}
         for prompt, weight in prompts:
-            text = prompt if isinstance(prompt, str) else None
-            condition = _prompt_condition(None if isinstance(prompt, str) else prompt, None, text)
-            assert condition is not None
-            weights[Stream(condition)] = weight
+            weights[Stream(prompt_condition(prompt))] = weight
         super().__init__(weights)
 
 

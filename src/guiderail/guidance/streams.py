@@ -92,6 +92,7 @@ class Stream:
         perturbation: how the forward pass is weakened, for this stream's rows only.
         with_likelihood: also keep the log-likelihood of everything after the first token (GeDi's running sums).
         early_layers: also return the output head applied to these layers (DoLa).
+        drops: names of the conditions this stream is without, for whoever says which combinations were trained.
     """
 
     condition: Condition
@@ -99,6 +100,7 @@ class Stream:
     perturbation: Perturbation | None = None
     with_likelihood: bool = False
     early_layers: tuple[int, ...] = ()
+    drops: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, eq=False)

@@ -34,8 +34,9 @@ from guiderail.logits.combination import beliefs, log_probabilities, without_ban
 from guiderail.logits.kernels import guided_log_probs
 from guiderail.logits.plausibility import plausible_tokens
 
-Scale: TypeAlias = float | Sequence[float] | Tensor | Callable[[int], float | Sequence[float]]
-"""A number, one number per prompt (sequence or 1-D tensor), or a schedule: step -> either of them."""
+Schedule: TypeAlias = Callable[[int], float]
+Scale: TypeAlias = float | Sequence[float | Schedule] | Tensor | Callable[[int], float | Sequence[float]]
+"""A number, one number or schedule per prompt (sequence or 1-D tensor), or a schedule: step -> number or numbers."""
 
 
 @dataclass(slots=True)
@@ -112,6 +113,10 @@ class TokenMemory:
             if key in self._values:
                 return self._values[key]
         return default
+
+    def at(self, owner: Any, row: Row) -> Any:
+        """The value recorded for exactly this row's tokens, or None."""
+        return self._values.get((owner, row.prompt_index, hash(row.prompt), hash(row.generated), len(row.generated)))
 
     def put(self, owner: Any, row: Row, value: Any) -> None:
         """Record a value for exactly this row's tokens."""
@@ -269,7 +274,8 @@ def scale_at(scale: Scale, row: Row) -> float:
     value = scale(row.step) if callable(scale) else scale
     if isinstance(value, Tensor):
         value = value.tolist()
-    number = float(value if isinstance(value, int | float) else row_of(value, row.prompt_index, "guidance scale"))
+    own = value if isinstance(value, int | float) else row_of(value, row.prompt_index, "guidance scale")
+    number = float(own(row.step) if callable(own) else own)
     if not math.isfinite(number):
         raise ValueError(f"guidance scales must be finite, got {number}")
     return number

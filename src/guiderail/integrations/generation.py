@@ -22,7 +22,7 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -104,6 +104,7 @@ class GuidedDecoder:
         close_in_time: tell the constraint the budget, so that every sequence is complete when it is spent
             (`compiled.matcher(max_tokens=...)`). Otherwise a sequence may end with finish_reason "length".
         generator: source of random numbers; None = a new one seeded with 0.
+        trained_nulls: see `GuidanceEngine`.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class GuidedDecoder:
         close_in_time: bool = False,
         generator: torch.Generator | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
+        trained_nulls: Iterable[Iterable[str]] | None = None,
     ) -> None:
         if jump_forward not in ("single", "canonical", "off"):
             raise ValueError(f"jump_forward is 'single', 'canonical' or 'off', got {jump_forward!r}")
@@ -128,7 +130,7 @@ class GuidedDecoder:
         if speculate < 0:
             raise ValueError(f"speculate counts tokens, got {speculate}")
         term = guidance if isinstance(guidance, Term) else Sum(list(guidance))
-        self.engine = GuidanceEngine(term, model, encode)
+        self.engine = GuidanceEngine(term, model, encode, trained_nulls)
         self.sampling = sampling or Sampling()
         self.counts = DecodingCounts()
         self._compiled: list[Any] = []

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,14 +73,23 @@ class GuidanceLogitsProcessor(LogitsProcessor):
             as plausibility look at legal tokens only. A row that leaves the constraint's language (padding after the
             end, a draft that will be rejected) is not constrained.
         tokenizer: needed only for prompts given as text.
-    Raises: ValueError if the term needs a tokenizer and there is none.
+        trained_nulls: see `GuidanceEngine`.
+    Raises: ValueError if the term needs a tokenizer and there is none, or a null that was not trained.
     """
 
     supports_continuous_batching = False
 
-    def __init__(self, term: Term, *, model: Any, constraint: Any = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        term: Term,
+        *,
+        model: Any,
+        constraint: Any = None,
+        tokenizer: Any = None,
+        trained_nulls: Iterable[Iterable[str]] | None = None,
+    ) -> None:
         encode = None if tokenizer is None else _encoder(tokenizer)
-        self.engine = GuidanceEngine(term, model, encode)
+        self.engine = GuidanceEngine(term, model, encode, trained_nulls)
         self._constraint = None if constraint is None else ConstraintRows(constraint)
         # More than one: other processors and threads run the same model, and each is recognised by its tokens.
         self._prefills: deque[_Prefill] = deque(maxlen=8)
