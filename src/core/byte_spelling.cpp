@@ -40,7 +40,8 @@ bool ByteSpelling::inside(const Thread& t) {
   const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
   auto goes_on = [&](uint32_t tag) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
-    return expected && boundary(engine_.parser().shift(t.parser, *expected));
+    bool doubtful = false;
+    return expected && boundary(engine_.parser().shift(t.parser, *expected, kSomeText, doubtful));
   };
   if (lexicon.untagged(t.lexeme)) return lexicon.alive(lexicon.both({t.lexeme, texts_})) && goes_on(0);
   auto first = std::ranges::lower_bound(look.expected, t.group, {}, &Parser::Expected::start);

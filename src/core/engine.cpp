@@ -20,7 +20,7 @@ uint64_t hash_of(std::span<const Thread> threads) {
   for (const Thread& t : threads) {
     mix((uint64_t{static_cast<uint32_t>(t.group)} << 32) | static_cast<uint32_t>(t.lexeme));
     mix((uint64_t{static_cast<uint32_t>(t.parser)} << 32) | static_cast<uint32_t>(t.competing));
-    mix(static_cast<uint32_t>(t.obligation));
+    mix((uint64_t{t.text} << 32) | static_cast<uint32_t>(t.obligation));
   }
   return h;
 }
@@ -64,7 +64,7 @@ bool Engine::thread_accepts(const Thread& t) {
 // their kernel items. Without this, every way to cut an ambiguous text into lexemes would be a thread of its own.
 void Engine::merge(std::vector<Thread>& threads) {
   if (threads.size() < 2) return;
-  auto key = [](const Thread& t) { return std::tuple(t.group, t.lexeme, t.competing, t.obligation); };
+  auto key = [](const Thread& t) { return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text); };
   std::ranges::sort(threads, {}, [&](const Thread& t) { return std::tuple_cat(key(t), std::tuple(t.parser)); });
   std::size_t kept = 0;
   for (std::size_t i = 0; i < threads.size();) {
@@ -98,9 +98,16 @@ StateId Engine::intern(std::vector<Thread>& threads) {
   return StateId{id};
 }
 
+uint32_t Engine::begin_text(const Thread& boundary) {
+  if (is_some_text(boundary.text)) return std::min(boundary.text + 1, kDoubtful);
+  if (!parser_->lookahead(boundary.parser).captures) return kNoText;
+  return std::max(boundary.text, kEmptyText);
+}
+
 void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
+  uint32_t text = begin_text(boundary);
   for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups)
-    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation});
+    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation, text});
 }
 
 void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, Node follow,
@@ -112,15 +119,21 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
   for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;
-    Thread next{kNone, kNone, parser_->shift(t.parser, *expected), kNone, obligation};
+    bool doubtful = false;
+    Thread next{kNone, kNone, parser_->shift(t.parser, *expected, t.text, doubtful), kNone, obligation};
+    if (is_some_text(t.text))
+      next.text = doubtful ? kDoubtful : t.text;
+    else if (t.text != kNoText && parser_->capturing(next.parser))
+      next.text = t.text;
     if (viability_ && !viability_->viable(next.parser, next.obligation)) continue;
     out.push_back(next);
   }
 }
 
 // A lexeme has taken one more byte and `lexeme` is left of it.
-void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out) {
-  Thread next{t.group, lexeme, t.parser, competing, obligation};
+void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, uint32_t text,
+                         std::vector<Thread>& out) {
+  Thread next{t.group, lexeme, t.parser, competing, obligation, text};
   bool nullable = lexicon().nullable(lexeme);
   if (nullable)
     end_lexeme(next, lexicon().tags(lexeme), competing, viability_ ? lexicon().after_marker(lexeme) : kAll, out);
@@ -133,7 +146,8 @@ void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obliga
   Node lexeme = lexicon().step(group, byte);
   if (lexeme == kNone) return;
   Node competing = viability_ ? lexicon().step(all_terminals_, byte) : kNone;
-  lexeme_step({group, group, boundary.parser, kNone, kAll}, lexeme, competing, obligation, out);
+  uint32_t text = parser_->texts().longer(begin_text(boundary), byte);
+  lexeme_step({group, group, boundary.parser, kNone, kAll}, lexeme, competing, obligation, text, out);
 }
 
 void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out) {
@@ -152,7 +166,8 @@ void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>&
       Node lexeme = lexicon().step(t.lexeme, byte);
       if (lexeme == kNone) continue;
       Node competing = viability_ ? lexicon().step(t.competing, byte) : kNone;
-      lexeme_step(t, lexeme, competing, obligation, out);
+      uint32_t text = parser_->texts().longer(t.text, byte);
+      lexeme_step(t, lexeme, competing, obligation, text, out);
     }
   }
 }
@@ -182,7 +197,9 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
     const Parser::Lookahead& look = parser_->lookahead(t.parser);
     for (uint32_t i : look.specials) {
       if (look.expected[i].tag != index) continue;
-      Thread after{kNone, kNone, parser_->shift(t.parser, look.expected[i]), kNone, kAll};
+      bool doubtful = false;
+      Thread after{kNone, kNone, parser_->shift(t.parser, look.expected[i], t.text, doubtful), kNone, kAll};
+      if (parser_->capturing(after.parser)) after.text = std::max(t.text, kEmptyText);
       if (viability_ && !viability_->viable(after.parser, kAll)) continue;
       next.push_back(after);
     }

@@ -31,8 +31,9 @@ struct Thread {
   Node group;   // the start node of the lexeme's terminals; kNone at a boundary
   Node lexeme;  // its remainder; kNone at a boundary
   ParserState parser;
-  Node competing;   // munch; else kNone
-  Node obligation;  // munch; else kAll
+  Node competing;           // munch; else kNone
+  Node obligation;          // munch; else kAll
+  uint32_t text = kNoText;  // captured_text.h
   bool at_boundary() const { return group == kNone; }
   auto operator<=>(const Thread&) const = default;
 };
@@ -70,7 +71,7 @@ class Engine {
   void step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out);
   // The threads a lexeme stands for whose last byte has just been read: itself, and what follows if it may end here.
   void settle(const Thread& thread, std::vector<Thread>& out) {
-    lexeme_step(thread, thread.lexeme, thread.competing, thread.obligation, out);
+    lexeme_step(thread, thread.lexeme, thread.competing, thread.obligation, thread.text, out);
   }
   // As step, for one lexeme of a boundary thread: begins `group` with `byte`.
   void begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out);
@@ -109,7 +110,10 @@ class Engine {
     State(std::vector<Thread> threads, bool accepting) : threads(std::move(threads)), accepting(accepting) {}
   };
 
-  void lexeme_step(const Thread& thread, Node lexeme, Node competing, Node obligation, std::vector<Thread>& out);
+  void lexeme_step(const Thread& thread, Node lexeme, Node competing, Node obligation, uint32_t text,
+                   std::vector<Thread>& out);
+  // What a lexeme that begins at a boundary has captured before its first byte.
+  uint32_t begin_text(const Thread& boundary);
   bool thread_accepts(const Thread& thread);
   void check_room();
 

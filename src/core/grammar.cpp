@@ -1,5 +1,6 @@
 #include "grammar.h"
 
+#include <stdexcept>
 #include <utility>
 
 #include "errors.h"
@@ -8,7 +9,7 @@ namespace guiderail {
 
 Symbol SymbolTable::nonterminal(RuleProvider* provider, uint32_t local, bool nullable) {
   std::size_t index = nonterminals_.emplace_back(Nonterminal{provider, local, nullable});
-  if (index >= kTerminalBit) throw LimitError("symbols", "too many nonterminals");
+  if (index >= kCaptureBit) throw LimitError("symbols", "too many nonterminals");
   return Symbol{static_cast<uint32_t>(index)};
 }
 
@@ -20,6 +21,16 @@ Symbol SymbolTable::terminal(Node start, uint32_t tag, std::string name) {
     it->second = Symbol{static_cast<uint32_t>(index) | kTerminalBit};
   }
   return it->second;
+}
+
+Symbol SymbolTable::capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful) {
+  std::size_t index = captures_.emplace_back(Capture{provider, local, generic, doubtful});
+  if (index >= kCaptureBit) throw LimitError("symbols", "too many captures");
+  return Symbol{static_cast<uint32_t>(index) | kCaptureBit};
+}
+
+Symbol RuleProvider::captured(uint32_t, std::string_view) {
+  throw std::logic_error("a capture was registered by a provider that takes none");
 }
 
 Symbol SymbolTable::special_token(const std::string& text) {

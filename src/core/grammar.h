@@ -12,6 +12,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -20,11 +21,13 @@
 
 namespace guiderail {
 
-enum class Symbol : uint32_t {};  // bit 31: terminal
+enum class Symbol : uint32_t {};  // bit 31: terminal; bit 30: capture
 
 constexpr uint32_t kTerminalBit = uint32_t{1} << 31;
 constexpr bool is_terminal(Symbol s) { return (static_cast<uint32_t>(s) & kTerminalBit) != 0; }
-constexpr uint32_t index_of(Symbol s) { return static_cast<uint32_t>(s) & ~kTerminalBit; }
+constexpr uint32_t kCaptureBit = uint32_t{1} << 30;
+constexpr bool is_capture(Symbol s) { return (static_cast<uint32_t>(s) & (kTerminalBit | kCaptureBit)) == kCaptureBit; }
+constexpr uint32_t index_of(Symbol s) { return static_cast<uint32_t>(s) & ~(kTerminalBit | kCaptureBit); }
 
 // Collects the productions of one nonterminal. An empty list of symbols is the empty production.
 class Productions {
@@ -42,6 +45,9 @@ class RuleProvider {
   // Called under the engine's growth lock, at most once for each `local` that was registered with SymbolTable::nonterminal.
   // May register new symbols. May throw LimitError or SchemaError.
   virtual void productions(uint32_t local, Productions& out) = 0;
+  // The nonterminal that follows where a capture registered with this `local` has read `text`, which ends with what the symbol before the
+  // capture derived and may begin earlier, at a lexeme. Under the growth lock; the answer is kept. Must not be nullable.
+  virtual Symbol captured(uint32_t local, std::string_view text);
   // A name for people: the rule, the JSON pointer.
   virtual std::string name(uint32_t local) const = 0;
 };
@@ -59,6 +65,9 @@ class SymbolTable {
   // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
   // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
   Symbol terminal(Node start, uint32_t tag = 0, std::string name = "");
+  // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
+  // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
+  Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
   // One special token of the vocabulary, by its text; matches as a whole token only.
   Symbol special_token(const std::string& text);
 
@@ -67,12 +76,20 @@ class SymbolTable {
     uint32_t local;
     bool nullable;
   };
+  struct Capture {
+    RuleProvider* provider;
+    uint32_t local;
+    Symbol generic;
+    bool doubtful;
+  };
   struct Terminal {
     Node start;    // kNone for a special token
     uint32_t tag;  // of a special token: index into special_tokens()
     std::string name;
   };
   const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
+  const Capture& capture_info(Symbol s) const { return captures_[index_of(s)]; }
+  bool has_captures() const { return captures_.size() > 0; }
   const Terminal& terminal_info(Symbol s) const { return terminals_[index_of(s)]; }
   std::size_t num_nonterminals() const { return nonterminals_.size(); }
   std::size_t num_terminals() const { return terminals_.size(); }
@@ -82,6 +99,7 @@ class SymbolTable {
   std::shared_ptr<Lexicon> lexicon_;
   StableVector<Nonterminal> nonterminals_;
   StableVector<Terminal> terminals_;
+  StableVector<Capture> captures_;
   std::unordered_map<uint64_t, Symbol> terminal_ids_;
   std::unordered_map<std::string, Symbol> special_ids_;
   std::vector<std::string> special_tokens_;

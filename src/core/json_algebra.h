@@ -35,8 +35,9 @@ struct ValueShape {
 
 // One case of the next item or member value.
 struct ValueCase {
-  Formula value;  // of values
-  Formula rest;   // what is required afterwards
+  Formula value;          // of values
+  Formula rest;           // what is required afterwards
+  bool captured = false;  // the value must not come again: afterwards without_repetition(rest, the value read)
 };
 
 // Which property names an object's formula can tell apart. Made once where an object opens, constant inside it.
@@ -102,7 +103,7 @@ class JsonAlgebra {
   Formula simplify_strings(Formula f);
   Formula merge_lengths(Formula f);
   Formula simplify_numbers(Formula f);
-  Node string_tail(Formula f);  // what follows the opening quote
+  Node string_tail(Formula f, bool all_spellings = false);  // what follows the opening quote
   Node number_text(Formula f);
   bool string_satisfies(Formula f, std::string_view text);
   bool number_satisfies(Formula f, const Decimal& value);
@@ -110,8 +111,16 @@ class JsonAlgebra {
   // --- arrays (json_arrays.cpp)
   std::vector<ValueCase> array_step(Formula rest);
   bool array_may_end(Formula rest);
-  // Can uniqueItems of this schema be enforced? Only over items of finitely many values.
-  bool unique_enforceable(SchemaId schema);
+  // Can uniqueItems of this schema be enforced? Empty if so, else why not.
+  std::string unique_obstacle(SchemaId schema);
+  // Do all items have finitely many values, each with a name?
+  bool unique_listed(SchemaId schema);
+  // `rest` once an item equal to `value` has been read.
+  Formula without_repetition(Formula rest, Formula value);
+  // The value at the end of a text that may begin anywhere between two lexemes.
+  Formula captured_value(std::string_view text);
+  // Might some value that has been read leave too few for the items to come?
+  bool may_run_out(Formula rest) { return unique_demands(rest).may_run_out; }
   bool array_alive(Formula rest);
 
   // --- objects (json_objects.cpp)
@@ -165,7 +174,16 @@ class JsonAlgebra {
   bool array_conjunction_alive(Formula rest, bool& known);
   void split_unique(std::vector<ValueCase>& cases);
   bool scalar_values(Formula value, std::vector<Formula>& out);
-  Formula without_repetition(Formula rest, Formula value);
+  // Certainly more values than any text has room for?
+  bool boundless(Formula value);
+  bool boundless(Formula value, unsigned depth);
+  bool boundless_numbers(Formula f);
+  bool boundless_strings(Formula f);
+  struct UniqueDemands {
+    std::vector<Formula> constants;  // values that some item to come may be confined to
+    bool may_run_out = false;        // some item to come has finitely many values that have no names
+  };
+  const UniqueDemands& unique_demands(Formula rest);
 
   const std::vector<KeyId>& declared_keys(SchemaId schema);
   void collect_declared(SchemaId schema, std::vector<KeyId>& out, std::vector<bool>& seen_keys,
@@ -196,6 +214,8 @@ class JsonAlgebra {
   bool visit_members(const ObjectState& state, Search search, const std::function<bool(const MemberStep&)>& visit);
 
   std::shared_ptr<const SchemaSet> schemas_;
+  std::shared_ptr<SchemaSet> own_schemas_;  // schemas_, once values have been captured
+  std::shared_ptr<const SchemaSet> shared_schemas_;
   const JsonText& text_;
   Lexicon& lexicon_;
   NumberLanguages numbers_;
@@ -223,7 +243,7 @@ class JsonAlgebra {
   std::size_t formulas_before_ = 0;
 
   std::unordered_map<uint32_t, Node> pattern_bodies_;
-  std::unordered_map<uint32_t, Node> string_tails_;
+  std::unordered_map<uint64_t, Node> string_tails_;
   std::unordered_map<uint32_t, Node> number_texts_;
   std::unordered_map<uint64_t, bool> pattern_on_key_;
 
@@ -238,6 +258,7 @@ class JsonAlgebra {
   std::unordered_map<uint32_t, Relevance> relevances_;
   std::map<ObjectState, uint32_t> object_state_ids_;
   std::unordered_map<uint32_t, Formula> array_derivatives_;
+  std::unordered_map<uint32_t, UniqueDemands> unique_demands_;
 };
 
 }  // namespace guiderail

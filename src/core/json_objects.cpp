@@ -108,7 +108,8 @@ void JsonAlgebra::collect_value_keys(Formula value, std::vector<KeyId>& out, std
     } else if (formulas_.kind(f) == FormulaKind::kEquals) {
       JsonId json = schemas_->value(ValueId{formulas_.a(f)});
       const JsonStore& store = schemas_->store();
-      if (!store.is_object(json)) continue;
+      // What a text said declares nothing.
+      if (!store.is_object(json) || !schemas_->from_schema(ValueId{formulas_.a(f)})) continue;
       for (uint32_t i = 0; i < store.size(json); ++i) {
         KeyId key = schemas_->key_id(store.key(json, i));
         if (seen_keys[static_cast<uint32_t>(key)]) continue;

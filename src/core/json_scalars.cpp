@@ -67,6 +67,16 @@ Formula JsonAlgebra::merge_lengths(Formula f) {
       ++exclusions;
       continue;
     }
+    if (inner != part && formulas_.kind(inner) == FormulaKind::kOr &&
+        std::ranges::all_of(formulas_.children(inner),
+                            [this](Formula g) { return formulas_.kind(g) == FormulaKind::kStrings; })) {
+      for (Formula g : formulas_.children(inner)) {
+        const auto& values = value_sets_[formulas_.a(g)];
+        excluded.insert(excluded.end(), values.begin(), values.end());
+      }
+      exclusions += 2;
+      continue;
+    }
     if (formulas_.kind(inner) != FormulaKind::kLength) {
       kept.push_back(part);
     } else if (inner == part) {
@@ -82,7 +92,7 @@ Formula JsonAlgebra::merge_lengths(Formula f) {
       kept.push_back(formulas_.any({shorter, longer}));
     }
   }
-  if (kept.size() + exclusions == parts.size() && exclusions < 2 && least == 0 && most == kUnbounded &&
+  if (exclusions < 2 && kept.size() + exclusions == parts.size() && least == 0 && most == kUnbounded &&
       formulas_.kind(f) != FormulaKind::kNot)
     return f;
   if (least > most) return kFalse;
@@ -186,8 +196,10 @@ Node JsonAlgebra::pattern_body(PatternId id) {
   return node;
 }
 
-Node JsonAlgebra::string_tail(Formula f) {
-  auto found = string_tails_.find(static_cast<uint32_t>(f));
+// Values that a schema lists are written as declared. What is forbidden is forbidden in every spelling, however deep below the negation it stands.
+Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
+  uint64_t key = uint64_t{static_cast<uint32_t>(f)} << 1 | (all_spellings ? 1 : 0);
+  auto found = string_tails_.find(key);
   if (found != string_tails_.end()) return found->second;
   Node end = lexicon_.literal("\"");
   Node any = lexicon_.concat(text_.characters(), end);
@@ -195,23 +207,14 @@ Node JsonAlgebra::string_tail(Formula f) {
   auto tails = [&](std::span<const Formula> children) {
     std::vector<Formula> copy(children.begin(), children.end());
     std::vector<Node> nodes;
-    for (Formula child : copy) nodes.push_back(string_tail(child));
+    for (Formula child : copy) nodes.push_back(string_tail(child, all_spellings));
     return nodes;
   };
   switch (formulas_.kind(f)) {
     case FormulaKind::kTrue: node = any; break;
     case FormulaKind::kFalse: break;
     case FormulaKind::kNot: {
-      Formula child = formulas_.child(f);
-      Node what = string_tail(child);
-      if (formulas_.kind(child) == FormulaKind::kStrings) {
-        // Every spelling of a forbidden string is forbidden.
-        std::vector<Node> spellings;
-        for (ValueId v : value_sets_[formulas_.a(child)])
-          spellings.push_back(text_.spelled(schemas_->store().text(schemas_->value(v)), end));
-        what = lexicon_.either(std::move(spellings));
-      }
-      node = lexicon_.difference(any, what);
+      node = lexicon_.difference(any, string_tail(formulas_.child(f), true));
       break;
     }
     case FormulaKind::kAnd: node = lexicon_.both(tails(formulas_.children(f))); break;
@@ -223,7 +226,7 @@ Node JsonAlgebra::string_tail(Formula f) {
         std::vector<Formula> parts{child};
         for (Formula other : children)
           if (other != child) parts.push_back(formulas_.negation(other));
-        options.push_back(string_tail(simplify_strings(formulas_.all(std::move(parts)))));
+        options.push_back(string_tail(simplify_strings(formulas_.all(std::move(parts))), all_spellings));
       }
       node = lexicon_.either(std::move(options));
       break;
@@ -236,6 +239,13 @@ Node JsonAlgebra::string_tail(Formula f) {
     case FormulaKind::kPattern: node = lexicon_.concat(pattern_body(PatternId{formulas_.a(f)}), end); break;
     case FormulaKind::kFormat: node = lexicon_.concat(format_language(text_, formats_[formulas_.a(f)]), end); break;
     case FormulaKind::kStrings: {
+      if (all_spellings) {
+        std::vector<Node> closed;
+        for (ValueId v : value_sets_[formulas_.a(f)])
+          closed.push_back(text_.spelled(schemas_->store().text(schemas_->value(v)), end));
+        node = lexicon_.either(std::move(closed));
+        break;
+      }
       std::vector<std::string> spellings;
       for (ValueId v : value_sets_[formulas_.a(f)]) {
         std::string_view string = schemas_->store().text(schemas_->value(v));
@@ -250,7 +260,7 @@ Node JsonAlgebra::string_tail(Formula f) {
     }
     default: break;
   }
-  string_tails_.emplace(static_cast<uint32_t>(f), node);
+  string_tails_.emplace(key, node);
   return node;
 }
 

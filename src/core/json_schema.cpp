@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
 #include <utility>
 
 #include "errors.h"
@@ -26,12 +27,24 @@ class JsonSchemaRules : public RuleProvider {
     return value(root, JsonPlace{});
   }
 
-  std::vector<SchemaId> unenforceable_unique() {
-    std::vector<SchemaId> found;
-    for (uint32_t i = 0; i < algebra_.schemas().size(); ++i)
-      if (algebra_.schemas()[SchemaId{i}].unique && !algebra_.unique_enforceable(SchemaId{i}))
-        found.push_back(SchemaId{i});
+  // Schemas whose uniqueItems cannot be enforced, and why.
+  std::vector<std::pair<SchemaId, std::string>> unenforceable_unique() {
+    std::vector<std::pair<SchemaId, std::string>> found;
+    std::vector<bool> violable = violable_schemas();
+    for (uint32_t i = 0; i < algebra_.schemas().size(); ++i) {
+      if (!algebra_.schemas()[SchemaId{i}].unique) continue;
+      std::string obstacle = algebra_.unique_obstacle(SchemaId{i});
+      if (obstacle.empty() && violable[i] && !algebra_.unique_listed(SchemaId{i}))
+        obstacle = "uniqueItems under not or if, over items that are not listed";
+      if (!obstacle.empty()) found.emplace_back(SchemaId{i}, obstacle);
+    }
     return found;
+  }
+
+  Symbol captured(uint32_t local, std::string_view text) override {
+    Rule rule = rules_[local];
+    Formula rest = algebra_.without_repetition(rule.formula, algebra_.captured_value(text));
+    return items(rest, rule.place, false, rule.pointer);
   }
 
   void productions(uint32_t local, Productions& out) override {
@@ -52,6 +65,28 @@ class JsonSchemaRules : public RuleProvider {
   }
 
  private:
+  // Schemas that a value may have to violate: those under `not` and `if`, at the same place of the value.
+  std::vector<bool> violable_schemas() const {
+    const SchemaSet& schemas = algebra_.schemas();
+    std::vector<bool> found(schemas.size());
+    std::vector<SchemaId> open;
+    for (uint32_t i = 0; i < schemas.size(); ++i)
+      for (SchemaId id : {schemas[SchemaId{i}].negated, schemas[SchemaId{i}].condition})
+        if (id != kNoSchema) open.push_back(id);
+    while (!open.empty()) {
+      SchemaId id = open.back();
+      open.pop_back();
+      if (found[static_cast<uint32_t>(id)]) continue;
+      found[static_cast<uint32_t>(id)] = true;
+      const Schema& schema = schemas[id];
+      for (const auto* list : {&schema.references, &schema.all_of, &schema.any_of, &schema.one_of})
+        open.insert(open.end(), list->begin(), list->end());
+      for (SchemaId child : {schema.then_branch, schema.else_branch})
+        if (child != kNoSchema) open.push_back(child);
+    }
+    return found;
+  }
+
   struct Rule {
     enum class Kind : uint8_t { kValue, kMembers, kItems };
     Kind kind;
@@ -195,6 +230,8 @@ class JsonSchemaRules : public RuleProvider {
     for (const ValueCase& one : algebra_.array_step(rule.formula)) {
       if (!algebra_.satisfiable(one.value) || !algebra_.array_alive(one.rest)) continue;
       Symbol item = value(one.value, place), rest = items(one.rest, own, false, pointer);
+      if (one.captured)
+        rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, rest, algebra_.may_run_out(one.rest));
       if (first)
         out.add({item, rest});
       else
@@ -242,8 +279,8 @@ JsonSchemaSource::JsonSchemaSource(std::string_view schema, const JsonSchemaOpti
   for (uint32_t i = 0; i < schemas->size(); ++i) any_unique = any_unique || (*schemas)[SchemaId{i}].unique;
   if (any_unique) {
     SymbolTable symbols(Lexicon::current());
-    for (SchemaId id : JsonSchemaRules(symbols, schemas, whitespace_).unenforceable_unique())
-      schemas->drop_unique(id, "uniqueItems over items of which there are infinitely many is not supported");
+    for (const auto& [id, obstacle] : JsonSchemaRules(symbols, schemas, whitespace_).unenforceable_unique())
+      schemas->drop_unique(id, obstacle);
   }
   schemas_ = std::move(schemas);
 }

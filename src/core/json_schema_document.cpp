@@ -110,6 +110,7 @@ SchemaSet::SchemaSet(std::string_view schema, const JsonSchemaOptions& options) 
         if (store_.is_string(values_[static_cast<uint32_t>(value)]))
           intern_key(store_.text(values_[static_cast<uint32_t>(value)]));
   }
+  num_schema_values_ = values_.size();
 }
 
 void SchemaSet::load(JsonId root, const std::string& base, Dialect dialect, bool validation) {

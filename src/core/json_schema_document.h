@@ -115,6 +115,9 @@ class SchemaSet {
   // The property name of a member of an enumerated object.
   KeyId key_id(std::string_view key) const;
   bool has_key(std::string_view key) const { return key_ids_.contains(std::string(key)); }
+  // A value that a text contains, in a private copy of the set.
+  ValueId add_value(std::string_view json) { return intern_value(store_.parse(json)); }
+  bool from_schema(ValueId id) const { return static_cast<uint32_t>(id) < num_schema_values_; }
   const Decimal& decimal(DecimalId id) const { return decimals_[static_cast<uint32_t>(id)]; }
   std::string pointer(SchemaId id) const { return store_.pointer((*this)[id].json); }
 
@@ -180,6 +183,7 @@ class SchemaSet {
   std::vector<Decimal> decimals_;
   std::unordered_map<std::string, DecimalId> decimal_ids_;
   SchemaId root_ = kNoSchema;
+  std::size_t num_schema_values_ = 0;
   std::vector<SchemaReportRow> notes_;
 };
 

@@ -42,6 +42,7 @@ void MaskBuilder::Scratch::clear() {
   stack.clear();
   out.clear();
   frames.clear();
+  doubtful.clear();
 }
 
 MaskRow MaskBuilder::build(StateId state) {
@@ -115,7 +116,8 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     // The frequent case by hand: one thread, inside a literal or the like, that neither ends nor owes anything.
     const Thread& only = stack_[f.begin];
     Node next = kNone;
-    bool plain = f.end - f.begin == 1 && !only.at_boundary() && only.obligation == kAll && only.competing == kNone;
+    bool plain = f.end - f.begin == 1 && !only.at_boundary() && only.obligation == kAll && only.competing == kNone &&
+                 only.text == kNoText;
     if (plain) {
       next = engine_.lexicon().step(only.lexeme, byte);
       if (next == kNone) continue;
@@ -129,9 +131,11 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       if (out_.empty()) continue;
       engine_.merge(out_);
     }
-    if (trie.node(child).num_tokens && spellable(out_))
+    if (trie.node(child).num_tokens && spellable(out_)) {
+      bool certain = std::ranges::any_of(out_, [](const Thread& t) { return t.text != kDoubtful; });
       for (uint32_t token : trie.tokens(child))
-        if (!skip || !contains(*skip, token)) sets_.push_back(token);
+        if (!skip || !contains(*skip, token)) (certain ? sets_ : doubtful_).push_back(token);
+    }
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();
     stack_.insert(stack_.end(), out_.begin(), out_.end());
@@ -149,7 +153,11 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   Thread t = thread;
   t.lexeme = plan.reference;
   if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
+  // Where the text decides what follows the lexeme, all tokens are looked at as if it were some text, and then those where that is not enough.
+  if (t.text != kNoText) t.text = kSomeText;
   walk_left_over(*c.row, t, plan.rest, c.except);
+  t.text = thread.text;
+  if (!doubtful_.empty()) read_doubtful(thread, place);
   if (plan.rest != kEpsilon && plan.first_nullable) {
     // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
     t.lexeme = plan.rest;
@@ -160,6 +168,28 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   }
   contributions_.push_back(std::move(c));
   return true;
+}
+
+// Sets those of the doubtful tokens that `thread`, which stands at `place`, survives with its own text.
+void MaskBuilder::read_doubtful(const Thread& thread, uint32_t place) {
+  std::vector<uint32_t> tokens;
+  std::swap(tokens, doubtful_);
+  std::vector<Thread> now, next;
+  for (uint32_t token : tokens) {
+    std::string_view bytes = vocabulary_.token(token);
+    std::size_t depth = 0;
+    for (uint32_t at = TokenTrie::kRoot; at != place; ++depth)
+      at = vocabulary_.trie().child(at, static_cast<uint8_t>(bytes[depth]));
+    now.assign(1, thread);
+    for (char c : bytes.substr(depth)) {
+      next.clear();
+      engine_.step(now, static_cast<uint8_t>(c), next);
+      engine_.merge(next);
+      std::swap(now, next);
+      if (now.empty()) break;
+    }
+    if (!now.empty() && spellable(now)) sets_.push_back(token);
+  }
 }
 
 bool MaskBuilder::contains(const Ranges& ranges, uint32_t token) const {
@@ -179,6 +209,7 @@ void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node
     t.lexeme = rest == kEpsilon ? end.remainder
                                 : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
     t.competing = end.competing;
+    if (t.text != kNoText) t.text = kSomeText;
     std::vector<Thread> after;
     engine_.settle(t, after);
     if (!after.empty() && spellable(after)) continue;

@@ -63,6 +63,7 @@ class MaskBuilder {
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);
+  void read_doubtful(const Thread& thread, uint32_t place);
   void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
   void decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except);
   bool contains(const Ranges& ranges, uint32_t token) const;
@@ -76,6 +77,7 @@ class MaskBuilder {
   struct Scratch {
     std::vector<Contribution> contributions;
     std::vector<uint32_t> sets;  // single tokens that are allowed, in no order
+    std::vector<uint32_t> doubtful;
     std::vector<Thread> stack, out;
     std::vector<Frame> frames;
     std::vector<uint32_t> words;
@@ -84,7 +86,7 @@ class MaskBuilder {
   };
   static Scratch& scratch();
   std::vector<Contribution>& contributions_ = scratch().contributions;
-  std::vector<uint32_t>& sets_ = scratch().sets;
+  std::vector<uint32_t>&sets_ = scratch().sets, &doubtful_ = scratch().doubtful;
   std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
   std::vector<Frame>& frames_ = scratch().frames;
 };

@@ -346,7 +346,8 @@ bool MunchViability::viable(const Thread& t) {
   const Parser::Lookahead& look = parser_.lookahead(t.parser);
   return ends_.leads_to(state, question, [&](const LexemeEnds::End& end) {
     const Parser::Expected* expected = Parser::find(look, t.group, end.tag);
-    return expected && viable(parser_.shift(t.parser, *expected), end.obligation);
+    bool doubtful = false;
+    return expected && viable(parser_.shift(t.parser, *expected, kSomeText, doubtful), end.obligation);
   });
 }
 
@@ -388,7 +389,8 @@ bool MunchViability::always_viable(Node group, ParserState parser) {
     const Parser::Lookahead& look = parser_.lookahead(parser);
     result = std::ranges::all_of(all.ends, [&](const LexemeEnds::End& end) {
       const Parser::Expected* expected = Parser::find(look, group, end.tag);
-      return expected && viable(parser_.shift(parser, *expected), end.obligation);
+      bool doubtful = false;
+      return expected && viable(parser_.shift(parser, *expected, kSomeText, doubtful), end.obligation);
     });
   }
   effort_.spend(always_.insert(which, result ? 1 : 0));

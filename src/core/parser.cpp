@@ -38,8 +38,9 @@ Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, 
   owner_ = {kEnd, kEnd};
   uint32_t root = context({kAcceptWaiter});
   std::vector<uint32_t> kernels, completed;
+  std::vector<Entry> at_captures;  // none: no symbol has been read
   bool accepts = false;
-  advance({0, root}, kernels, completed);
+  advance({0, root}, kernels, completed, at_captures);
   for (uint32_t c : completed) accepts = accepts || c == root;
   initial_ = state(std::move(kernels), accepts);
 }
@@ -53,7 +54,8 @@ void Parser::check_room() const {
 bool Parser::accepting(ParserState s) const { return states_[static_cast<uint32_t>(s)].accepting; }
 
 bool Parser::nullable(uint32_t symbol) const {
-  return !is_terminal(Symbol{symbol}) && symbols_.nonterminal_info(Symbol{symbol}).nullable;
+  return !is_terminal(Symbol{symbol}) && !is_capture(Symbol{symbol}) &&
+         symbols_.nonterminal_info(Symbol{symbol}).nullable;
 }
 
 bool Parser::nullable_from(uint32_t position) const {
@@ -143,6 +145,7 @@ uint32_t Parser::context(std::vector<uint64_t> waiters) {
   charge(8 * waiters.size() + 80);
   contexts_.push_back(std::move(waiters));
   completions_.push_back(nullptr);
+  context_captures_.push_back(false);
   context_ids_.emplace(hash, id);
   return id;
 }
@@ -156,7 +159,9 @@ ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting) {
     if (s.accepting == accepting && s.kernels == kernels) return ParserState{it->second};
   }
   charge(4 * kernels.size() + sizeof(State) + 40);
-  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::move(kernels), accepting));
+  bool capturing =
+      symbols_.has_captures() && std::ranges::any_of(kernels, [this](uint32_t k) { return captures(kernels_[k]); });
+  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::move(kernels), accepting, capturing));
   state_ids_.emplace(hash, id);
   return ParserState{id};
 }
@@ -225,14 +230,17 @@ const Parser::Expansion& Parser::expand(ParserState which) {
       }
     }
   }
+  std::vector<std::pair<uint32_t, uint32_t>> contexts;  // predicted nonterminal, its context
   for (auto& [x, returns] : predicted) {
     uint32_t c = context(std::move(returns));
+    contexts.push_back({x, c});
     for (uint32_t start : rules_[x].starts)
       heads(
           start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, c}}); },
           [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, c}}); });
   }
 
+  if (symbols_.has_captures()) mark_captures(waits, contexts);
   sort_unique(waits);
   for (const auto& [symbol, entry] : waits) {
     if (expansion->waits.empty() || expansion->waits.back().first != symbol) expansion->waits.push_back({symbol, {}});
@@ -250,6 +258,8 @@ const Parser::Expansion& Parser::expand(ParserState which) {
     look.expected.emplace_back(Symbol{symbol}, info.start, info.tag, kUnknown, first,
                                static_cast<uint32_t>(expansion->entries.size()) - first);
   }
+  look.captures = symbols_.has_captures() &&
+                  std::ranges::any_of(expansion->entries, [this](const Entry& entry) { return captures(entry); });
   for (Symbol ignored : ignored_) {
     const auto& info = symbols_.terminal_info(ignored);
     look.expected.emplace_back(ignored, info.start, info.tag, static_cast<uint32_t>(which), 0, 0);
@@ -296,8 +306,13 @@ const Parser::Expected* Parser::find(const Lookahead& look, Node start, uint32_t
 }
 
 // Puts an item whose dot has just moved where it belongs: among the kernels if symbols are left, among the completed
-// contexts if all that is left can be empty.
-void Parser::advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed) {
+// contexts if all that is left can be empty, among the captures if a text is to decide.
+void Parser::advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed,
+                     std::vector<Entry>& captures) {
+  if (pool_[entry.position] != kEnd && is_capture(Symbol{pool_[entry.position]})) {
+    captures.push_back(entry);
+    return;
+  }
   if (pool_[entry.position] != kEnd) kernels.push_back(kernel(entry.position, entry.context));
   if (nullable_from(entry.position)) completed.push_back(entry.context);
 }
@@ -317,6 +332,7 @@ const Parser::Completion& Parser::complete(uint32_t root) {
     if (covered[at]) continue;
     if (const Completion* known = completions_[at].get()) {
       result->kernels.insert(result->kernels.end(), known->kernels.begin(), known->kernels.end());
+      result->captures.insert(result->captures.end(), known->captures.begin(), known->captures.end());
       result->accepting = result->accepting || known->accepting;
       for (uint32_t c : known->covers) covered[c] = true;
       continue;
@@ -337,12 +353,13 @@ const Parser::Completion& Parser::complete(uint32_t root) {
       auto wait = std::ranges::lower_bound(closure.waits, x, {}, [](const auto& w) { return w.first; });
       assert(wait != closure.waits.end() && wait->first == x);
       std::vector<uint32_t> completed;
-      for (const Entry& entry : wait->second) advance(entry, result->kernels, completed);
+      for (const Entry& entry : wait->second) advance(entry, result->kernels, completed, result->captures);
       for (uint32_t c : completed)
         if (covered.emplace(c, false).second) work.push(c);
     }
   }
   sort_unique(result->kernels);
+  sort_unique(result->captures);
   // A long list for few kernels would cost more to keep than it saves.
   if (covered.size() <= kCoversKept + 8 * result->kernels.size())
     for (const auto& [c, done] : covered) result->covers.push_back(c);
@@ -379,25 +396,83 @@ Parser::Continuations Parser::continuations(uint32_t root) {
   return result;
 }
 
-ParserState Parser::after(std::span<const Entry> entries) {
+// A capture's text is a property of the thread, so it is no part of an item: its production is replaced by the one that the text asks for, in the
+// same context.
+uint32_t Parser::resume(const Entry& capture, uint32_t text, bool& doubtful) {
+  Symbol symbol{pool_[capture.position]};
+  auto position_of = [this](Symbol next) {
+    auto [it, fresh] = resumed_.try_emplace(static_cast<uint32_t>(next), static_cast<uint32_t>(pool_.size()));
+    if (fresh) {
+      pool_.insert(pool_.end(), {static_cast<uint32_t>(next), kEnd});
+      owner_.insert(owner_.end(), 2, static_cast<uint32_t>(next));
+      charge(64);
+    }
+    return it->second;
+  };
+  const SymbolTable::Capture& info = symbols_.capture_info(symbol);
+  if (is_some_text(text)) {
+    doubtful = doubtful || info.doubtful;
+    return kernel(position_of(info.generic), capture.context);
+  }
+  uint64_t key = uint64_t{index_of(symbol)} << 32 | text;
+  auto known = captured_.find(key);
+  if (known == captured_.end()) {
+    check_room();
+    uint32_t position = position_of(info.provider->captured(info.local, texts_.text(text)));
+    known = captured_.emplace(key, position).first;
+    charge(48);
+  }
+  return kernel(known->second, capture.context);
+}
+
+bool Parser::captures(const Entry& entry) const {
+  if (context_captures_[entry.context]) return true;
+  for (uint32_t p = entry.position; pool_[p] != kEnd; ++p)
+    if (is_capture(Symbol{pool_[p]})) return true;
+  return false;
+}
+
+// Marks the contexts of predictions that return into a capture.
+void Parser::mark_captures(const std::vector<std::pair<uint32_t, Entry>>& waits,
+                           const std::vector<std::pair<uint32_t, uint32_t>>& predicted) {
+  std::unordered_map<uint32_t, uint32_t> context_of(predicted.begin(), predicted.end());
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const auto& [symbol, entry] : waits) {
+      auto found = context_of.find(symbol);
+      if (found == context_of.end() || context_captures_[found->second] || !captures(entry)) continue;
+      context_captures_[found->second] = true;
+      changed = true;
+    }
+  }
+}
+
+ParserState Parser::after(std::span<const Entry> entries, uint32_t text, bool& captured, bool& doubtful) {
   std::vector<uint32_t> kernels, completed;
+  std::vector<Entry> at_captures;
   bool accepting = false;
-  for (const Entry& entry : entries) advance(entry, kernels, completed);
+  for (const Entry& entry : entries) advance(entry, kernels, completed, at_captures);
   sort_unique(completed);
   for (uint32_t c : completed) {
     const Completion& done = complete(c);
     kernels.insert(kernels.end(), done.kernels.begin(), done.kernels.end());
+    at_captures.insert(at_captures.end(), done.captures.begin(), done.captures.end());
     accepting = accepting || done.accepting;
   }
+  captured = !at_captures.empty();
+  for (const Entry& entry : at_captures) kernels.push_back(resume(entry, text, doubtful));
   return state(std::move(kernels), accepting);
 }
 
-ParserState Parser::shift(ParserState from, const Expected& expected) {
+ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t text, bool& doubtful) {
   uint32_t known = expected.target.load(std::memory_order_acquire);
   if (known != kUnknown) return ParserState{known};
   std::lock_guard lock(mutex_);
   const Expansion& expansion = expand(from);
-  ParserState to = after({expansion.entries.data() + expected.first_entry, expected.num_entries});
+  bool captured = false;
+  ParserState to =
+      after({expansion.entries.data() + expected.first_entry, expected.num_entries}, text, captured, doubtful);
+  if (captured) return to;
   expected.target.store(static_cast<uint32_t>(to), std::memory_order_release);
   return to;
 }
@@ -405,6 +480,7 @@ ParserState Parser::shift(ParserState from, const Expected& expected) {
 void Parser::describe(ParserState which, std::vector<std::string>& items) {
   std::lock_guard lock(mutex_);
   auto show = [&](uint32_t symbol) {
+    if (is_capture(Symbol{symbol})) symbol = static_cast<uint32_t>(symbols_.capture_info(Symbol{symbol}).generic);
     if (is_terminal(Symbol{symbol})) return symbols_.terminal_info(Symbol{symbol}).name;
     const auto& info = symbols_.nonterminal_info(Symbol{symbol});
     return info.provider->name(info.local);

@@ -24,6 +24,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "captured_text.h"
 #include "grammar.h"
 #include "growth.h"
 #include "lexicon.h"
@@ -63,16 +64,22 @@ class Parser {
     std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
     std::vector<uint32_t> specials;                // indices into expected, of special tokens
     ByteSet first;                                 // union of the groups' first bytes
+    bool captures = false;                         // may a lexeme begun here be part of a captured text?
   };
   const Lookahead& lookahead(ParserState state);
-  ParserState shift(ParserState state, const Expected& expected);
+  // `text`: what the thread has captured, the lexeme included. Sets `doubtful` where what follows was decided by a capture whose generic
+  // continuation says nothing.
+  ParserState shift(ParserState state, const Expected& expected, uint32_t text, bool& doubtful);
+  // Is some capture open, so that the text must go on being remembered?
+  bool capturing(ParserState state) const { return states_[static_cast<uint32_t>(state)].capturing; }
+  CapturedTexts& texts() { return texts_; }
   // The state whose future is that of both.
   ParserState unite(ParserState a, ParserState b);
   // The entry for the terminal (start, tag), or null if the state does not expect it.
   static const Expected* find(const Lookahead& lookahead, Node start, uint32_t tag);
 
   std::size_t num_states() const { return states_.size(); }
-  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed) + texts_.bytes_used(); }
   void describe(ParserState state, std::vector<std::string>& items);
 
   static constexpr uint32_t kUnknown = UINT32_MAX;
@@ -86,7 +93,12 @@ class Parser {
   static constexpr uint32_t kEnd = UINT32_MAX;  // the symbol behind a production's last one
   std::recursive_mutex& mutex() { return mutex_; }
   const std::vector<Symbol>& ignored() const { return ignored_; }
-  uint32_t symbol_at(uint32_t position) const { return pool_[position]; }
+  // A capture stands for its generic continuation.
+  uint32_t symbol_at(uint32_t position) const {
+    uint32_t symbol = pool_[position];
+    if (symbol == kEnd || !is_capture(Symbol{symbol})) return symbol;
+    return static_cast<uint32_t>(symbols_.capture_info(Symbol{symbol}).generic);
+  }
   // Where the productions of a nonterminal start; empty productions are not among them.
   std::vector<uint32_t> productions(uint32_t nonterminal) { return rules(nonterminal).starts; }
   std::vector<Entry> kernel_items(ParserState state) const;
@@ -105,9 +117,10 @@ class Parser {
   };
   struct State {
     std::vector<uint32_t> kernels;
-    bool accepting;
+    bool accepting, capturing;
     std::atomic<const Expansion*> expansion{nullptr};
-    State(std::vector<uint32_t> kernels, bool accepting) : kernels(std::move(kernels)), accepting(accepting) {}
+    State(std::vector<uint32_t> kernels, bool accepting, bool capturing)
+        : kernels(std::move(kernels)), accepting(accepting), capturing(capturing) {}
     ~State() { delete expansion.load(); }
   };
   struct Rules {
@@ -119,6 +132,7 @@ class Parser {
   // What follows when an item in a context is complete, all that is complete in turn included.
   struct Completion {
     std::vector<uint32_t> kernels;
+    std::vector<Entry> captures;   // items that stand at a capture
     std::vector<uint32_t> covers;  // contexts, itself included, whose completions are part of this one
     bool accepting = false;
     bool known = false;
@@ -136,9 +150,16 @@ class Parser {
   uint32_t context(std::vector<uint64_t> waiters);
   ParserState state(std::vector<uint32_t> kernels, bool accepting);
   const Expansion& expand(ParserState state);
-  void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed);
+  void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed,
+               std::vector<Entry>& captures);
+  // Is the item part of a capture, or does it return to one that is?
+  bool captures(const Entry& entry) const;
+  void mark_captures(const std::vector<std::pair<uint32_t, Entry>>& waits,
+                     const std::vector<std::pair<uint32_t, uint32_t>>& predicted);
+  // The item that goes on where a capture has read `text`.
+  uint32_t resume(const Entry& capture, uint32_t text, bool& doubtful);
   const Completion& complete(uint32_t context);
-  ParserState after(std::span<const Entry> entries);
+  ParserState after(std::span<const Entry> entries, uint32_t text, bool& captured, bool& doubtful);
   // Called before something is built, never in the middle of it: a table is whole or not there.
   void check_room() const;
   void charge(std::size_t bytes) {
@@ -156,11 +177,15 @@ class Parser {
   std::vector<Entry> kernels_;  // kernel items: position, context
   std::unordered_map<uint64_t, uint32_t> kernel_ids_;
   std::vector<std::vector<uint64_t>> contexts_;  // waiters, (nonterminal << 32 | kernel), sorted
+  std::vector<bool> context_captures_;
   std::unordered_multimap<uint64_t, uint32_t> context_ids_;
   std::vector<std::unique_ptr<Completion>> completions_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   std::unordered_map<uint64_t, uint32_t> unions_;
+  std::unordered_map<uint32_t, uint32_t> resumed_;   // nonterminal → position of a production of it alone
+  std::unordered_map<uint64_t, uint32_t> captured_;  // (capture, text) → the same
+  CapturedTexts texts_;
   ParserState initial_{};
   std::atomic<std::size_t> bytes_{0};
   std::size_t max_bytes_;

@@ -1,0 +1,157 @@
+"""uniqueItems over items of which there are boundlessly many: the text of an item decides what may follow.
+
+Oracles: `jsonschema` for finished texts, and `accepts_prefix`, which reads bytes and builds no masks, for masks.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+import guiderail as gr
+from conftest import SEED
+
+UNIQUE: dict[str, Any] = {"type": "array", "uniqueItems": True}
+
+
+def accepts(schema: Any, text: str) -> bool:
+    return gr.Grammar.from_json_schema(schema).accepts(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("[]", True),
+        ("[1, 2, 10]", True),
+        ("[1, 2, 1]", False),
+        ("[1, 1.0]", False),
+        ("[0, -0]", False),
+        ("[0, false]", True),
+        ("[null, null]", False),
+        ('["a" , "b"]', True),
+        ('["a" , "a"]', False),
+        (r'["a", "\u0061"]', False),
+        (r'["\u0061", "b", "a"]', False),
+        ('[{"a": 1, "b": 2}, {"b": 2, "a": 1}]', False),
+        ('[{"a": 1, "b": 2}, {"b": 2, "a": 3}]', True),
+        ('[{"a": [1, {"b": "x"}]}, {"a": [1.0, {"b": "\\u0078"}]}]', False),
+        ("[[1], [true]]", True),
+        ("[[1], [2], [1]]", False),
+        ("[[1, 1]]", True),
+    ],
+)
+def test_equality_of_items(text: str, valid: bool) -> None:
+    assert accepts(UNIQUE, text) == valid
+
+
+def test_nested_arrays_are_judged_each_by_itself() -> None:
+    schema = {**UNIQUE, "items": {**UNIQUE, "items": {"type": "integer"}}}
+    assert accepts(schema, "[[1, 2], [2, 1], [2]]")
+    assert not accepts(schema, "[[1, 2], [2, 1], [2, 2]]")
+    assert not accepts(schema, "[[1, 2], [3], [1, 2]]")
+
+
+def test_what_has_run_out_is_not_offered() -> None:
+    digits = gr.Grammar.from_json_schema({**UNIQUE, "items": {"type": "integer", "minimum": 1, "maximum": 2}})
+    assert digits.accepts("[2, 1]")
+    assert digits.accepts_prefix("[1,")
+    assert not digits.accepts_prefix("[1, 2,")
+    # The third item can only be "a", so the first two cannot.
+    schema = {**UNIQUE, "prefixItems": [{"type": "string"}, {"enum": ["a", "b"]}, {"const": "a"}], "minItems": 3}
+    places = gr.Grammar.from_json_schema(schema)
+    assert places.accepts('["c", "b", "a"]')
+    for text in ('["a"', '["b"', '["c", "a"'):
+        assert not places.accepts_prefix(text + ","), text
+    with pytest.raises(gr.UnsatisfiableError):
+        twice = {**UNIQUE, "items": {"type": "integer"}, "contains": {"const": 5}, "minContains": 2}
+        gr.Grammar.from_json_schema(twice).accepts_prefix("[")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**UNIQUE, "items": {"type": "integer", "minimum": 1, "maximum": 3}, "minItems": 2},
+        {"not": UNIQUE},
+    ],
+)
+def test_what_cannot_be_decided_is_refused_by_place(schema: Any) -> None:
+    with pytest.raises(gr.SchemaError) as caught:
+        gr.Grammar.from_json_schema(schema)
+    assert caught.value.pointer.endswith("/uniqueItems")
+
+
+def test_forbidden_strings_are_forbidden_in_every_spelling() -> None:
+    schema = {"type": "string", "not": {"anyOf": [{"const": "a"}, {"pattern": "^b$"}, {"enum": ["c", "d"]}]}}
+    grammar = gr.Grammar.from_json_schema(schema)
+    for text in ('"a"', r'"\u0061"', r'"\u0062"', r'"\u0063"', r'"\u0064"'):
+        assert not grammar.accepts(text), text
+    assert grammar.accepts('"e"')
+
+
+def test_a_long_array_of_objects() -> None:
+    items = {"type": "object", "properties": {"id": {"type": "integer"}, "name": {"type": "string"}}}
+    grammar = gr.Grammar.from_json_schema({**UNIQUE, "items": items, "minItems": 1000})
+    rows = [{"id": i, "name": f"n{i % 7}"} for i in range(60)]
+    assert grammar.accepts_prefix(json.dumps(rows)[:-1])
+    assert not grammar.accepts_prefix(json.dumps([*rows, rows[30]])[:-1] + ",")
+
+
+WALKED: list[Any] = [
+    UNIQUE,
+    {**UNIQUE, "items": {"type": "string"}},
+    {**UNIQUE, "items": {"type": "string", "maxLength": 1}},
+    {**UNIQUE, "items": {"type": "string", "pattern": "^[ab]{1,2}$"}},
+    {**UNIQUE, "items": {"type": "integer", "minimum": 1, "maximum": 3}},
+    {**UNIQUE, "items": {"type": ["string", "boolean", "null"]}, "minItems": 3},
+    {**UNIQUE, "items": {"type": "integer"}, "contains": {"const": 5}},
+    {**UNIQUE, "items": {"anyOf": [{"type": "string"}, {"enum": [1, 2]}]}, "minItems": 2, "maxItems": 4},
+    {**UNIQUE, "prefixItems": [{"type": "boolean"}, {"type": "boolean"}], "items": {"type": "integer"}},
+    {
+        **UNIQUE,
+        "items": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "boolean"}}},
+    },
+    {**UNIQUE, "items": {**UNIQUE, "items": {"type": "integer"}}, "minItems": 2},
+    {"anyOf": [{**UNIQUE, "items": {"type": "integer"}}, {"type": "array", "items": {"type": "string"}}]},
+    {"$defs": {"n": {**UNIQUE, "items": {"$ref": "#/$defs/n"}}}, "$ref": "#/$defs/n"},
+]
+# Whole items and more in one token; and so many tokens after a quote that rows of lexemes are taken.
+PIECES = b'"," ","a" ", 1, 2,1 1] 3, ab a"] "a" true, "],[ ],[ ]] },{" {"a": "a": "} "b": 11 [[ null'.split(b" ")
+PIECES += [bytes([x, y]) for x in b'abcdefghij"' for y in b'klmnopqrstuvwxyzab",']
+FREQUENT = [bytes([b]) for b in b'1235ab",]}']
+TOKENS = list(dict.fromkeys([*(bytes([b]) for b in range(256)), *PIECES]))
+
+
+@pytest.mark.parametrize("number", range(len(WALKED)))
+def test_masks_along_random_walks(number: int) -> None:
+    schema, rng = WALKED[number], random.Random(SEED + number)
+    eos = len(TOKENS)
+    vocabulary = gr.Vocabulary([*TOKENS, b""], eos_token_ids=[eos])
+    validator = jsonschema.Draft202012Validator(schema)
+    finished = 0
+    for walk in range(40):
+        grammar = gr.Grammar.from_json_schema(schema, whitespace="compact")
+        matcher = gr.compile(grammar, vocabulary).matcher()
+        text = b""
+        for step in range(24):
+            bits = gr.allocate_token_bitmask(1, eos + 1)
+            matcher.fill_next_token_bitmask(bits, 0)
+            words = np.asarray(bits).view(np.uint8)[0]
+            allowed = np.flatnonzero(np.unpackbits(words, bitorder="little")[: eos + 1]).tolist()
+            assert allowed, f"dead end after {text!r} in {schema}"
+            if walk < 8 and step % 4 == 0:
+                expected = [i for i, token in enumerate(TOKENS) if grammar.accepts_prefix(text + token)]
+                assert [i for i in allowed if i != eos] == expected, (schema, text)
+            if eos in allowed and (allowed == [eos] or rng.random() < 0.3):
+                assert validator.is_valid(json.loads(text)), (schema, text)
+                finished += 1
+                break
+            plain = [i for i in allowed if i != eos and (TOKENS[i] in PIECES or TOKENS[i] in FREQUENT)]
+            token = rng.choice(plain or [i for i in allowed if i != eos])
+            assert matcher.accept_token(token)
+            text += TOKENS[token]
+    assert finished > 0
