@@ -133,7 +133,7 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
 
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
         """Guide. Args: logits, float32 (rows, vocab), changed in place; ctx, given by runner V2 only."""
-        if ctx is not None or not self._rows:
+        if ctx is not None:
             return logits
         self._groups = self._complete_groups()
         for streams, weights, plausibility, owners in self._batches():

@@ -1,4 +1,5 @@
-"""Does guidance in vLLM give the tokens of transformers? `python tests/vllm/equality.py [LOAD …]` prints a table.
+"""Does guidance in vLLM give the tokens of transformers? `python -m vllm_engine.equality [LOAD …]` in tests/ prints a
+table.
 
 20 prompt pairs × scales 0, 1, 1.5, 3, greedy, float32, for each load of engine.py; all requests are in flight at once.
 The reference is computed once and kept beside the model.
@@ -11,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from engine import CACHE, LOADS, PAIRS, SCALES, make_engine, reference
+from vllm_engine.engine import CACHE, LOADS, PAIRS, SCALES, make_engine, reference
 
 TOKENS = 32
 

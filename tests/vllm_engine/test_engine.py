@@ -1,0 +1,176 @@
+"""The real engine, in this process, on SmolLM2: what `make vllm-test` runs. Skipped where vLLM is missing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed; `make vllm-test` has an environment with it")
+
+from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+
+import guiderail as gr
+from guiderail.integrations.vllm import contract
+from guiderail.integrations.vllm.metrics import METRICS
+from vllm_engine.engine import MODEL, PAIRS, SCALES, make_engine, reference
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+TOKENS = 16
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "maximum": 150, "minimum": 0},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def llm():
+    if not MODEL.is_dir():
+        pytest.skip(f"no model in {MODEL}: run `make demo` once")
+    # Few blocks and small chunks: streams of a group get out of step, requests are preempted.
+    return make_engine(num_gpu_blocks_override=17, block_size=32, max_num_batched_tokens=64, max_num_seqs=16)
+
+
+def guided(scale: float, negative: str, **options: Any) -> SamplingParams:
+    arguments = {"guidance_scale": scale, "negative_prompt": negative}
+    return SamplingParams(**{"temperature": 0, "max_tokens": TOKENS, "extra_args": arguments, **options})
+
+
+def tokens(outputs: Any) -> list[list[int]]:
+    return [list(completion.token_ids) for output in outputs for completion in output.outputs]
+
+
+def test_interfaces_are_as_recorded():
+    assert contract.differences() == []
+
+
+def test_guidance_equals_transformers_while_the_cache_starves(llm):
+    pairs = PAIRS[:5]
+    outputs = llm.generate(
+        [prompt for prompt, _ in pairs for _ in SCALES],
+        [guided(scale, negative) for _, negative in pairs for scale in SCALES],
+        use_tqdm=False,
+    )
+    assert tokens(outputs) == [reference(p, n, scale, TOKENS) for p, n in pairs for scale in SCALES]
+
+
+def test_guidance_with_a_grammar_equals_transformers(llm):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    pattern = r"[A-Z][a-z ]{10,60}\."
+    vocabulary = gr.Vocabulary.from_tokenizer(tokenizer, vocab_size=49152)
+    compiled = gr.compile(gr.Grammar.from_regex(pattern), vocabulary)
+    pairs = PAIRS[:4]
+    found = llm.generate(
+        [p for p, _ in pairs],
+        [guided(3.0, n, structured_outputs=StructuredOutputsParams(regex=pattern)) for _, n in pairs],
+        use_tqdm=False,
+    )
+    assert tokens(found) == [reference(p, n, 3.0, TOKENS, compiled) for p, n in pairs]
+
+
+def test_seeds_and_n_are_reproducible_whatever_the_load(llm):
+    prompt, negative = PAIRS[4]
+    wanted = guided(2.0, negative, temperature=1.0, seed=7, n=3)
+    alone = tokens(llm.generate([prompt], [wanted], use_tqdm=False))
+    assert len({tuple(row) for row in alone}) == 3
+    others = [guided(3.0, n, temperature=1.0) for _, n in PAIRS[5:15]]
+    crowd = llm.generate([*(p for p, _ in PAIRS[5:15]), prompt], [*others, wanted], use_tqdm=False)
+    assert tokens(crowd[-1:]) == alone
+
+
+def test_several_prompts_and_schedules_run(llm):
+    arguments = {
+        "guidance_prompts": ["Poetry is", "The news today:"],
+        "guidance_weights": [0.5, -0.5],
+        "guidance_scale": 1.5,
+        "guidance_interval": [0, 8],
+        "plausibility": 0.1,
+    }
+    parameters = SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=arguments, logprobs=2)
+    off = SamplingParams(temperature=0, max_tokens=TOKENS)
+    weightless = {**arguments, "guidance_interval": [50, 60], "plausibility": 0}
+    idle = SamplingParams(temperature=0, max_tokens=TOKENS, extra_args=weightless)
+    found = tokens(llm.generate([PAIRS[0][0]] * 3, [parameters, off, idle], use_tqdm=False))
+    assert found[0] != found[1]
+    assert found[1] == found[2]
+
+
+def test_stop_strings_end_companions_too(llm):
+    output = llm.generate([PAIRS[0][0]], [guided(1.5, PAIRS[0][1], stop=[" "], max_tokens=30)], use_tqdm=False)
+    assert output[0].outputs[0].finish_reason == "stop"
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    llm.generate(["x"], [SamplingParams(max_tokens=2)], use_tqdm=False)
+    assert not scheduler.requests
+    assert not scheduler._groups
+    assert scheduler.kv_cache_manager.usage == 0
+
+
+def test_structured_outputs_of_every_kind(llm):
+    import jsonschema
+
+    kinds = [
+        {"json": SCHEMA},
+        {"regex": r"(yes|no) \d{3}"},
+        {"choice": ["red", "green"]},
+        {"grammar": 'root ::= "hello " ("a" | "b")'},
+        {"grammar": 'start: "x" /[0-9]{3}/'},
+    ]
+    parameters = [
+        SamplingParams(temperature=0.9, max_tokens=60, seed=1, structured_outputs=StructuredOutputsParams(**kind))
+        for kind in kinds
+    ]
+    texts = [o.outputs[0].text for o in llm.generate(["Answer: "] * len(kinds), parameters, use_tqdm=False)]
+    jsonschema.validate(json.loads(texts[0]), SCHEMA)
+    import re
+
+    assert re.fullmatch(r"(yes|no) \d{3}", texts[1])
+    assert texts[2] in ("red", "green")
+    assert texts[3] in ("hello a", "hello b")
+    assert re.fullmatch(r"x[0-9]{3}", texts[4])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"structured_outputs": {"json": {"properties": {"a": {"type": "strin"}}}}}, "/properties/a/type"),
+        ({"structured_outputs": {"regex": "(a"}}, "offset 0"),
+        ({"structured_outputs": {"grammar": "start: x"}}, "line 1"),
+        ({"extra_args": {"guidance_scale": "3"}}, "guidance_scale"),
+        ({"extra_args": {"guidance_scale": 3, "negative_prompt_ids": [10**6]}}, "not a token"),
+        ({"extra_args": {"guidance_scale": 3}, "prompt_logprobs": 1}, "prompt_logprobs"),
+    ],
+)
+def test_refusals_reach_the_caller_and_nobody_else(llm, parameters, message):
+    if "structured_outputs" in parameters:
+        parameters = {"structured_outputs": StructuredOutputsParams(**parameters["structured_outputs"])}
+    with pytest.raises(ValueError, match=message):
+        llm.generate(["x"], [SamplingParams(max_tokens=4, **parameters)], use_tqdm=False)
+    assert llm.generate(["x"], [SamplingParams(max_tokens=2)], use_tqdm=False)[0].outputs[0].token_ids
+
+
+def test_what_can_never_fit_is_refused_and_others_go_on(llm):
+    too_long = guided(2.0, "a " * 110, max_tokens=100, structured_outputs=StructuredOutputsParams(regex="a*"))
+    outputs = llm.generate(["b " * 20, PAIRS[0][0]], [too_long, guided(1.5, PAIRS[0][1])], use_tqdm=False)
+    assert outputs[0].outputs[0].finish_reason == "error"
+    assert tokens(outputs[1:]) == [reference(*PAIRS[0], 1.5, TOKENS)]
+
+
+def test_rows_are_filled_in_one_crossing_and_counted(llm):
+    before = METRICS.totals()
+    parameters = SamplingParams(max_tokens=8, structured_outputs=StructuredOutputsParams(regex="[a-z]{30}"))
+    llm.generate(["x"] * 8, [parameters] * 8, use_tqdm=False)
+    after = METRICS.totals()
+    rows = after["fill_rows_total"] - before["fill_rows_total"]
+    calls = after["fill_seconds_count"] - before["fill_seconds_count"]
+    assert rows == 8 * 8
+    assert calls < rows / 2
