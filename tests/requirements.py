@@ -2,10 +2,12 @@
 
 `pip install .[dev]` would build the package; the Makefile wants its dependencies first and the build apart.
 Usage: python tests/requirements.py dev demo
+       python tests/requirements.py --of PACKAGE WITHOUT …     # of an installed package, as its own metadata says
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import sys
 import tomllib
@@ -31,5 +33,23 @@ def requirements(extras: list[str]) -> list[str]:
     return sorted(set(found))
 
 
+def requirements_of(package: str, without: list[str]) -> list[str]:
+    """What an installed package requires here, but for the packages `without`."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for text in importlib.metadata.requires(package) or []:
+        requirement = Requirement(text)
+        if requirement.name not in without and (
+            requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        ):
+            requirement.marker = None
+            found.append(str(requirement))
+    return sorted(found)
+
+
 if __name__ == "__main__":
-    print("\n".join(requirements(sys.argv[1:])))
+    if sys.argv[1] == "--of":
+        print("\n".join(requirements_of(sys.argv[2], sys.argv[3:])))
+    else:
+        print("\n".join(requirements(sys.argv[1:])))

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed; `make vllm-test` has an environment with it")
 
 from vllm import SamplingParams
+from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 import guiderail as gr
@@ -153,7 +154,7 @@ def test_structured_outputs_of_every_kind(llm):
 def test_refusals_reach_the_caller_and_nobody_else(llm, parameters, message):
     if "structured_outputs" in parameters:
         parameters = {"structured_outputs": StructuredOutputsParams(**parameters["structured_outputs"])}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(VLLMValidationError, match=message):
         llm.generate(["x"], [SamplingParams(max_tokens=4, **parameters)], use_tqdm=False)
     assert llm.generate(["x"], [SamplingParams(max_tokens=2)], use_tqdm=False)[0].outputs[0].token_ids
 
