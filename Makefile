@@ -36,7 +36,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format stub bench asan tsan fuzz clean vllm-test
+.PHONY: help demo test check format stub bench reproduce asan tsan fuzz clean vllm-test
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sort | awk -F ':.*  ## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -87,6 +87,10 @@ vllm-test: build/vllm-env/.ready $(STAMPS)/model  ## the real vLLM engine and se
 	$(PY) examples/smollm2.py
 	PYTHONPATH=tests VLLM_CPU_KVCACHE_SPACE=1 VLLM_NO_USAGE_STATS=1 build/vllm-env/bin/python -m pytest -o filterwarnings=default \
 	  tests/vllm_engine tests/integration/test_serving.py $(ARGS)
+
+reproduce: $(STAMPS)/package  ## a source paper's claims on small models: PAPER=cca SEED=0; PAPER=all gathers the results
+	$(PIP) install -q matplotlib
+	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0)
 
 fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for FUZZ_SECONDS a target
 	cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGUIDERAIL_FUZZ=ON -DGUIDERAIL_PYTHON=OFF \

@@ -1,0 +1,279 @@
+"""VoxInstruct (Zhou et al. 2024) in a synthetic language of speech tokens that can be decoded back exactly.
+
+A sentence has four to six of twelve phonemes and a style: pitch (4), voice (4), pace (1 or 2 frames a phoneme). The
+instruction names the style in one of several wordings and then the phonemes. A phoneme becomes one of three semantic
+tokens; a semantic token becomes `pace` acoustic tokens, each one of two codes for (phoneme, pitch, voice). So both
+content and style of generated acoustic tokens are read off them, without a recogniser. Text and semantic tokens are
+dropped independently in training (0.1 each), as published. Decoding is `guidance.token_models.VoxInstruct`: its
+vocabulary, legality, nested weights, truncation.
+
+What this is not: speech. No audio, no human ear; error rates are exact but of a toy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+from benchmarks.reproductions.claims import Claim
+from benchmarks.reproductions.small_models import trained
+from guiderail.guidance.token_models import VOXINSTRUCT_TOKENS, VoxInstruct
+from guiderail.logits.combination import affine_combination
+from guiderail.logits.multi_condition import factored_weights, nested_weights
+from guiderail.logits.sampling import Sampling
+from guiderail.training.voxinstruct import VoxInstructAr
+
+PHONEMES, PITCHES, VOICES, PACES = 12, 4, 4, 2
+WORDINGS = 3
+SEMANTIC, ACOUSTIC = VOXINSTRUCT_TOKENS["semantic"].start, VOXINSTRUCT_TOKENS["acoustic"].start
+BEGIN, EOS1, EOS2 = (VOXINSTRUCT_TOKENS[n].start for n in ("begin", "end_semantic", "end_acoustic"))
+LANGUAGE = VOXINSTRUCT_TOKENS["language"].start
+# instruction words: wordings of every style value, fillers, phonemes
+STYLE_WORDS = WORDINGS * (PITCHES + VOICES + PACES)
+FILLERS = 6
+WORDS = 1 + STYLE_WORDS + FILLERS + PHONEMES
+TEXT_LENGTH, SEMANTIC_LENGTH, ACOUSTIC_LENGTH = 13, 7, 13
+STEPS, BATCH, SENTENCES = 900, 48, 200
+
+
+class Reader(nn.Module):
+    """Instruction encoder and decoder, trained together."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        width = 64
+        self.words = nn.Embedding(WORDS, width, padding_idx=0)
+        self.places = nn.Parameter(torch.randn(TEXT_LENGTH, width) * 0.02)
+        self.decoder = VoxInstructAr(
+            transformers.LlamaConfig(
+                vocab_size=len(VOXINSTRUCT_TOKENS), hidden_size=width, intermediate_size=192, num_hidden_layers=3,
+                num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128,
+            ),
+            width,
+        )  # fmt: skip
+
+    def forward(self, text: Tensor, ids: Tensor, segments: Tensor, **drops: Tensor | None) -> Tensor:
+        out: Tensor = self.decoder(self.words(text) + self.places, (text > 0).float(), ids, segments, **drops)
+        return out
+
+
+class Sentence:
+    """One sentence: contents, style, and the instruction that asks for it."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        length = int(rng.integers(4, 7))
+        self.content: list[int] = []
+        while len(self.content) < length:  # no phoneme twice in a row: semantic tokens are deduplicated
+            phoneme = int(rng.integers(PHONEMES))
+            if not self.content or phoneme != self.content[-1]:
+                self.content.append(phoneme)
+        self.pitch, self.voice, self.pace = (int(rng.integers(n)) for n in (PITCHES, VOICES, PACES))
+        values = [self.pitch, PITCHES + self.voice, PITCHES + VOICES + self.pace]
+        words = [1 + WORDINGS * value + int(rng.integers(WORDINGS)) for value in values]
+        for _ in range(int(rng.integers(0, 4))):
+            words.append(1 + STYLE_WORDS + int(rng.integers(FILLERS)))
+        words = [words[i] for i in rng.permutation(len(words))]
+        self.text = words + [1 + STYLE_WORDS + FILLERS + phoneme for phoneme in self.content]
+
+    def spoken(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+        """Ids and segments, BOS to EOS2."""
+        semantic = [SEMANTIC + 3 * phoneme + int(rng.integers(3)) for phoneme in self.content]
+        acoustic = [
+            ACOUSTIC + 2 * ((phoneme * PITCHES + self.pitch) * VOICES + self.voice) + int(rng.integers(2))
+            for phoneme in self.content
+            for _ in range(self.pace + 1)
+        ]
+        first, second = [BEGIN, LANGUAGE, *semantic, EOS1], [*acoustic, EOS2]
+        return first + second, [1] * len(first) + [2] * len(second)
+
+
+def padded(rows: list[list[int]], length: int) -> Tensor:
+    return torch.tensor([row + [0] * (length - len(row)) for row in rows])
+
+
+def errors(content: list[int], heard: list[int]) -> int:
+    """Edit distance."""
+    row = list(range(len(heard) + 1))
+    for i, wanted in enumerate(content, 1):
+        previous, row[0] = row[0], i
+        for j, got in enumerate(heard, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (wanted != got))
+    return row[-1]
+
+
+def understood(acoustic: list[int], pace: int) -> tuple[list[int], dict[str, float]]:
+    """Content (runs of one phoneme are one; a run of twice the asked pace is two) and frames by pitch, voice."""
+    frames = [(code - ACOUSTIC) // 2 for code in acoustic]
+    heard: list[int] = []
+    lengths: list[int] = []
+    for frame in frames:
+        phoneme = frame // (PITCHES * VOICES)
+        if heard and heard[-1] == phoneme:
+            lengths[-1] += 1
+        else:
+            heard.append(phoneme)
+            lengths.append(1)
+    style = {
+        "pitch": [frame // VOICES % PITCHES for frame in frames],
+        "voice": [frame % VOICES for frame in frames],
+        "pace": [length - 1 for length in lengths],
+    }
+    return heard, style  # type: ignore[return-value]
+
+
+Acoustic = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(conditional, text null, semantic null) -> probabilities of the acoustic phase."""
+
+
+class World:
+    def __init__(self, seed: int, scratch: Path) -> None:
+        self.seed = seed
+        self.model = Reader(seed)
+
+        def loss(step: int) -> Tensor:
+            rng = np.random.default_rng([seed, step])
+            sentences = [Sentence(rng) for _ in range(BATCH)]
+            spoken = [sentence.spoken(rng) for sentence in sentences]
+            length = max(len(ids) for ids, _ in spoken)
+            text = padded([sentence.text for sentence in sentences], TEXT_LENGTH)
+            ids = padded([ids for ids, _ in spoken], length)
+            segments = padded([s + [2] * (length - len(s)) for _, s in spoken], length)
+            drop_text, drop_semantic = (torch.tensor(rng.random(BATCH) < 0.1) for _ in range(2))
+            logits = self.model(text, ids[:, :-1], segments[:, :-1], drop_text=drop_text, drop_semantic=drop_semantic)
+            counted = (ids[:, 1:] > 0) & ~((segments[:, 1:] == 1) & drop_semantic[:, None])
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+            return (losses * counted).sum() / counted.sum()
+
+        trained(self.model, loss, "reader", scratch, steps=STEPS)
+        rng = np.random.default_rng([seed, 10**6])
+        self.sentences = [Sentence(rng) for _ in range(SENTENCES)]
+
+    @torch.no_grad()
+    def speak(self, preset: VoxInstruct, acoustic: Acoustic | None = None) -> dict[str, float]:
+        """Style and content of what is said. The semantic phase is the same for all settings of the acoustic one."""
+        generator = torch.Generator().manual_seed(self.seed)
+        text = padded([sentence.text for sentence in self.sentences], TEXT_LENGTH)
+        rows = torch.arange(SENTENCES)
+        yes = torch.ones(SENTENCES, dtype=torch.bool)
+        ids = torch.tensor([[BEGIN, LANGUAGE]]).repeat(SENTENCES, 1)
+        done = ~yes
+        for step in range(SEMANTIC_LENGTH):
+            segments = torch.ones_like(ids)
+            logits = [self.model(text, ids, segments, drop_text=drop)[:, -1] for drop in (None, yes)]
+            drawn = torch.multinomial(preset.probabilities("semantic", *logits), 1, generator=generator).squeeze(1)
+            drawn = torch.where(torch.tensor(step == SEMANTIC_LENGTH - 1), EOS1, drawn)
+            drawn = torch.where(done, 0, drawn)
+            done |= drawn == EOS1
+            ids = torch.cat([ids, drawn[:, None]], 1)
+        # Rows end their semantic phase at different lengths: the acoustic one runs row group by row group.
+        spoken: list[list[int]] = [[] for _ in range(SENTENCES)]
+        lengths = (ids == EOS1).int().argmax(1) + 1
+        for length in lengths.unique().tolist():
+            group = rows[lengths == length]
+            self._acoustic(preset, acoustic, text[group], ids[group, :length], group, spoken, generator)
+        return self._judged(spoken)
+
+    def _acoustic(
+        self, preset: VoxInstruct, acoustic: Acoustic | None, text: Tensor, ids: Tensor, group: Tensor,
+        spoken: list[list[int]], generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        yes = torch.ones(len(group), dtype=torch.bool)
+        segments = torch.ones_like(ids)
+        done = ~yes
+        for _ in range(ACOUSTIC_LENGTH):
+            streams = [
+                self.model(text, ids, segments, drop_text=drop_text, drop_semantic=drop_semantic)[:, -1]
+                for drop_text, drop_semantic in ((None, None), (yes, None), (None, yes))
+            ]
+            if acoustic is None:
+                probabilities = preset.probabilities("acoustic", *streams)
+            else:
+                probabilities = acoustic(streams[0], streams[1], streams[2])
+            drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+            done |= drawn == EOS2
+            for row, code, over in zip(group.tolist(), drawn.tolist(), done.tolist(), strict=True):
+                if not over:
+                    spoken[row].append(code)
+            ids = torch.cat([ids, drawn[:, None]], 1)
+            segments = torch.cat([segments, torch.full_like(drawn, 2)[:, None]], 1)
+            if bool(done.all()):
+                return
+
+    def _judged(self, spoken: list[list[int]]) -> dict[str, float]:
+        wrong = total = 0
+        right: dict[str, list[float]] = {"pitch": [], "voice": [], "pace": []}
+        for sentence, codes in zip(self.sentences, spoken, strict=True):
+            heard, style = understood(codes, sentence.pace)
+            wrong += errors(sentence.content, heard)
+            total += len(sentence.content)
+            for name, values in style.items():
+                wanted = getattr(sentence, name)
+                right[name].append(float(np.mean([value == wanted for value in values])) if values else 0.0)
+        by_part = {name: float(np.mean(shares)) for name, shares in right.items()}
+        return {"style_accuracy": float(np.mean(list(by_part.values()))), "content_error": wrong / total, **by_part}
+
+
+def run(seed: int, scratch: Path) -> dict[str, Any]:
+    world = World(seed, scratch)
+    legal = VoxInstruct().legal("acoustic")
+    sampling = Sampling(True, 0.8, 50, 0.95, truncate_before_temperature=True)
+
+    def rule(weights: tuple[Any, ...], order: tuple[int, int, int] = (0, 1, 2)) -> Acoustic:
+        def apply(*streams: Tensor) -> Tensor:
+            guided = affine_combination([streams[index] for index in order], weights)
+            return sampling.probabilities(guided, [], legal)
+
+        return apply
+
+    by_scales = {
+        f"w1={w1:g} w2={w2:g} w3={w3:g}": world.speak(VoxInstruct(w1, w2, w3))
+        for w1, w2, w3 in [(1, 1, 1), (1.5, 1, 1), (1.5, 2, 1), (1.5, 3, 1), (1.5, 1, 1.5), (1.5, 3, 1.5)]
+    }
+    preset = VoxInstruct(1.5, 3.0, 1.5)
+    orders = {
+        "text inside (published)": world.speak(preset),
+        "semantic inside": world.speak(preset, rule(nested_weights(1.5, 3.0), (0, 2, 1))),
+        "symmetric": world.speak(preset, rule(factored_weights([3.0, 1.5]))),
+    }
+    return {"by_scales": by_scales, "orders": orders}
+
+
+def _scales(figures: Any, name: str) -> Any:
+    return figures["by_scales"][name]
+
+
+def _style_gain(figures: Any) -> float:
+    off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=3 w3=1")
+    return 100 * float(on["style_accuracy"] - off["style_accuracy"])
+
+
+def _content_change(figures: Any) -> float:
+    off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
+    return float(on["content_error"] / max(off["content_error"], 1e-9) - 1)
+
+
+def _order_difference(figures: Any) -> float:
+    rows = figures["orders"]
+    return max(
+        abs(rows["text inside (published)"][m] - rows[other][m])
+        for m in ("style_accuracy", "content_error")
+        for other in ("semantic inside", "symmetric")
+    )
+
+
+SETTING = "synthetic speech tokens in VoxInstruct's vocabulary, decoder of 0.4 M parameters, 200 sentences"
+CLAIMS = [
+    Claim("S1", "voxinstruct", "guidance on the text improves following the instruction", "style accuracy + 5 "
+          "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5),
+    Claim("S2", "voxinstruct", "guidance on semantic tokens improves content", "token error rate of decoded "
+          "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2),
+    Claim("S3", "voxinstruct", "the order of nesting matters", "both orders and the symmetric form are reported; "
+          "value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
+]  # fmt: skip
