@@ -30,7 +30,9 @@ struct ByteSet {
   constexpr bool has(uint8_t byte) const { return (words[byte >> 6] >> (byte & 63)) & 1; }
   constexpr bool empty() const { return (words[0] | words[1] | words[2] | words[3]) == 0; }
   constexpr int count() const {
-    return std::popcount(words[0]) + std::popcount(words[1]) + std::popcount(words[2]) + std::popcount(words[3]);
+    int n = 0;
+    for (uint64_t w : words) n += ones(w);
+    return n;
   }
   // The smallest member; the set must not be empty.
   constexpr uint8_t first() const {
@@ -57,6 +59,13 @@ struct ByteSet {
   }
 
  private:
+  // std::popcount is a call where the target has no instruction for it, as plain x86-64 has not.
+  static constexpr int ones(uint64_t w) {
+    w -= (w >> 1) & 0x5555555555555555;
+    w = (w & 0x3333333333333333) + ((w >> 2) & 0x3333333333333333);
+    w = (w + (w >> 4)) & 0x0F0F0F0F0F0F0F0F;
+    return static_cast<int>((w * 0x0101010101010101) >> 56);
+  }
   template <typename F>
   constexpr ByteSet combine(const ByteSet& o, F f) const {
     ByteSet r;

@@ -1,13 +1,93 @@
 #include "lex_row.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <tuple>
 
 #include "growth.h"
+#include "utf8_lead.h"
 #include "vocabulary.h"
 
 namespace guiderail {
+
+namespace {
+
+// What a remainder loops on: after these, it is itself again.
+struct Loops {
+  std::array<uint64_t, 2> ascii{};
+  bool beyond_ascii = false;  // every character beyond ASCII
+
+  bool cover(const TokenTrie::Below& below) const {
+    return !((below.ascii[0] & ~ascii[0]) | (below.ascii[1] & ~ascii[1])) &&
+           (!below.beyond_ascii || (below.utf8 && beyond_ascii));
+  }
+  Loops operator&(const Loops& o) const {
+    return {{ascii[0] & o.ascii[0], ascii[1] & o.ascii[1]}, beyond_ascii && o.beyond_ascii};
+  }
+};
+
+// Does `node` come to `target` by any `more` bytes, the first of them in [first, last], without an end on the way?
+bool always_comes_to(Lexicon& lexicon, Node node, Node target, int more, uint8_t first, uint8_t last) {
+  Node known = kNone;  // what the last byte led to and was good
+  for (unsigned byte = first; byte <= last; ++byte) {
+    Node next = lexicon.step(node, static_cast<uint8_t>(byte));
+    if (next == kNone) return false;
+    if (more == 1) {
+      if (next != target) return false;
+    } else if (next != known) {
+      if (lexicon.nullable(next) || !always_comes_to(lexicon, next, target, more - 1, 0x80, 0xBF)) return false;
+      known = next;
+    }
+  }
+  return true;
+}
+
+Loops loops_of(Lexicon& lexicon, Node node) {
+  Loops loops;
+  for (unsigned byte = 0; byte < 0x80; ++byte)
+    if (lexicon.step(node, static_cast<uint8_t>(byte)) == node) loops.ascii[byte >> 6] |= uint64_t{1} << (byte & 63);
+  if (!(loops.ascii[0] | loops.ascii[1])) return loops;  // hardly a text
+  for (const Utf8Lead& lead : kUtf8Leads) {
+    Node known = kNone;
+    for (unsigned byte = lead.lead_first; byte <= lead.lead_last; ++byte) {
+      Node next = lexicon.step(node, static_cast<uint8_t>(byte));
+      if (next == kNone || lexicon.nullable(next)) return loops;
+      if (next != known && !always_comes_to(lexicon, next, node, lead.more, lead.first, lead.last)) return loops;
+      known = next;
+    }
+  }
+  loops.beyond_ascii = true;
+  return loops;
+}
+
+// Calls back for the nodes strictly below `root`: (node, characters begun on the way, whether a character ends there).
+template <typename F>
+void for_each_below(const TokenTrie& trie, uint32_t root, F f) {
+  struct Visit {
+    uint32_t node, begun;
+    uint8_t more;  // bytes of a character still to come
+  };
+  std::vector<Visit> work{{root, 0, 0}};
+  while (!work.empty()) {
+    Visit at = work.back();
+    work.pop_back();
+    uint32_t first = trie.node(at.node).first_child, end = first + trie.node(at.node).num_children;
+    for (uint32_t c = first; c < end; ++c) {
+      Visit next{c, at.begun, at.more};
+      if (at.more) {
+        --next.more;
+      } else {
+        ++next.begun;
+        if (const Utf8Lead* lead = utf8_lead(trie.node(c).byte)) next.more = lead->more;
+      }
+      f(c, next.begun, next.more == 0);
+      if (trie.node(c).num_children) work.push_back(next);
+    }
+  }
+}
+
+}  // namespace
 
 const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   Key key{static_cast<uint32_t>(remainder), static_cast<uint32_t>(competing), place};
@@ -28,7 +108,7 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   if (!fresh) fresh = build(remainder, competing, place);
   std::size_t size = fresh->dense_.size() * 4 + fresh->words_.size() * 8 + sizeof(LexRow);
   for (const auto& exit : fresh->exits_)
-    size += sizeof(LexRow::Exit) + exit->places.size() * sizeof(LexRow::Exit::Place);
+    size += sizeof(LexRow::Exit) + (exit->places.size() + exit->spans.size()) * sizeof(LexRow::Exit::Place);
   std::lock_guard lock(mutex_);
   auto [it, added] = rows_.try_emplace(key, std::move(fresh));
   if (added) {
@@ -54,7 +134,7 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   Plan plan;
   plan.reference = remainder;
   Lexicon::Exclusion exclusion;
-  if (lexicon_.exclusion(remainder, exclusion)) {
+  if (lexicon_.exclusion(remainder, exclusion) && excludes_little(exclusion.excluded)) {
     plan.excludes = true;
     plan.reference = exclusion.reference;
     plan.base = exclusion.base;
@@ -76,6 +156,22 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   plan.broad = true;
   plan.first_nullable = lexicon_.nullable(plan.first);
   return plan;
+}
+
+// What is excluded and may go on for ever is looked for token by token below its first bytes (MaskBuilder::decide_excluded): that pays
+// for names that begin in some way, not for texts that contain something.
+bool LexRowCache::excludes_little(Node excluded) {
+  constexpr uint32_t kManyPlaces = 8'000;
+  if (lexicon_.certainly_finite(excluded)) return true;
+  const TokenTrie& trie = vocabulary_.trie();
+  uint32_t places = 0;
+  lexicon_.first_bound(excluded).for_each([&](uint8_t byte) {
+    uint32_t child = trie.child(TokenTrie::kRoot, byte);
+    if (!child || places > kManyPlaces) return;
+    Node next = lexicon_.step(excluded, byte);
+    if (next != kNone && !lexicon_.certainly_finite(next)) places += trie.subtree_size(child);
+  });
+  return places <= kManyPlaces;
 }
 
 bool LexRowCache::is_broad(Node remainder) {
@@ -191,6 +287,23 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     uint32_t count;      // bodies complete
     LexRow::Exit* exit;  // that ends here, if any
   };
+  std::unordered_map<uint32_t, Loops> loops;
+  auto loops_on = [&](Node node) -> const Loops& {
+    auto [it, fresh] = loops.try_emplace(static_cast<uint32_t>(node));
+    if (fresh) it->second = loops_of(lexicon_, node);
+    return it->second;
+  };
+  Node looping = kNone, rival_looping = kNone;  // of these:
+  Loops looped;
+  auto loops_below = [&](uint32_t place, Node next, Node rival) {
+    if (next != looping || rival != rival_looping) {
+      looping = next;
+      rival_looping = rival;
+      looped = loops_on(next);
+      if (rival != kNone) looped = looped & loops_on(rival);
+    }
+    return looped.cover(trie.below(place));
+  };
   std::vector<Frame> work{{place, remainder, competing, 0, nullptr}};
   while (!work.empty()) {
     Frame f = work.back();
@@ -198,10 +311,14 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     uint32_t first = trie.node(f.place).first_child, end = first + trie.node(f.place).num_children;
     // A table of transitions pays where many bytes are asked for; a remainder met at a few narrow places is stepped as it is.
     constexpr uint32_t kFewChildren = 6;
-    const Lexicon::Transitions* t = end - first > kFewChildren ? &lexicon_.transitions(f.remainder) : nullptr;
+    constexpr int kFewBytes = 12;
+    const ByteSet bound = lexicon_.first_bound(f.remainder);
+    const Lexicon::Transitions* t =
+        end - first > kFewChildren && bound.count() > kFewBytes ? &lexicon_.transitions(f.remainder) : nullptr;
     for (uint32_t c = first; c < end; ++c) {
       const TrieNode& child = trie.node(c);
       if (f.exit) f.exit->first.add(child.byte);
+      if (!bound.has(child.byte)) continue;
       uint32_t known = t ? t->next[t->classes[child.byte]].load(std::memory_order_acquire) : Lexicon::kUnknown;
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, child.byte);
       if (next == kNone) continue;
@@ -226,6 +343,31 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       }
       if (child.num_children == 0) continue;
       look_up(next, rival);
+      // Everything below keeps the lexeme as it is. (Which part of a character a token ends in would matter to ends_.)
+      constexpr uint32_t kWorthAsking = 4;
+      if (last.continues && trie.subtree_size(c) >= kWorthAsking && (!starred || next == remainder) &&
+          (vocabulary_.byte_complete() || !trie.below(c).beyond_ascii) && loops_below(c, next, rival)) {
+        auto [begin, beyond] = trie.token_range(c);
+        std::span<const uint32_t> tokens =
+            trie.all_tokens().subspan(begin + child.num_tokens, beyond - begin - child.num_tokens);
+        for (uint32_t token : tokens) stay[token >> 5] |= uint32_t{1} << (token & 31);
+        if (starred)
+          for_each_below(trie, c, [&](uint32_t node, uint32_t begun, bool) {
+            for (uint32_t token : trie.tokens(node)) counts->tokens.emplace_back(count + begun, token);
+          });
+        if (!vocabulary_.byte_complete() && !tokens.empty()) {
+          auto [it, fresh] = ends.try_emplace({next, rival}, result->ends_.size());
+          if (fresh) result->ends_.push_back({next, rival, {}});
+          auto& list = result->ends_[it->second].tokens;
+          list.insert(list.end(), tokens.begin(), tokens.end());
+        }
+        if (last.exit) {
+          last.exit->spans.push_back({c, count});
+          for (unsigned i = 0; i < 2; ++i) last.exit->first.words[i] |= trie.below(c).ascii[i];
+          if (trie.below(c).beyond_ascii) last.exit->first = last.exit->first | ByteSet::range(0xC2, 0xF4);
+        }
+        continue;
+      }
       if (last.exit) last.exit->places.push_back({c, count});
       if (last.continues) {
         work.push_back({c, next, rival, count, last.exit});
@@ -256,11 +398,27 @@ const std::vector<LexRow::Exit::Place>& LexRow::ends_before(const TokenTrie& voc
   std::lock_guard lock(mutex_);
   auto& ends = counts_->ends[byte];
   if (!counts_->known[byte]) {
-    for (Exit::Place p : exits_[0]->places)
-      if (uint32_t child = vocabulary.child(p.node, byte)) ends.push_back({child, p.count});
+    ends = children_by(vocabulary, *exits_[0], byte);
     counts_->known[byte] = true;
   }
   return ends;
+}
+
+std::vector<LexRow::Exit::Place> LexRow::children_by(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) {
+  std::vector<Exit::Place> result;
+  auto ask = [&](uint32_t node, uint32_t count) {
+    if (uint32_t child = vocabulary.child(node, byte)) result.push_back({child, count});
+  };
+  for (Exit::Place p : exit.places) ask(p.node, p.count);
+  for (Exit::Place span : exit.spans) {
+    const TokenTrie::Below& below = vocabulary.below(span.node);
+    if (byte < 0x80 ? !(below.ascii[byte >> 6] >> (byte & 63) & 1) : !below.beyond_ascii) continue;
+    ask(span.node, span.count);
+    for_each_below(vocabulary, span.node, [&](uint32_t node, uint32_t begun, bool complete) {
+      if (complete) ask(node, span.count + begun);
+    });
+  }
+  return result;
 }
 
 const TokenTrie& LexRow::left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
@@ -272,8 +430,7 @@ const TokenTrie& LexRow::left_over(const TokenTrie& vocabulary, const Exit& exit
     for (Exit::Place p : starred_->ends_before(vocabulary, byte))
       if (p.count >= min_ && p.count <= max_) roots.push_back(p.node);
   } else {
-    for (Exit::Place p : exit.places)
-      if (uint32_t child = vocabulary.child(p.node, byte)) roots.push_back(child);
+    for (Exit::Place p : children_by(vocabulary, exit, byte)) roots.push_back(p.node);
   }
   // The root of the merged trie stands for `byte` itself, so its own tokens count too: hang it below a new root.
   auto* merged = new TokenTrie(TokenTrie::merge_below(vocabulary, std::move(roots), byte));

@@ -1,12 +1,14 @@
 // What one lexeme's remainder does to a whole vocabulary: which tokens keep it going, and where it ends inside a token.
 //
 // A row depends on the remainder, the vocabulary and nothing else, so it is computed once and shared by every grammar that meets the same
-// node: every JSON string of every schema, every identifier. Two more steps keep rows few:
+// node: every JSON string of every schema, every identifier. Steps that keep rows few and cheap:
 //  - a remainder with counters beyond the longest token is replaced by its saturated twin (Lexicon::saturate);
 //  - a remainder 'reference but not excluded' uses the reference's row; only the tokens that touch the excluded set are
 //    looked at one by one (see mask_builder.cpp).
 //  - body{m,n} is read off the row of body*: if every place of the trie has read a definite number of bodies, the tokens and ends of the counted
 //    remainder are those of the starred one with a suitable number, so the thousand states of a `maxLength` cost one walk.
+//  - where a lexeme loops on every byte or character that occurs below a place of the trie, as a string does nearly everywhere, all
+//    tokens there keep it going and nobody walks there (TokenTrie::below).
 // Tokens in which the lexeme ends are grouped by (tags, obligation) and kept as tries of what is left over, one per first byte, made when
 // a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
 #pragma once
@@ -39,6 +41,8 @@ class LexRow {
     std::vector<uint32_t> tags;
     Node competing, follow = kAll;
     std::vector<Place> places;
+    // At these nodes and everywhere below them where a character ends, the lexeme may end as well (it loops on all that is there).
+    std::vector<Place> spans;
     std::array<std::atomic<const TokenTrie*>, 256> left;  // by first byte left over; built on demand
     ByteSet first;                                        // which bytes may be left over first
     Exit() {
@@ -77,6 +81,8 @@ class LexRow {
     std::array<bool, 256> known{};
   };
   const std::vector<Exit::Place>& ends_before(const TokenTrie& vocabulary, uint8_t byte) const;
+  // The children by `byte` of all places of an exit, each with the bodies read before it.
+  static std::vector<Exit::Place> children_by(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte);
 
   std::vector<uint32_t> dense_;
   std::vector<Word> words_;
@@ -118,6 +124,7 @@ class LexRowCache {
   };
   Plan make_plan(Node remainder);
   bool is_broad(Node remainder);
+  bool excludes_little(Node excluded);
   std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place);
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);

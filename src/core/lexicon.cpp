@@ -94,6 +94,8 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
   growth_of_this_thread += sizeof(Info) + 8;
   if (!(flags & kBoolean)) infos_[index].alive.store(1, std::memory_order_relaxed);
   if ((flags & kInfinite)) infos_[index].alive.store(1, std::memory_order_relaxed);
+  if (infos_[index].alive.load(std::memory_order_relaxed) == 0)
+    infos_[index].alive.store(alive_by_parts(infos_[index]), std::memory_order_relaxed);
   table_[slot] = static_cast<uint32_t>(index);
   if (infos_.size() * 2 > table_.size()) {
     std::vector<uint32_t> larger(table_.size() * 2, 0);

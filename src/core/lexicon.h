@@ -200,6 +200,9 @@ class Lexicon {
   uint32_t environment(const Info& tracked);
   const Transitions& build_transitions(Node node);
   bool search_alive(Node node);
+  // From what is known of the parts: 0 unknown, 1 alive, 2 dead.
+  uint8_t alive_by_parts(const Info& info);
+  bool decide_alive(Node node);
   void collect_tags(Node node, Scope* scope, std::vector<uint32_t>& out);
   std::vector<uint32_t> conjuncts(Node node);
   void absorb(std::vector<Node>& options);

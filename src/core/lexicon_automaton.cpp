@@ -294,7 +294,68 @@ bool Lexicon::alive(Node n) {
   uint8_t known = info(n).alive.load(std::memory_order_acquire);
   if (known) return known == 1;
   std::lock_guard lock(mutex_);
-  return search_alive(n);
+  return decide_alive(n);
+}
+
+uint8_t Lexicon::alive_by_parts(const Info& i) {
+  if (i.flags & (kCondHere | kRecursive)) return 0;  // conditions and references mean nothing by themselves
+  auto known = [this](uint32_t part) { return infos_[part].alive.load(std::memory_order_acquire); };
+  switch (i.kind) {
+    case Kind::kPrefix: return known(i.b);
+    case Kind::kConcat:
+      if (known(i.a) == 2 || known(i.b) == 2) return 2;
+      return known(i.a) == 1 && known(i.b) == 1 ? 1 : 0;
+    case Kind::kRepeat:
+      if (i.b == 0) return 1;
+      return known(i.a);
+    case Kind::kEither:
+    case Kind::kBranch: {
+      bool all_dead = true;
+      for (std::size_t k = i.kind == Kind::kBranch ? 1 : 0; k < i.num_children; k += i.kind == Kind::kBranch ? 2 : 1) {
+        uint8_t child = known(i.children[k]);
+        if (child == 1) return 1;
+        all_dead = all_dead && child == 2;
+      }
+      return all_dead ? 2 : 0;
+    }
+    default: return 0;
+  }
+}
+
+// Down to the parts whose aliveness takes a search, so that an intersection at the end of a long text is searched once and not from
+// every place before it.
+bool Lexicon::decide_alive(Node n) {
+  std::vector<uint32_t> spine;  // alive if and only if what follows is
+  bool result = false;
+  while (true) {
+    const Info& i = info(n);
+    uint8_t known = i.alive.load(std::memory_order_acquire);
+    if (!known) known = alive_by_parts(i);
+    if (known) {
+      result = known == 1;
+      break;
+    }
+    bool plain = !(i.flags & (kCondHere | kRecursive));
+    if (plain && (i.kind == Kind::kPrefix || i.kind == Kind::kConcat)) {
+      spine.push_back(id(n));
+      if (i.kind == Kind::kConcat && !decide_alive(node(i.a))) break;
+      n = node(i.b);
+    } else if (plain && i.kind == Kind::kRepeat) {
+      spine.push_back(id(n));
+      n = node(i.a);
+    } else if (plain && (i.kind == Kind::kEither || i.kind == Kind::kBranch)) {
+      for (std::size_t k = i.kind == Kind::kBranch ? 1 : 0; !result && k < i.num_children;
+           k += i.kind == Kind::kBranch ? 2 : 1)
+        result = decide_alive(node(i.children[k]));
+      break;
+    } else {
+      result = search_alive(n);
+      break;
+    }
+  }
+  info(n).alive.store(result ? 1 : 2, std::memory_order_release);
+  for (uint32_t part : spine) infos_[part].alive.store(result ? 1 : 2, std::memory_order_release);
+  return result;
 }
 
 // Partitions the byte values by what the parts of a node can tell apart.

@@ -42,7 +42,7 @@ constexpr std::size_t kMaxOptions = 16'384;
 // Nesting of the expression, right spines aside. Derivatives recurse this deep.
 constexpr uint16_t kMaxDepth = 1500;
 // Steps computed from the structure before a node gets a transition table of its own.
-constexpr uint8_t kStepsBeforeTable = 6;
+constexpr uint8_t kStepsBeforeTable = 8;
 
 // The budget of the calls in progress on this thread (Lexicon::Budget).
 inline thread_local std::size_t budget_left = SIZE_MAX;

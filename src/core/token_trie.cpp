@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "utf8_lead.h"
+
 namespace guiderail {
 
 TokenTrie TokenTrie::build(std::vector<std::pair<std::string_view, uint32_t>> entries) {
@@ -87,18 +89,51 @@ void TokenTrie::measure() {
   }
 }
 
-uint32_t TokenTrie::child(uint32_t i, uint8_t byte) const {
-  const TrieNode& n = nodes_[i];
+// Is everything below `node` the rest of a character, `bytes` of it, whose next byte is in [first, last], and UTF-8 after it?
+bool TokenTrie::continues_character(uint32_t node, int bytes, uint8_t first, uint8_t last) const {
+  for (uint32_t k = 0; k < nodes_[node].num_children; ++k) {
+    uint32_t child = nodes_[node].first_child + k;
+    if (nodes_[child].byte < first || nodes_[child].byte > last) return false;
+    if (bytes == 1 ? !below_[child].utf8 : !continues_character(child, bytes - 1, 0x80, 0xBF)) return false;
+  }
+  return true;
+}
+
+void TokenTrie::summarize() {
+  first_level_.assign(256, 0);
+  for (uint32_t k = 0; k < nodes_[kRoot].num_children; ++k)
+    first_level_[nodes_[nodes_[kRoot].first_child + k].byte] = nodes_[kRoot].first_child + k;
+  below_.assign(nodes_.size(), {});
+  for (std::size_t i = nodes_.size(); i-- > 0;) {
+    Below& b = below_[i];
+    for (uint32_t k = 0; k < nodes_[i].num_children; ++k) {
+      uint32_t child = nodes_[i].first_child + k;
+      uint8_t byte = nodes_[child].byte;
+      const Below& c = below_[child];
+      b.ascii[0] |= c.ascii[0];
+      b.ascii[1] |= c.ascii[1];
+      b.beyond_ascii = b.beyond_ascii || c.beyond_ascii || byte >= 0x80;
+      if (byte < 0x80) {
+        b.ascii[byte >> 6] |= uint64_t{1} << (byte & 63);
+        b.utf8 = b.utf8 && c.utf8;
+      } else {
+        const Utf8Lead* lead = utf8_lead(byte);
+        b.utf8 = b.utf8 && lead && continues_character(child, lead->more, lead->first, lead->last);
+      }
+    }
+  }
+}
+
+uint32_t TokenTrie::child_among(const TrieNode& n, uint8_t byte) const {
   uint32_t lo = n.first_child, hi = n.first_child + n.num_children;
-  while (lo < hi) {
+  while (hi - lo > 1) {
     uint32_t mid = (lo + hi) / 2;
-    if (nodes_[mid].byte == byte) return mid;
-    if (nodes_[mid].byte < byte)
-      lo = mid + 1;
+    if (nodes_[mid].byte <= byte)
+      lo = mid;
     else
       hi = mid;
   }
-  return 0;
+  return nodes_[lo].byte == byte ? lo : 0;
 }
 
 uint32_t TokenTrie::find(uint32_t from, std::string_view text) const {

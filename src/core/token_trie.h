@@ -6,6 +6,7 @@
 // for what is left over of its tokens after a lexeme has ended inside them (lex_row.h).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -47,18 +48,41 @@ class TokenTrie {
   // Number of nodes below and including i.
   uint32_t subtree_size(uint32_t i) const { return subtree_[i]; }
   // The child of `i` by `byte`, or 0 (the root is nobody's child).
-  uint32_t child(uint32_t i, uint8_t byte) const;
+  uint32_t child(uint32_t i, uint8_t byte) const {
+    const TrieNode& n = nodes_[i];
+    if (n.num_children == 0) return 0;
+    if (n.num_children == 1) return nodes_[n.first_child].byte == byte ? n.first_child : 0;
+    if (i == kRoot && !first_level_.empty()) return first_level_[byte];
+    return child_among(n, byte);
+  }
   uint32_t find(uint32_t from, std::string_view text) const;
-  std::size_t bytes_used() const { return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4; }
+  std::size_t bytes_used() const {
+    return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4 + below_.size() * sizeof(Below);
+  }
+
+  // What the strings strictly below a node are made of: a lexeme that loops on all of it need not walk there.
+  struct Below {
+    std::array<uint64_t, 2> ascii{};  // the ASCII bytes that occur
+    bool beyond_ascii = false;        // other bytes occur
+    bool utf8 =
+        true;  // if the node ends a character, all of these strings are UTF-8, but for a last character that may be cut off
+  };
+  // Computes below() for every node; not done for tries of what is left over.
+  void summarize();
+  const Below& below(uint32_t i) const { return below_[i]; }
 
   // The trie of `byte` followed by all strings at or below any of `roots` (nodes of `whole` that all stand for `byte`), with their tokens.
   static TokenTrie merge_below(const TokenTrie& whole, std::vector<uint32_t> roots, uint8_t byte);
 
  private:
   void measure();
+  uint32_t child_among(const TrieNode& parent, uint8_t byte) const;
+  bool continues_character(uint32_t node, int bytes, uint8_t first, uint8_t last) const;
   std::vector<TrieNode> nodes_;
   std::vector<uint32_t> tokens_;
   std::vector<uint32_t> subtree_, subtree_tokens_;
+  std::vector<Below> below_;
+  std::vector<uint32_t> first_level_;  // the root's children by byte, once summarized
 };
 
 }  // namespace guiderail

@@ -35,6 +35,7 @@ Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::ve
   }
   byte_complete_ = std::ranges::all_of(single, [](bool b) { return b; });
   trie_ = TokenTrie::build(std::move(entries));
+  trie_.summarize();
   ranks_.assign(size(), 0);
   for (uint32_t rank = 0; rank < trie_.all_tokens().size(); ++rank) ranks_[trie_.all_tokens()[rank]] = rank;
 }

@@ -1,0 +1,81 @@
+"""Rows of lexemes: places of the vocabulary where a lexeme loops on all that is below are answered without walking there.
+
+Every mask is compared with the grammar asked about each token's bytes alone, which knows neither vocabulary nor rows.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import guiderail as gr
+from oracles.tokens import mask_to_set
+
+PIECES = [
+    "a",
+    "b",
+    "the",
+    " ",
+    "é",
+    "ß",
+    "日本",
+    "語",
+    "🙂",
+    '"',
+    "\\",
+    "\n",
+    "0",
+    "12",
+    ",",
+    "}",
+    "\u0080",
+    "\uffff",
+    "\U0010ffff",
+]
+TORN = [b"\xc3", b"\xa9", b"\xe6\x97", b"\xf0\x9f", b"\x82", b"\xff", b"\xed\xa0\x80", b"a\xe6", b"\xa5b", b"\xc3\xc3"]
+
+
+def tokens_of(seed: int) -> list[bytes]:
+    """All 256 bytes, words of up to five pieces, and words with characters torn apart or no characters at all."""
+    rng = random.Random(seed)
+    words = {b"".join(p.encode() for p in rng.choices(PIECES, k=rng.randint(1, 5))) for _ in range(3_000)}
+    torn = {rng.choice(list(words)) + rng.choice(TORN) + b"a" * rng.randint(0, 2) for _ in range(300)}
+    return [bytes([b]) for b in range(256)] + sorted({w for w in words | torn if len(w) > 1})
+
+
+LANGUAGES = {
+    "string": gr.Grammar.from_json_schema({"type": "string"}),
+    "counted": gr.Grammar.from_json_schema({"type": "string", "maxLength": 4}),
+    "key": gr.Grammar.from_json_schema(
+        {"properties": {"the": {"type": "null"}}, "additionalProperties": {"type": "integer"}}
+    ),
+    "contains": gr.Grammar.from_json_schema({"type": "string", "pattern": "the0"}),
+    "lacks": gr.Grammar.from_json_schema({"type": "string", "not": {"pattern": "[aé]b"}}),
+    "without a letter": gr.Grammar.from_regex(r'[^é"]*"[^\n]{0,3}'),
+    "no letters beyond": gr.Grammar.from_regex(r"[^日\U0010ffff]*(?:日[a ]*)?"),
+    "greedy to the end": gr.Grammar.from_regex(r"(?:[^,]*,)*\}"),
+    "words": gr.Grammar.from_lark('start: (WORD | STRING | ",")*\nWORD: /[^ ",]+/\nSTRING: /"[^"]*"/\n%ignore " "'),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_masks_are_what_the_grammar_says_of_each_token(name: str) -> None:
+    tokens = tokens_of(7)
+    vocabulary = gr.Vocabulary.from_bytes([*tokens, b""], eos_token_ids=[len(tokens)])
+    grammar = LANGUAGES[name]
+    compiled = gr.compile(grammar, vocabulary)
+    rng = random.Random(11)
+    for _ in range(2):
+        matcher, text = compiled.matcher(), b""
+        for _ in range(6):
+            bitmask = gr.allocate_token_bitmask(1, vocabulary)
+            matcher.fill_next_token_bitmask(bitmask)
+            allowed = mask_to_set(bitmask[0], len(tokens))
+            expected = {i for i, token in enumerate(tokens) if grammar.accepts_prefix(text + token)}
+            assert allowed == expected, (text, [tokens[i] for i in allowed ^ expected][:5])
+            if not allowed:
+                break
+            choice = rng.choice(sorted(allowed))
+            assert matcher.accept_token(choice)
+            text += tokens[choice]
