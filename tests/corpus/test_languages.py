@@ -130,3 +130,16 @@ def test_near_misses(name: str) -> None:
             wrong.append((edited, verdict))
     assert wrong == []
     assert min(counts.values()) > 200
+
+
+def test_standard_library_of_this_python() -> None:
+    """A sample of what `ast.parse` takes; all of it is read by `python -m benchmarks languages python`."""
+    root = Path(ast.__file__).parent
+    paths = random.Random(311).sample(sorted(root.glob("*.py")), 40)
+    refused = []
+    for path in paths:
+        text = path.read_bytes().decode("utf-8", "strict")
+        ast.parse(text)
+        if not builtin("python").accepts(text):
+            refused.append((path.name, builtin("python").longest_prefix(text)))
+    assert refused == []
