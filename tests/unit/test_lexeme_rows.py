@@ -1,4 +1,4 @@
-"""Rows of lexemes: places of the vocabulary where a lexeme loops on all that is below are answered without walking there.
+"""Rows of lexemes: where a lexeme loops on all that is below a place of the vocabulary, nobody walks there.
 
 Every mask is compared with the grammar asked about each token's bytes alone, which knows neither vocabulary nor rows.
 """
@@ -71,7 +71,7 @@ def test_masks_are_what_the_grammar_says_of_each_token(name: str) -> None:
         for _ in range(6):
             bitmask = gr.allocate_token_bitmask(1, vocabulary)
             matcher.fill_next_token_bitmask(bitmask)
-            allowed = mask_to_set(bitmask[0], len(tokens))
+            allowed = mask_to_set(bitmask[0], len(vocabulary)) - {len(tokens)}
             expected = {i for i, token in enumerate(tokens) if grammar.accepts_prefix(text + token)}
             assert allowed == expected, (text, [tokens[i] for i in allowed ^ expected][:5])
             if not allowed:
