@@ -162,6 +162,7 @@ class JsonAlgebra {
   bool finite_values(Formula f, FormulaKind kind, std::vector<ValueId>& out);
   bool strings_certain(Formula f);
   Node pattern_body(PatternId id);
+  Node every_spelling(ValueId string);  // with its closing quote
 
   Formula unevaluated(SchemaId schema, JsonType type);
   void collect_evaluators(SchemaId schema, SchemaId subject, Formula guard, JsonType type, Evaluators& evaluators,
@@ -244,6 +245,7 @@ class JsonAlgebra {
 
   std::unordered_map<uint32_t, Node> pattern_bodies_;
   std::unordered_map<uint64_t, Node> string_tails_;
+  std::unordered_map<uint32_t, Node> spellings_;
   std::unordered_map<uint32_t, Node> number_texts_;
   std::unordered_map<uint64_t, bool> pattern_on_key_;
 

@@ -196,6 +196,12 @@ Node JsonAlgebra::pattern_body(PatternId id) {
   return node;
 }
 
+Node JsonAlgebra::every_spelling(ValueId string) {
+  auto [it, fresh] = spellings_.try_emplace(static_cast<uint32_t>(string), kNone);
+  if (fresh) it->second = text_.spelled(schemas_->store().text(schemas_->value(string)), lexicon_.literal("\""));
+  return it->second;
+}
+
 // Values that a schema lists are written as declared. What is forbidden is forbidden in every spelling, however deep below the negation it stands.
 Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
   uint64_t key = uint64_t{static_cast<uint32_t>(f)} << 1 | (all_spellings ? 1 : 0);
@@ -241,8 +247,7 @@ Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
     case FormulaKind::kStrings: {
       if (all_spellings) {
         std::vector<Node> closed;
-        for (ValueId v : value_sets_[formulas_.a(f)])
-          closed.push_back(text_.spelled(schemas_->store().text(schemas_->value(v)), end));
+        for (ValueId v : value_sets_[formulas_.a(f)]) closed.push_back(every_spelling(v));
         node = lexicon_.either(std::move(closed));
         break;
       }
