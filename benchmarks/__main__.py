@@ -5,8 +5,16 @@ from __future__ import annotations
 import sys
 
 from . import grammars, languages, masks
+from .guidance import __main__ as guidance
+from .guidance import kernel
 
-RUNNERS = {"masks": masks.main, "grammars": grammars.main, "languages": languages.main}
+RUNNERS = {
+    "masks": masks.main,
+    "grammars": grammars.main,
+    "languages": languages.main,
+    "guidance": guidance.main,
+    "kernel": kernel.main,
+}
 
 
 def main() -> None:

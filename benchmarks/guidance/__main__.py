@@ -56,9 +56,11 @@ def load(name: str) -> tuple[Any, list[int], list[int]]:
     return transformers.LlamaForCausalLM(config).eval(), ids[:16], ids[16:]
 
 
-def ways(model: Any, prompt: list[int], negative: list[int], tokens: int) -> dict[str, Callable[[], list[int]]]:
-    """Name -> a run that returns the new tokens."""
-    ids = torch.tensor([prompt])
+def ways(
+    model: Any, prompt: list[int], negative: list[int], tokens: int, batch: int
+) -> dict[str, Callable[[], list[int]]]:
+    """Name -> a run that returns the new tokens of the first row."""
+    ids = torch.tensor([prompt] * batch)
     mask = torch.ones_like(ids)
     fixed = {
         "attention_mask": mask, "max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False,
@@ -75,11 +77,11 @@ def ways(model: Any, prompt: list[int], negative: list[int], tokens: int) -> dic
     return {
         "plain": lambda: new(model.generate(ids, **fixed)),
         "transformers guidance_scale": lambda: new(
-            model.generate(ids, guidance_scale=SCALE, negative_prompt_ids=torch.tensor([negative]), **fixed)
+            model.generate(ids, guidance_scale=SCALE, negative_prompt_ids=torch.tensor([negative] * batch), **fixed)
         ),
         "guiderail processor": lambda: new(model.generate(ids, logits_processor=[processor], **fixed)),
-        "guiderail loop": lambda: decoder.decode([prompt], tokens)[0].token_ids,
-        "guiderail loop, 4 drafted": lambda: speculative.decode([prompt], tokens)[0].token_ids,
+        "guiderail loop": lambda: decoder.decode([prompt] * batch, tokens)[0].token_ids,
+        "guiderail loop, 4 drafted": lambda: speculative.decode([prompt] * batch, tokens)[0].token_ids,
     }
 
 
@@ -99,16 +101,17 @@ def verify(results: dict[str, list[int]], model: Any, prompt: list[int], negativ
     return ties
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["smollm2", "random"], default="random")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=1, help="the same prompt this many times")
     parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     torch.set_num_threads(1)
     model, prompt, negative = load(arguments.model)
-    runs = ways(model, prompt, negative, arguments.tokens)
+    runs = ways(model, prompt, negative, arguments.tokens, arguments.batch)
     ties = verify({name: run() for name, run in runs.items()}, model, prompt, negative)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.repeats):
@@ -119,6 +122,7 @@ def main() -> None:
     plain = statistics.median(seconds["plain"])
     report = {
         "model": arguments.model,
+        "batch": arguments.batch,
         "tokens": arguments.tokens,
         "ties": ties,
         "machine": platform.processor() or platform.machine(),

@@ -49,6 +49,8 @@ GUIDERAIL_INLINE float exp_of_nonpositive(float x) {
   return x < kLowest ? 0.0f : y * std::bit_cast<float>(exponent);
 }
 
+GUIDERAIL_INLINE float larger(float a, float b) { return a > b ? a : b; }
+
 GUIDERAIL_INLINE float maximum(const Lanes& lanes) {
   float top = lanes[0];
   for (std::size_t i = 1; i < kLanes; ++i) top = lanes[i] > top ? lanes[i] : top;
@@ -177,19 +179,23 @@ struct Normaliser {
   double total = 0;  // of exp(x - top)
 
   GUIDERAIL_INLINE void add(const Block& block) {
+    Block folded;
+    for (std::size_t i = 0; i < kBlock / 2; ++i) folded[i] = larger(block[i], block[i + kBlock / 2]);
+    for (std::size_t half = kBlock / 4; half >= kLanes; half /= 2)
+      for (std::size_t i = 0; i < half; ++i) folded[i] = larger(folded[i], folded[i + half]);
     Lanes tops;
-    tops.fill(-kInfinity);
-    for (std::size_t at = 0; at < kBlock; at += kLanes)
-      for (std::size_t i = 0; i < kLanes; ++i) tops[i] = block[at + i] > tops[i] ? block[at + i] : tops[i];
+    std::copy_n(folded.begin(), kLanes, tops.begin());
     const float highest = maximum(tops);
     if (!(highest > -kInfinity)) return;
     if (highest > top) {
       total *= std::exp(static_cast<double>(top) - static_cast<double>(highest));
       top = highest;
     }
-    Lanes sums{};
-    for (std::size_t at = 0; at < kBlock; at += kLanes)
-      for (std::size_t i = 0; i < kLanes; ++i) sums[i] += exp_of_nonpositive(block[at + i] - top);
+    for (std::size_t i = 0; i < kBlock; ++i) folded[i] = exp_of_nonpositive(block[i] - top);
+    for (std::size_t half = kBlock / 2; half >= kLanes; half /= 2)
+      for (std::size_t i = 0; i < half; ++i) folded[i] += folded[i + half];
+    Lanes sums;
+    std::copy_n(folded.begin(), kLanes, sums.begin());
     total += static_cast<double>(sum(sums));
   }
 
@@ -201,8 +207,10 @@ GUIDERAIL_INLINE void run(const GuidedRow& row, float* output) {
   std::array<Block, kMostStreams> tails;  // the last, incomplete block of each stream
   const std::size_t count = row.streams.size(), whole = row.vocab / kBlock * kBlock, rest = row.vocab - whole;
   const std::span<Stream> streams(storage.data(), count);
+  float best = kBan;  // of the primary stream
   for (std::size_t k = 0; k < count; ++k) {
     const Extremes found = extremes(row.streams[k], row.vocab);
+    if (k == 0) best = found.top;
     const bool says_something = found.top > kBan;
     // A stream without a finite score says nothing: every token gets the same.
     streams[k] = {row.streams[k], row.weights[k], says_something ? found.top : 0.0f,
@@ -211,7 +219,7 @@ GUIDERAIL_INLINE void run(const GuidedRow& row, float* output) {
   float threshold = kBan;  // a score at this or below is out
   bool inclusive = false;  // a score at it is in
   if (row.log_plausibility > -kInfinity) {
-    const float best = best_allowed(row);
+    if (row.mask) best = best_allowed(row);
     if (best > kBan && best + row.log_plausibility > kBan) threshold = best + row.log_plausibility, inclusive = true;
   }
   const bool filters = streams[0].has_bans || inclusive;
