@@ -18,6 +18,7 @@
 #include <variant>
 
 #include "core/compiled_grammar.h"
+#include "core/composite_source.h"
 #include "core/engine.h"
 #include "core/errors.h"
 #include "core/fused_scores.h"
@@ -189,6 +190,42 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
   result->match("");  // an empty language, a limit: now, not at the first token
+  return result;
+}
+
+using PartSpec = std::tuple<std::string, std::variant<std::shared_ptr<Source>, std::string, uint32_t>>;
+
+std::shared_ptr<Source> composite_source(const std::vector<PartSpec>& parts,
+                                         const std::vector<std::vector<std::vector<uint32_t>>>& rules,
+                                         const std::vector<std::string>& names, uint32_t start,
+                                         const std::vector<std::string>& triggers) {
+  using Kind = CompositePart::Kind;
+  if (names.size() != rules.size()) throw GrammarError("one name per rule");
+  std::vector<CompositePart> table;
+  for (const auto& [kind, what] : parts) {
+    CompositePart part{};
+    if (kind == "source" && std::holds_alternative<std::shared_ptr<Source>>(what)) {
+      part.kind = Kind::kSource;
+      part.source = std::get<std::shared_ptr<Source>>(what)->source;
+    } else if ((kind == "literal" || kind == "special") && std::holds_alternative<std::string>(what)) {
+      part.kind = kind == "literal" ? Kind::kLiteral : Kind::kSpecial;
+      part.text = std::get<std::string>(what);
+    } else if (kind == "text") {
+      part.kind = Kind::kFreeText;
+    } else if (kind == "triggered" && std::holds_alternative<uint32_t>(what)) {
+      part.kind = Kind::kTriggered;
+      part.trigger = std::get<uint32_t>(what);
+    } else {
+      throw GrammarError("unknown kind of part '" + kind + "'");
+    }
+    table.push_back(std::move(part));
+  }
+  std::vector<CompositeRule> rule_table;
+  for (std::size_t i = 0; i < rules.size(); ++i) rule_table.push_back({names[i], rules[i]});
+  auto result = std::make_shared<Source>(
+      std::make_shared<CompositeSource>(std::move(table), std::move(rule_table), start, triggers));
+  nb::gil_scoped_release release;
+  result->match("");  // what cannot be a part, a limit: now, not at the first token
   return result;
 }
 
@@ -417,6 +454,7 @@ NB_MODULE(_core, m) {
 
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
+  m.def("composite_source", &composite_source, "parts"_a, "rules"_a, "names"_a, "start"_a, "triggers"_a);
   m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,
         "formats"_a, "dialect"_a, "registry"_a);
 

@@ -42,7 +42,7 @@ class Grammar:
         (True, True, False)
     """
 
-    __slots__ = ("_fingerprint", "_make_recipe", "_report", "_source")
+    __slots__ = ("_fingerprint", "_make_recipe", "_parse", "_report", "_source")
 
     _source: _core.GrammarSource
     # What few ask for is worked out when it is asked for: making a grammar is on the way to the first token.
@@ -50,6 +50,8 @@ class Grammar:
     # How to make this grammar again: JSON values, so that a file can hold them. The fingerprint is their digest.
     _make_recipe: Callable[[], dict[str, Any]]
     _fingerprint: str | None
+    # What a text of the language means, where the constructor knows: from_type, from_tags, from_tools, from_openai.
+    _parse: Callable[[str], Any] | None
 
     def __init__(self) -> None:
         raise TypeError("use one of Grammar's constructors: from_regex, from_json_schema, from_lark, …")
@@ -60,8 +62,10 @@ class Grammar:
         source: _core.GrammarSource,
         report: _Rows | Callable[[], _Rows],
         recipe: Callable[[], dict[str, Any]],
+        parse: Callable[[str], Any] | None = None,
     ) -> Grammar:
         grammar = object.__new__(cls)
+        grammar._parse = parse
         grammar._source = source
         grammar._report = report
         grammar._make_recipe = recipe
@@ -83,6 +87,10 @@ class Grammar:
             return cls.from_json_schema(recipe["schema"], **recipe["options"])
         if recipe["kind"] == "builtin":
             return cls.builtin(recipe["name"])
+        if recipe["kind"] == "composite":
+            from guiderail.grammars.tags import composite_from_recipe
+
+            return composite_from_recipe(recipe)
         raise ValueError(f"a grammar of unknown kind {recipe['kind']!r}")
 
     # --- constructors ---------------------------------------------------------------------------------------------
@@ -169,6 +177,66 @@ class Grammar:
         return cls._make(source, report, lambda: {"kind": "json schema", "schema": text, "options": options})
 
     @classmethod
+    def from_type(cls, kind: Any, **options: Any) -> Grammar:
+        """The JSON texts of a Python type; `parse` gives the typed object. See `guiderail.grammars.types`.
+
+        Args:
+            kind: a pydantic model, dataclass, TypedDict, NamedTuple, Literal, Enum, Union, container, scalar, Annotated
+                type, or a function (the object of its parameters).
+            options: those of `from_json_schema`.
+        Raises: GrammarError, with the place in the type, for what has no schema; what `from_json_schema` raises.
+        """
+        from guiderail.grammars.types import type_schema
+
+        read = type_schema(kind)
+        base = cls.from_json_schema(read.schema, **options)
+        return cls._make(
+            base._source,
+            lambda: [*base.report, *read.report],
+            base._make_recipe,
+            lambda text: read.decode(json.loads(text)),
+        )
+
+    @classmethod
+    def from_tags(cls, tags: Any, **options: Any) -> Grammar:
+        """Free text, and where a trigger comes, a grammar; see `guiderail.grammars.tags`.
+
+        Args:
+            tags: `Tag` objects, mappings with "begin", "schema" or "grammar", and "end", or a structural tag as vLLM
+                takes it ({"structures": [...], "triggers": [...]}).
+            options: triggers, at_least, at_most, free_text, think.
+        Raises: GrammarError for tags that cannot be told apart; what the parts' constructors raise.
+        """
+        from guiderail.grammars.tags import tags_grammar
+
+        return tags_grammar(tags, **options)
+
+    @classmethod
+    def from_tools(cls, tools: Iterable[Any], style: str = "hermes", choice: str = "auto", **options: Any) -> Grammar:
+        """Calls of tools as a family of models writes them; see `guiderail.grammars.tools`.
+
+        Args:
+            tools: OpenAI tool objects, or annotated functions.
+            style: "hermes", "llama3", "mistral", "harmony" or "deepseek".
+            choice: "auto", "required" (at least one call), "none", or the name of the one tool to call.
+            options: parallel (default True), think (a pair of markers around a first part that is free), strict.
+        Raises: GrammarError or SchemaError, naming the tool.
+        """
+        from guiderail.grammars.tools import tools_grammar
+
+        return tools_grammar(tools, style, choice, **options)
+
+    @classmethod
+    def from_openai(cls, request: Mapping[str, Any], style: str = "hermes") -> Grammar:
+        """The grammar of an OpenAI chat request: its `response_format`, or its `tools` and `tool_choice`.
+
+        Raises: GrammarError or SchemaError for what is malformed or not known.
+        """
+        from guiderail.grammars.openai import request_grammar
+
+        return request_grammar(request, style)
+
+    @classmethod
     def builtin(cls, name: str) -> Grammar:
         """A grammar that comes with the library; see the files in `guiderail/grammars/library`.
 
@@ -210,6 +278,21 @@ class Grammar:
     def accepts_prefix(self, text: bytes | str) -> bool:
         """Whether some continuation of `text` (the empty one included) is in the language."""
         return self._source.accepts_prefix(_as_bytes(text))
+
+    def parse(self, text: bytes | str) -> Any:
+        """What `text` means: the typed object of `from_type`, the calls of `from_tools`, the parts of `from_tags`.
+
+        Raises: ValueError, with the place, if `text` is not of the language; TypeError if this grammar has no meaning
+            for its texts; what validators written in Python raise.
+        """
+        if self._parse is None:
+            raise TypeError("parse is for grammars made by from_type, from_tags, from_tools or from_openai")
+        data = _as_bytes(text)
+        fitting, accepted = self._source.match(data)
+        if not accepted:
+            what = "is not complete" if fitting == len(data) else f"does not fit at byte {fitting}"
+            raise ValueError(f"the text {what}")
+        return self._parse(data.decode("utf-8"))
 
     def longest_prefix(self, text: bytes | str) -> int:
         """How many bytes of `text` some text of the language begins with."""
