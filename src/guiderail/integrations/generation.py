@@ -29,12 +29,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from guiderail.errors import DeadEndError
+from guiderail.compiled import compile
+from guiderail.errors import DeadEndError, LimitError
+from guiderail.grammars.grammar import Grammar
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import Row, RowInputs
 from guiderail.guidance.terms import Sum, Term
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 from guiderail.logits.sampling import Sampling
+from guiderail.vocabulary import Vocabulary
 
 OnTokens = Callable[[int, list[int]], None]
 """Called as soon as tokens of a sequence are final: (index of the sequence, its new token ids, several after a
@@ -451,6 +454,7 @@ def generate(
     *,
     guidance: Term | Sequence[Term] = (),
     constraint: Any = None,
+    output_type: Any = None,
     max_new_tokens: int = 256,
     do_sample: bool = False,
     temperature: float = 1.0,
@@ -473,16 +477,24 @@ def generate(
     Args:
         prompt: a string, a chat (list of {"role", "content"}), token ids, or a list of strings or of chats.
         guidance: a term, or a list of terms. constraint: a compiled grammar.
+        output_type: a type that `Grammar.from_type` reads, instead of a constraint: the results are typed objects.
         max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
         seed: of this call's random numbers. jump_forward, speculate, draft, close_in_time: see `GuidedDecoder`.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
-    Returns: for one prompt and one sequence a string; otherwise a list of them.
+    Returns: for one prompt and one sequence a string, or an object of `output_type`; otherwise a list of them.
     Raises:
         ValueError: contradictory arguments.
+        LimitError: a typed output has reached `max_new_tokens` before it was complete.
         DeadEndError: see `GuidedDecoder.decode`.
     """
+    grammar: Grammar | None = None
+    if output_type is not None:
+        if constraint is not None or return_generations:
+            raise ValueError("output_type goes with neither constraint nor return_generations")
+        grammar = Grammar.from_type(output_type)
+        constraint = compile(grammar, Vocabulary.from_tokenizer(tokenizer, vocab_size=model.config.vocab_size))
     prompts, is_single = _encoded(tokenizer, prompt)
     sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty)
     generator = torch.Generator(device=model.device).manual_seed(seed)
@@ -505,6 +517,15 @@ def generate(
         generation.text = _decoded(tokenizer, constraint, index // num_return_sequences, generation.token_ids)
     if return_generations:
         return generations
+    if grammar is not None:
+        for generation in generations:
+            if generation.finish_reason == "length":
+                raise LimitError(
+                    f"the output is not complete after {max_new_tokens} tokens: {generation.text[:200]!r}",
+                    limit="max_new_tokens",
+                )
+        objects = [grammar.parse(generation.text) for generation in generations]
+        return objects[0] if is_single and num_return_sequences == 1 else objects
     results = [generation.text for generation in generations]
     return results[0] if is_single and num_return_sequences == 1 else results
 
