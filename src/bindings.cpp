@@ -133,11 +133,14 @@ class Regex {
 };
 
 using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
+using IndentationSpec =
+    std::tuple<uint32_t, uint32_t, uint32_t, std::vector<uint32_t>, std::vector<uint32_t>, uint32_t>;
 using RuleSpec = std::pair<std::string, std::vector<std::vector<std::variant<uint32_t, std::string>>>>;
 
 std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals, const std::vector<RuleSpec>& rules,
                                       const std::string& start, const std::string& lexing,
-                                      std::vector<uint32_t> ignored, const std::vector<int>& priorities) {
+                                      std::vector<uint32_t> ignored, const std::vector<int>& priorities,
+                                      const std::optional<IndentationSpec>& indentation) {
   if (lexing != "free" && lexing != "munch") throw GrammarError("unknown lexing discipline '" + lexing + "'");
   if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
   std::vector<StaticTerminal> table;
@@ -150,6 +153,8 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
                                                        : std::string(view(std::get<nb::bytes>(text)));
     if (kind == "literal") {
       t.kind = StaticTerminal::Kind::kLiteral;
+    } else if (kind == "block") {
+      t.kind = StaticTerminal::Kind::kBlock;
     } else if (kind == "special") {
       t.kind = StaticTerminal::Kind::kSpecial;
     } else if (kind == "regex" || kind == "ecma") {
@@ -184,9 +189,14 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
       rule.alternatives.push_back(std::move(symbols));
     }
   }
-  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table),
-                                               static_cast<uint32_t>(id_of(start) - terminals.size()),
-                                               lexing == "munch" ? Lexing::kMunch : Lexing::kFree, std::move(ignored));
+  std::optional<StaticIndentation> blocks;
+  if (indentation) {
+    const auto& [newline, indent, dedent, opens, closes, tab_width] = *indentation;
+    blocks = StaticIndentation{newline, indent, dedent, opens, closes, tab_width};
+  }
+  auto source = std::make_shared<StaticSource>(
+      std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - terminals.size()),
+      lexing == "munch" ? Lexing::kMunch : Lexing::kFree, std::move(ignored), std::move(blocks));
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
   result->match("");  // an empty language, a limit: now, not at the first token
@@ -452,7 +462,8 @@ NB_MODULE(_core, m) {
   nb::class_<SchemaSource, Source>(m, "SchemaSource")
       .def("report", &SchemaSource::report, "Rows of (JSON pointer, status, reason).");
 
-  m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a);
+  m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a,
+        "indentation"_a = nb::none());
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
   m.def("composite_source", &composite_source, "parts"_a, "rules"_a, "names"_a, "start"_a, "triggers"_a);
   m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,

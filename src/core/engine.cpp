@@ -21,6 +21,7 @@ uint64_t hash_of(std::span<const Thread> threads) {
     mix((uint64_t{static_cast<uint32_t>(t.group)} << 32) | static_cast<uint32_t>(t.lexeme));
     mix((uint64_t{static_cast<uint32_t>(t.parser)} << 32) | static_cast<uint32_t>(t.competing));
     mix((uint64_t{t.text} << 32) | static_cast<uint32_t>(t.obligation));
+    if (t.indentation) mix(t.indentation);
   }
   return h;
 }
@@ -37,6 +38,7 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
     viability_ =
         std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, grammar_.marked, limits_.munch_states);
   }
+  if (grammar_.indentation) { indentation_ = std::make_unique<Indentation>(*grammar_.indentation, symbols_, mutex_); }
   states_.emplace_back(std::vector<Thread>{}, false);
   std::vector<Thread> threads;
   Thread start{kNone, kNone, parser_->initial(), kNone, kAll};
@@ -57,14 +59,57 @@ void Engine::check_room() {
 }
 
 bool Engine::thread_accepts(const Thread& t) {
-  return t.at_boundary() && parser_->accepting(t.parser) && (t.obligation == kAll || lexicon().nullable(t.obligation));
+  if (!t.at_boundary() || !(t.obligation == kAll || lexicon().nullable(t.obligation))) return false;
+  return indentation_ ? blocks_close(t.parser, t.indentation) : parser_->accepting(t.parser);
+}
+
+// At the end of the text one `dedent` follows for each block that is open.
+bool Engine::blocks_close(ParserState parser, Indentation::State indentation) {
+  bool doubtful = false;  // only captures set it, and grammars with blocks have none
+  for (; indentation_->innermost(indentation) > 0; indentation = indentation_->close_block(indentation)) {
+    const Parser::Expected* dedent = Parser::find(parser_->lookahead(parser), indentation_->dedent(), 0);
+    if (!dedent) return false;
+    parser = parser_->shift(parser, *dedent, kNoText, doubtful);
+  }
+  return parser_->accepting(parser);
+}
+
+void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
+  Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation)};
+  if (indentation_->suspended(t.indentation)) {
+    out.push_back(next);
+    return;
+  }
+  bool doubtful = false;
+  auto shift = [&](Node terminal) {
+    const Parser::Expected* expected = Parser::find(parser_->lookahead(next.parser), terminal, 0);
+    if (expected) next.parser = parser_->shift(next.parser, *expected, kNoText, doubtful);
+    return expected != nullptr;
+  };
+  if (!shift(t.group)) return;
+  uint32_t width = indentation_->width(t.indentation);
+  if (width > indentation_->innermost(next.indentation)) {
+    if (!shift(indentation_->indent())) return;
+    next.indentation = indentation_->open_block(next.indentation, width);
+  }
+  for (; width < indentation_->innermost(next.indentation);
+       next.indentation = indentation_->close_block(next.indentation))
+    if (!shift(indentation_->dedent())) return;
+  if (width != indentation_->innermost(next.indentation)) return;
+  // A block that must begin or end here cannot any more.
+  bool goes_on = blocks_close(next.parser, next.indentation);
+  for (const Parser::Expected& e : parser_->lookahead(next.parser).expected)
+    goes_on = goes_on || (e.num_entries && e.start != indentation_->indent() && e.start != indentation_->dedent());
+  if (goes_on && viability_->viable(next.parser, obligation)) out.push_back(next);
 }
 
 // Threads that are alike but for the parser state have the same future lexemes, so what may follow them is what may follow the union of
 // their kernel items. Without this, every way to cut an ambiguous text into lexemes would be a thread of its own.
 void Engine::merge(std::vector<Thread>& threads) {
   if (threads.size() < 2) return;
-  auto key = [](const Thread& t) { return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text); };
+  auto key = [](const Thread& t) {
+    return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text, t.indentation);
+  };
   std::ranges::sort(threads, {}, [&](const Thread& t) { return std::tuple_cat(key(t), std::tuple(t.parser)); });
   std::size_t kept = 0;
   for (std::size_t i = 0; i < threads.size();) {
@@ -107,7 +152,14 @@ uint32_t Engine::begin_text(const Thread& boundary) {
 void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
   uint32_t text = begin_text(boundary);
   for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups)
-    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation, text});
+    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation, text, boundary.indentation});
+  if (reads_newline(boundary)) {
+    const auto& groups = parser_->lookahead(boundary.parser).groups;
+    Node newline = indentation_->newline();
+    if (std::ranges::find(groups, newline, &std::pair<Node, ByteSet>::first) == groups.end())
+      out.push_back(
+          {newline, newline, boundary.parser, all_terminals_, boundary.obligation, text, boundary.indentation});
+  }
 }
 
 void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node competing, Node follow,
@@ -116,11 +168,18 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
   Node obligation = t.obligation;
   if (viability_) obligation = viability_->after_lexeme(obligation, competing, follow);
   if (obligation == kNone) return;
+  if (indentation_ && t.group == indentation_->newline()) {
+    end_newline(t, obligation, out);
+    return;
+  }
+  Indentation::State indentation = indentation_ ? indentation_->after(t.indentation, t.group) : 0;
+  if (indentation == Indentation::kNever) return;
   for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;
     bool doubtful = false;
-    Thread next{kNone, kNone, parser_->shift(t.parser, *expected, t.text, doubtful), kNone, obligation};
+    Thread next{kNone,   kNone,      parser_->shift(t.parser, *expected, t.text, doubtful), kNone, obligation,
+                kNoText, indentation};
     if (is_some_text(t.text))
       next.text = doubtful ? kDoubtful : t.text;
     else if (t.text != kNoText && parser_->capturing(next.parser))
@@ -133,12 +192,12 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
 // A lexeme has taken one more byte and `lexeme` is left of it.
 void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, uint32_t text,
                          std::vector<Thread>& out) {
-  Thread next{t.group, lexeme, t.parser, competing, obligation, text};
+  Thread next{t.group, lexeme, t.parser, competing, obligation, text, t.indentation};
   bool nullable = lexicon().nullable(lexeme);
   if (nullable)
     end_lexeme(next, lexicon().tags(lexeme), competing, viability_ ? lexicon().after_marker(lexeme) : kAll, out);
   if (nullable && !lexicon().continues(lexeme)) return;
-  if (viability_ && !viability_->viable(next)) return;
+  if (viability_ && !viability_->viable(next, drops(next))) return;
   out.push_back(next);
 }
 
@@ -147,7 +206,10 @@ void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obliga
   if (lexeme == kNone) return;
   Node competing = viability_ ? lexicon().step(all_terminals_, byte) : kNone;
   uint32_t text = parser_->texts().longer(begin_text(boundary), byte);
-  lexeme_step({group, group, boundary.parser, kNone, kAll}, lexeme, competing, obligation, text, out);
+  Indentation::State indentation = boundary.indentation;
+  if (indentation_ && group == indentation_->newline()) indentation = indentation_->read(indentation, byte);
+  lexeme_step({group, group, boundary.parser, kNone, kAll, kNoText, indentation}, lexeme, competing, obligation, text,
+              out);
 }
 
 void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out) {
@@ -159,15 +221,25 @@ void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>&
     }
     if (t.at_boundary()) {
       const Parser::Lookahead& look = parser_->lookahead(t.parser);
-      if (!look.first.has(byte)) continue;
-      for (const auto& [group, first] : look.groups)
+      bool newline = reads_newline(t);
+      if (!look.first.has(byte) && !newline) continue;
+      for (const auto& [group, first] : look.groups) {
         if (first.has(byte)) begin(t, group, byte, obligation, out);
+        newline = newline && group != indentation_->newline();
+      }
+      if (newline) begin(t, indentation_->newline(), byte, obligation, out);
     } else {
       Node lexeme = lexicon().step(t.lexeme, byte);
       if (lexeme == kNone) continue;
       Node competing = viability_ ? lexicon().step(t.competing, byte) : kNone;
       uint32_t text = parser_->texts().longer(t.text, byte);
-      lexeme_step(t, lexeme, competing, obligation, text, out);
+      if (indentation_ && t.group == indentation_->newline()) {
+        Thread moved = t;
+        moved.indentation = indentation_->read(t.indentation, byte);
+        lexeme_step(moved, lexeme, competing, obligation, text, out);
+      } else {
+        lexeme_step(t, lexeme, competing, obligation, text, out);
+      }
     }
   }
 }
@@ -198,7 +270,8 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
     for (uint32_t i : look.specials) {
       if (look.expected[i].tag != index) continue;
       bool doubtful = false;
-      Thread after{kNone, kNone, parser_->shift(t.parser, look.expected[i], t.text, doubtful), kNone, kAll};
+      Thread after{kNone,   kNone,        parser_->shift(t.parser, look.expected[i], t.text, doubtful), kNone, kAll,
+                   kNoText, t.indentation};
       if (parser_->capturing(after.parser)) after.text = std::max(t.text, kEmptyText);
       if (viability_ && !viability_->viable(after.parser, kAll)) continue;
       next.push_back(after);
@@ -209,6 +282,7 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
 
 ByteSet Engine::first_bound(const Thread& t) {
   ByteSet set = t.at_boundary() ? parser_->lookahead(t.parser).first : lexicon().first_bound(t.lexeme);
+  if (t.at_boundary() && reads_newline(t)) set = set | lexicon().first_bound(indentation_->newline());
   if (t.obligation != kAll) set = set & lexicon().first_bound(t.obligation);
   return set;
 }

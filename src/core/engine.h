@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "grammar.h"
+#include "indentation.h"
 #include "lexicon.h"
 #include "parser.h"
 #include "stable_vector.h"
@@ -31,9 +32,10 @@ struct Thread {
   Node group;   // the start node of the lexeme's terminals; kNone at a boundary
   Node lexeme;  // its remainder; kNone at a boundary
   ParserState parser;
-  Node competing;           // munch; else kNone
-  Node obligation;          // munch; else kAll
-  uint32_t text = kNoText;  // captured_text.h
+  Node competing;                      // munch; else kNone
+  Node obligation;                     // munch; else kAll
+  uint32_t text = kNoText;             // captured_text.h
+  Indentation::State indentation = 0;  // of grammars with blocks by indentation
   bool at_boundary() const { return group == kNone; }
   auto operator<=>(const Thread&) const = default;
 };
@@ -92,6 +94,12 @@ class Engine {
   // Null unless lexing is munch.
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
+  // Is the lexeme a newline that the parser will not see?
+  bool drops(const Thread& t) const {
+    return indentation_ && t.group == indentation_->newline() && indentation_->suspended(t.indentation);
+  }
+  // Null unless the grammar has blocks by indentation.
+  const Indentation* indentation() const { return indentation_.get(); }
   bool marked() const { return grammar_.marked; }  // see OpenGrammar
   // Munch: the union of every terminal, else kNone.
   Node all_terminals() const { return all_terminals_; }
@@ -115,6 +123,12 @@ class Engine {
   // What a lexeme that begins at a boundary has captured before its first byte.
   uint32_t begin_text(const Thread& boundary);
   bool thread_accepts(const Thread& thread);
+  bool blocks_close(ParserState parser, Indentation::State indentation);
+  void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
+  // Is a newline, which the parser does not see here, to be read all the same?
+  bool reads_newline(const Thread& boundary) const {
+    return indentation_ && indentation_->suspended(boundary.indentation);
+  }
   void check_room();
 
   std::shared_ptr<const GrammarSource> source_;
@@ -125,6 +139,7 @@ class Engine {
   std::unique_ptr<Parser> parser_;
   Node all_terminals_ = kNone;  // munch: the union of every terminal
   std::unique_ptr<MunchViability> viability_;
+  std::unique_ptr<Indentation> indentation_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   StateId initial_{};

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -111,6 +112,13 @@ enum class Lexing : uint8_t {
   kMunch,  // the longest match among all terminals, ties by priority
 };
 
+// Blocks by indentation (indentation.h). `indent` and `dedent` match the empty string and stand for no text.
+struct IndentationRule {
+  Symbol newline{}, indent{}, dedent{};
+  std::vector<Symbol> opens, closes;  // brackets
+  uint32_t tab_width = 8;
+};
+
 // An opened grammar: its providers and start symbol inside one engine's symbol table.
 struct OpenGrammar {
   std::vector<std::unique_ptr<RuleProvider>> providers;
@@ -118,7 +126,8 @@ struct OpenGrammar {
   Lexing lexing = Lexing::kFree;
   std::vector<Symbol> ignored;    // terminals that may stand between any two lexemes
   std::vector<Node> competitors;  // munch: what each terminal matches, whoever wins it
-  bool marked = false;            // munch: competitors hold marked languages (Lexicon::kMarker)
+  std::optional<IndentationRule> indentation;
+  bool marked = false;  // munch: competitors hold marked languages (Lexicon::kMarker)
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

@@ -98,7 +98,8 @@ bool Liveness::completable(const Thread& thread, Rests& rests, Node (Liveness::*
   Thread t = thread;
   t.obligation = lexicon.both({t.obligation, rests.language});
   if (t.obligation == kNone || !lexicon.alive(t.obligation)) return false;
-  return t.at_boundary() ? rests.viability->viable(t.parser, t.obligation) : rests.viability->viable(t);
+  return t.at_boundary() ? rests.viability->viable(t.parser, t.obligation)
+                         : rests.viability->viable(t, engine_.drops(t));
 }
 
 Node Liveness::single_bytes() {

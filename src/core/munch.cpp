@@ -84,6 +84,8 @@ const std::vector<Node>& MunchViability::after_terminal(Symbol terminal, Node ob
     // A special token is no text: longest match ends before it as it does at the end.
     uint32_t index = symbols_.terminal_info(terminal).tag;
     if ((index >= special_.size() || special_[index]) && may_end(obligation)) result.push_back(rests_);
+  } else if (lexicon_.nullable(symbols_.terminal_info(terminal).start)) {
+    result.push_back(obligation);  // stands for no text (IndentationRule)
   } else if (!is_ignored(terminal)) {
     for (Node before : after_ignored(obligation)) ends_of(terminal, before, result);
   }
@@ -119,7 +121,7 @@ bool MunchViability::separates(uint32_t candidate) {
   for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
     Symbol terminal{static_cast<uint32_t>(t) | kTerminalBit};
     const auto& info = symbols_.terminal_info(terminal);
-    if (info.start == kNone || is_ignored(terminal)) continue;
+    if (info.start == kNone || is_ignored(terminal) || lexicon_.nullable(info.start)) continue;
     if (!no_tags_) question = num_questions_++;
     uint32_t from = ends_.state(info.start, all_terminals_, candidates_[candidate]);
     if (!ends_.leads_to(from, question, [&](const LexemeEnds::End& end) {
@@ -319,8 +321,9 @@ bool MunchViability::viable(ParserState parser, Node obligation) {
 
 // --- inside lexemes -------------------------------------------------------------------------------------------------
 
-bool MunchViability::viable(const Thread& t) {
-  uint64_t place = key(static_cast<uint32_t>(t.parser), id(t.group));
+bool MunchViability::viable(const Thread& t, bool dropped) {
+  constexpr uint32_t kDropped = uint32_t{1} << 31;  // beyond all nodes
+  uint64_t place = key(static_cast<uint32_t>(t.parser), id(t.group) | (dropped ? kDropped : 0));
   bool separated = no_tags_ && separator_ != kNoSeparator;
   uint32_t state = ends_.find(t.lexeme, t.competing, t.obligation);
   if (state != LexemeEnds::kUnknown) {
@@ -343,6 +346,9 @@ bool MunchViability::viable(const Thread& t) {
     question = num_questions_++;
     effort_.spend(questions_.insert(place, question));
   }
+  if (dropped)
+    return ends_.leads_to(state, question,
+                          [&](const LexemeEnds::End& end) { return viable(t.parser, end.obligation); });
   const Parser::Lookahead& look = parser_.lookahead(t.parser);
   return ends_.leads_to(state, question, [&](const LexemeEnds::End& end) {
     const Parser::Expected* expected = Parser::find(look, t.group, end.tag);

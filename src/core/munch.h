@@ -58,8 +58,8 @@ class MunchViability {
 
   // Can the boundary be continued (by nothing, perhaps) to a text of the language?
   bool viable(ParserState parser, Node obligation);
-  // Can the lexeme be continued, by one byte at least, to an end that is viable?
-  bool viable(const Thread& inside_lexeme);
+  // Can the lexeme be continued, by one byte at least, to an end that is viable? `dropped`: the parser will not see it.
+  bool viable(const Thread& inside_lexeme, bool dropped = false);
   // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it?
   // False also means 'not known'.
   bool always_viable(Node group, ParserState parser);

@@ -30,9 +30,10 @@ class StaticRules : public RuleProvider {
 class Opener {
  public:
   Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start,
-         Lexing lexing, const std::vector<uint32_t>& ignored, SymbolTable& symbols)
-      : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored), symbols_(symbols),
-        lexicon_(symbols.lexicon()) {}
+         Lexing lexing, const std::vector<uint32_t>& ignored, const std::optional<StaticIndentation>& indentation,
+         SymbolTable& symbols)
+      : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored),
+        indentation_(indentation), symbols_(symbols), lexicon_(symbols.lexicon()) {}
 
   OpenGrammar run() {
     make_nodes();
@@ -46,6 +47,9 @@ class Opener {
   }
 
  private:
+  static bool is_text(const StaticTerminal& t) {
+    return t.kind != StaticTerminal::Kind::kSpecial && t.kind != StaticTerminal::Kind::kBlock;
+  }
   bool is_rule(uint32_t symbol) const { return symbol >= terminals_.size(); }
   uint32_t rule_of(uint32_t symbol) const { return symbol - static_cast<uint32_t>(terminals_.size()); }
 
@@ -64,8 +68,12 @@ class Opener {
           }
           break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
+        // Each its own node, by a tag that is never reported.
+        case StaticTerminal::Kind::kBlock:
+          nodes_.push_back(lexicon_.accept(1 + static_cast<uint32_t>(nodes_.size())));
+          break;
       }
-      if (t.kind != StaticTerminal::Kind::kSpecial && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
+      if (is_text(t) && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
         throw GrammarError("terminal '" + t.name + "' matches the empty string, which longest match cannot use");
     }
     whole_ = nodes_;
@@ -101,7 +109,7 @@ class Opener {
   void subtract_winners() {
     std::vector<uint32_t> order;
     for (uint32_t t = 0; t < terminals_.size(); ++t)
-      if (terminals_[t].kind != StaticTerminal::Kind::kSpecial) order.push_back(t);
+      if (is_text(terminals_[t])) order.push_back(t);
     std::ranges::stable_sort(order, std::greater<>{}, [this](uint32_t t) { return terminals_[t].priority; });
     std::vector<uint32_t> patterns, literals;  // those of higher priority
     std::unordered_set<std::string_view> texts;
@@ -148,7 +156,8 @@ class Opener {
   }
 
   void find_nullable() {
-    nullable_ = derivable([this](uint32_t t) { return useful_[t] && lexicon_.nullable(nodes_[t]); });
+    nullable_ =
+        derivable([this](uint32_t t) { return useful_[t] && is_text(terminals_[t]) && lexicon_.nullable(nodes_[t]); });
   }
 
   // The rules that have an alternative of nothing but good terminals and such rules: counted down, in time linear in the grammar.
@@ -285,7 +294,9 @@ class Opener {
     if (!terminal_symbols_[t]) {
       const StaticTerminal& terminal = terminals_[t];
       terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
-                                                                             : lexical(nodes_[t], terminal.name);
+                             : terminal.kind == StaticTerminal::Kind::kBlock
+                                 ? symbols_.terminal(nodes_[t], 0, terminal.name)
+                                 : lexical(nodes_[t], terminal.name);
     }
     return *terminal_symbols_[t];
   }
@@ -340,6 +351,17 @@ class Opener {
         result.competitors.push_back(is_marked(t) ? marked_[t] : whole_[t]);
     }
     if (!texts.empty()) result.competitors.push_back(lexicon_.literals(std::move(texts)));
+    if (indentation_) {
+      IndentationRule rule{terminal_symbol(indentation_->newline),
+                           terminal_symbol(indentation_->indent),
+                           terminal_symbol(indentation_->dedent),
+                           {},
+                           {},
+                           indentation_->tab_width};
+      for (uint32_t t : indentation_->opens) rule.opens.push_back(terminal_symbol(t));
+      for (uint32_t t : indentation_->closes) rule.closes.push_back(terminal_symbol(t));
+      result.indentation = std::move(rule);
+    }
     result.providers.push_back(std::move(owned));
     return result;
   }
@@ -349,6 +371,7 @@ class Opener {
   uint32_t start_;
   Lexing lexing_;
   const std::vector<uint32_t>& ignored_;
+  const std::optional<StaticIndentation>& indentation_;
   SymbolTable& symbols_;
   Lexicon& lexicon_;
   std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
@@ -365,9 +388,9 @@ class Opener {
 }  // namespace
 
 StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start,
-                           Lexing lexing, std::vector<uint32_t> ignored)
+                           Lexing lexing, std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation)
     : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing),
-      ignored_(std::move(ignored)) {
+      ignored_(std::move(ignored)), indentation_(std::move(indentation)) {
   if (start_ >= rules_.size()) throw GrammarError("the start rule is not defined");
   for (const StaticRule& r : rules_)
     for (const auto& a : r.alternatives)
@@ -380,13 +403,21 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
         throw GrammarError("terminal '" + t.name +
                            "': a lookbehind, a word boundary or a start anchor that sees what stands before the lexeme "
                            "is not supported under longest match");
+  if (indentation_) {
+    std::vector<uint32_t> used{indentation_->newline, indentation_->indent, indentation_->dedent};
+    used.insert(used.end(), indentation_->opens.begin(), indentation_->opens.end());
+    used.insert(used.end(), indentation_->closes.begin(), indentation_->closes.end());
+    for (uint32_t t : used)
+      if (t >= terminals_.size()) throw GrammarError("indentation is by a symbol that is not a terminal");
+    if (lexing_ != Lexing::kMunch) throw GrammarError("blocks by indentation need longest match");
+  }
   for (uint32_t t : ignored_)
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
       throw GrammarError("an ignored symbol is not a terminal");
 }
 
 OpenGrammar StaticSource::open(SymbolTable& symbols) const {
-  return Opener(terminals_, rules_, start_, lexing_, ignored_, symbols).run();
+  return Opener(terminals_, rules_, start_, lexing_, ignored_, indentation_, symbols).run();
 }
 
 }  // namespace guiderail

@@ -16,7 +16,7 @@
 namespace guiderail {
 
 struct StaticTerminal {
-  enum class Kind : uint8_t { kLiteral, kRegex, kSpecial };
+  enum class Kind : uint8_t { kLiteral, kRegex, kSpecial, kBlock };  // kBlock: the empty string, an indent or dedent
   Kind kind;
   std::string text;                        // bytes of a literal; name of a special token; pattern of a regex
   std::shared_ptr<const RegexTree> regex;  // of a regex
@@ -30,11 +30,18 @@ struct StaticRule {
   std::vector<std::vector<uint32_t>> alternatives;
 };
 
+// IndentationRule, by indices of terminals.
+struct StaticIndentation {
+  uint32_t newline, indent, dedent;
+  std::vector<uint32_t> opens, closes;
+  uint32_t tab_width;
+};
+
 class StaticSource : public GrammarSource {
  public:
   // Throws GrammarError if a symbol is out of range, the language is empty, or a terminal matches the empty string under munch.
   StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start, Lexing lexing,
-               std::vector<uint32_t> ignored);
+               std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation = {});
   OpenGrammar open(SymbolTable& symbols) const override;
 
  private:
@@ -43,6 +50,7 @@ class StaticSource : public GrammarSource {
   uint32_t start_;  // index into rules_
   Lexing lexing_;
   std::vector<uint32_t> ignored_;
+  std::optional<StaticIndentation> indentation_;
 };
 
 }  // namespace guiderail

@@ -141,18 +141,26 @@ class Grammar:
         return cls._from_static(*parse_gbnf(text, root))
 
     @classmethod
-    def from_lark(cls, text_or_path: str | os.PathLike[str], start: str = "start", lexer: str = "munch") -> Grammar:
+    def from_lark(
+        cls,
+        text_or_path: str | os.PathLike[str],
+        start: str = "start",
+        lexer: str = "munch",
+        postlex: Any = None,
+    ) -> Grammar:
         """A Lark grammar; see `guiderail.grammars.lark`.
 
         Args:
             text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
             start: the rule whose language it is.
             lexer: how text is cut into lexemes. "munch": longest match among all terminals.
+            postlex: a `lark.indenter.Indenter`, for blocks by indentation; None: Python's where _INDENT and _DEDENT are
+                declared.
         Raises: GrammarError with line and column; LimitError; OSError if the file cannot be read.
         """
         from guiderail.grammars.lark import parse_lark, placed
 
-        static, report = parse_lark(text_or_path, start, lexer)
+        static, report = parse_lark(text_or_path, start, lexer, postlex)
         try:
             return cls._from_static(static, report)
         except GrammarError as error:

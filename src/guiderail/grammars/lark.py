@@ -35,6 +35,7 @@ from guiderail.grammars.rules import (
     EMPTY,
     Choice,
     Expression,
+    Indentation,
     Leaf,
     Reference,
     Repeat,
@@ -55,7 +56,7 @@ _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE
 
 
 def parse_lark(
-    text_or_path: str | os.PathLike[str], start: str = "start", lexer: str = "munch"
+    text_or_path: str | os.PathLike[str], start: str = "start", lexer: str = "munch", postlex: Any = None
 ) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
     """Read a Lark grammar.
 
@@ -64,6 +65,8 @@ def parse_lark(
             `%import .other` is looked for beside the file.
         start: the rule whose language it is.
         lexer: "munch".
+        postlex: a `lark.indenter.Indenter`, or a class of them, as `lark.Lark` takes it. None: `PythonIndenter` for a
+            grammar that declares its two terminals, _INDENT and _DEDENT, none for others.
     Returns: the grammar, and report rows (rule, status, reason).
     Raises:
         GrammarError: with line and column where Lark or a search for the name it complains about gives them.
@@ -78,7 +81,7 @@ def parse_lark(
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
     with _lark_errors(text):
-        return _Reader(text, "<string>" if path is None else str(path.resolve())).read(start)
+        return _Reader(text, "<string>" if path is None else str(path.resolve()), postlex).read(start)
 
 
 def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.PathLike[str]) -> GrammarError:
@@ -112,7 +115,7 @@ def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str) -> None:
+    def __init__(self, text: str, source: str, postlex: Any = None) -> None:
         # Imported here: `import guiderail` must stay light, and only users of Lark grammars need it.
         from lark import load_grammar as loader
 
@@ -128,6 +131,8 @@ class _Reader:
         self.definitions: dict[str, Any] = {}
         self.pending: list[tuple[str, Any, dict[str, Expression]]] = []
         self.rows: list[tuple[str, str, str]] = []
+        self.indenter = postlex
+        self.blocks: dict[str, Leaf] = {}  # the terminals that indentation makes
 
     def read(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         self.read_terminals()
@@ -152,7 +157,7 @@ class _Reader:
     def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
         ignored = [self.named(str(name)).terminal for name in self.loaded.ignore]
-        grammar = assemble(self.terminals, self.rules, start, "munch", ignored)
+        grammar = assemble(self.terminals, self.rules, start, "munch", ignored, self.indentation())
         rules = reachable(self.rules, start)
         for name in rules:
             options = self.definitions[name][3] if name in self.definitions else None
@@ -173,6 +178,7 @@ class _Reader:
             if tree is None:
                 continue  # %declare: an error only where it is used
             self.patterns[str(name)] = (self.pattern(str(name), tree), int(priority))
+        self.find_blocks()
         self.names_of = {pattern: name for name, (pattern, _) in self.patterns.items()}
         for name in self.patterns:  # numbered in the order of definition, which decides ties, whatever uses them first
             self.named(name)
@@ -193,7 +199,63 @@ class _Reader:
                 raise LimitError(f"terminal {name} is nested too deeply", limit="grammar_nesting") from error
             raise self.error(f"terminal {name}: {_first_line(error)}", name) from error
 
+    def find_blocks(self) -> None:
+        from lark.indenter import Indenter, PythonIndenter
+
+        declared = {str(name) for name, (tree, _) in self.loaded.term_defs if tree is None}
+        if self.indenter is None and {"_INDENT", "_DEDENT"} <= declared:
+            self.indenter = PythonIndenter
+        if self.indenter is None:
+            return
+        kind = self.indenter if isinstance(self.indenter, type) else type(self.indenter)
+        if not issubclass(kind, Indenter) or kind._process is not Indenter._process:
+            raise GrammarError(
+                f"postlex {kind.__name__} is not a lark.indenter.Indenter; its meaning is not known here"
+            )
+        if kind.handle_NL is not Indenter.handle_NL:
+            raise GrammarError(f"postlex {kind.__name__} has a handle_NL of its own; its meaning is not known here")
+        if isinstance(self.indenter, type):
+            self.indenter = self.indenter()
+        for name in (self.indenter.INDENT_type, self.indenter.DEDENT_type):
+            if name not in declared:
+                raise self.error(f"terminal {name}, which indentation makes, must be declared: %declare {name}", name)
+            self.blocks[name] = self.terminals.add(Terminal("block", "", name=name))
+
+    def indentation(self) -> Indentation | None:
+        if not self.blocks:
+            return None
+        indenter = self.indenter
+        if indenter.NL_type not in self.patterns:
+            raise self.error(f"terminal {indenter.NL_type}, whose width is the indentation, is not defined", "_INDENT")
+
+        def brackets(names: list[str]) -> tuple[int, ...]:
+            leaves = (self.bracket(name) for name in names)
+            return tuple(leaf.terminal for leaf in leaves if leaf is not None)
+
+        return Indentation(
+            self.named(indenter.NL_type).terminal,
+            self.blocks[indenter.INDENT_type].terminal,
+            self.blocks[indenter.DEDENT_type].terminal,
+            brackets(indenter.OPEN_PAREN_types),
+            brackets(indenter.CLOSE_PAREN_types),
+            int(indenter.tab_len),
+        )
+
+    def bracket(self, name: str) -> Leaf | None:
+        """The terminal that Lark calls `name`: a defined one, or a character that a rule uses."""
+        if name in self.patterns:
+            return self.named(name)
+        from lark.lexer import PatternStr
+        from lark.load_grammar import _TERMINAL_NAMES
+
+        for character, known in _TERMINAL_NAMES.items():
+            if known == name:
+                return self.inline(PatternStr(character, raw=f'"{character}"'))
+        return None
+
     def named(self, name: str) -> Leaf:
+        if name in self.blocks:
+            return self.blocks[name]
         if name not in self.patterns:
             raise self.error(f"terminal {name} is only declared; its text must be defined", name)
         pattern, priority = self.patterns[name]

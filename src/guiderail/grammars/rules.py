@@ -17,7 +17,7 @@ grammar comes from outside:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from guiderail.errors import GrammarError, LimitError
@@ -25,7 +25,7 @@ from guiderail.errors import GrammarError, LimitError
 if TYPE_CHECKING:
     from guiderail import _core
 
-TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "special"]
+TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "special", "block"]
 Lexing: TypeAlias = Literal["free", "munch"]
 Alternative: TypeAlias = tuple["int | str", ...]
 
@@ -54,6 +54,38 @@ class Terminal:
 
 
 # --- expressions: what front ends write ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Indentation:
+    """Blocks by indentation; "munch" only. Terminals by index.
+
+    After a `newline` outside of brackets, `indent` or as many `dedent` as blocks close stand between it and the next
+    lexeme, by the width of the newline's last line; in brackets newlines vanish. Both have the kind "block".
+
+    Args:
+        opens, closes: brackets. tab_width: columns that a tab counts.
+    """
+
+    newline: int
+    indent: int
+    dedent: int
+    opens: tuple[int, ...] = ()
+    closes: tuple[int, ...] = ()
+    tab_width: int = 8
+
+    def renumbered(self, numbers: Mapping[int, int]) -> Indentation:
+        def new(terminals: tuple[int, ...]) -> tuple[int, ...]:
+            return tuple(numbers[t] for t in terminals if t in numbers)
+
+        return Indentation(
+            numbers[self.newline],
+            numbers[self.indent],
+            numbers[self.dedent],
+            new(self.opens),
+            new(self.closes),
+            self.tab_width,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +141,7 @@ class StaticGrammar:
         start: a key of `rules`.
         lexing: "free" (any segmentation the grammar admits) or "munch" (longest match; see `Terminal.priority`).
         ignored: terminals that may stand between any two lexemes and at both ends.
+        indentation: which terminals make blocks, if any do.
     """
 
     terminals: tuple[Terminal, ...]
@@ -116,6 +149,7 @@ class StaticGrammar:
     start: str
     lexing: Lexing = "free"
     ignored: tuple[int, ...] = ()
+    indentation: Indentation | None = None
 
     def priorities(self) -> list[int]:
         """One distinct integer per terminal, higher wins: by `Terminal.priority`, then in the order of definition."""
@@ -138,7 +172,7 @@ class StaticGrammar:
             "start": self.start,
             "lexing": self.lexing,
             "ignored": list(self.ignored),
-        }
+        } | ({} if self.indentation is None else {"indentation": astuple(self.indentation)})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StaticGrammar:
@@ -148,7 +182,11 @@ class StaticGrammar:
             for kind, text, flags, name, priority in values["terminals"]
         )
         rules = {name: tuple(tuple(alternative) for alternative in rule) for name, rule in values["rules"]}
-        return cls(terminals, rules, values["start"], values["lexing"], tuple(values["ignored"]))
+        indentation = None
+        if "indentation" in values:
+            newline, indent, dedent, opens, closes, tab_width = values["indentation"]
+            indentation = Indentation(newline, indent, dedent, tuple(opens), tuple(closes), tab_width)
+        return cls(terminals, rules, values["start"], values["lexing"], tuple(values["ignored"]), indentation)
 
     def source(self) -> _core.GrammarSource:
         """Hand the grammar to the core.
@@ -163,7 +201,16 @@ class StaticGrammar:
                 raise GrammarError(f"terminal {t.name!r} holds a lone surrogate, which has no UTF-8 encoding")
         terminals = [(t.kind, t.text, t.flags, t.name) for t in self.terminals]
         rules = [(name, [list(alternative) for alternative in rule]) for name, rule in self.rules.items()]
-        return _core.static_source(terminals, rules, self.start, self.lexing, list(self.ignored), self.priorities())
+        blocks = self.indentation
+        return _core.static_source(
+            terminals,
+            rules,
+            self.start,
+            self.lexing,
+            list(self.ignored),
+            self.priorities(),
+            None if blocks is None else astuple(blocks),
+        )
 
 
 class Terminals:
@@ -189,11 +236,14 @@ def assemble(
     start: str,
     lexing: Lexing = "free",
     ignored: Iterable[int] = (),
+    indentation: Indentation | None = None,
 ) -> StaticGrammar:
     """The grammar of `rules`, flattened; only the rules and terminals that `start` needs, in order of appearance."""
     needed = reachable(rules, start)
     ignored = tuple(dict.fromkeys(ignored))
-    used = sorted({*ignored, *(leaf for body in needed.values() for leaf in leaves(body))})
+    in_rules = {leaf for body in needed.values() for leaf in leaves(body)}
+    blocks = () if indentation is None else (indentation.newline, indentation.indent, indentation.dedent)
+    used = sorted({*ignored, *blocks, *in_rules})
     renumbered = {old: new for new, old in enumerate(used)}
     flat = {
         name: tuple(
@@ -203,7 +253,8 @@ def assemble(
         for name, alternatives in flatten(needed).items()
     }
     kept = tuple(terminals[old] for old in used)
-    return StaticGrammar(kept, flat, start, lexing, tuple(renumbered[old] for old in ignored))
+    placed = None if indentation is None else indentation.renumbered(renumbered)
+    return StaticGrammar(kept, flat, start, lexing, tuple(renumbered[old] for old in ignored), placed)
 
 
 def leaves(expression: Expression) -> list[int]:

@@ -1,0 +1,140 @@
+// Blocks by indentation, as Lark's `Indenter` finds them.
+//
+// After a newline lexeme the width of its last line (spaces count one, tabs `tab_width`) is compared with the innermost open block:
+// wider, and the parser is given an `indent` after the newline; narrower, and it is given one `dedent` for each block that closes, the width of
+// one of which it must be. Inside brackets newline lexemes are dropped. At the end of the text all blocks close.
+//
+// None of this is in the text as lexemes, so a thread of the engine carries it: an interned triple (open blocks, brackets, width
+// read so far of a newline lexeme). Two places under the same blocks are the same state, so long files cost no more than short ones.
+// `indent` and `dedent` are terminals whose language is the empty string; no lexeme of theirs is ever begun.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "errors.h"
+#include "grammar.h"
+#include "growth.h"
+#include "published_map.h"
+#include "stable_vector.h"
+
+namespace guiderail {
+
+class Indentation {
+ public:
+  using State = uint32_t;  // 0: no block, no bracket, nothing read
+  static constexpr State kNever = UINT32_MAX;
+
+  Indentation(const IndentationRule& rule, const SymbolTable& symbols, std::recursive_mutex& mutex) : mutex_(mutex) {
+    auto start = [&](Symbol s) { return symbols.terminal_info(s).start; };
+    newline_ = start(rule.newline);
+    indent_ = start(rule.indent);
+    dedent_ = start(rule.dedent);
+    for (Symbol s : rule.opens) opens_.push_back(start(s));
+    for (Symbol s : rule.closes) closes_.push_back(start(s));
+    tab_width_ = rule.tab_width;
+    blocks_.emplace_back(Block{0, 0});
+    states_.emplace_back(Info{0, 0, 0});
+  }
+
+  Node newline() const { return newline_; }
+  Node indent() const { return indent_; }
+  Node dedent() const { return dedent_; }
+
+  // In brackets, where newlines are dropped?
+  bool suspended(State s) const { return states_[s].brackets > 0; }
+  uint32_t width(State s) const { return states_[s].width; }
+  // The width of the innermost block; 0 if there is none.
+  uint32_t innermost(State s) const { return blocks_[states_[s].blocks].width; }
+
+  // One more byte of a newline lexeme.
+  State read(State s, uint8_t byte) {
+    Info i = states_[s];
+    if (byte == '\n') {
+      i.width = 0;
+    } else if (byte == ' ') {
+      i.width += 1;
+    } else if (byte == '\t') {
+      i.width += tab_width_;
+    } else {
+      return s;
+    }
+    return intern(i);
+  }
+  State forget_width(State s) {
+    Info i = states_[s];
+    i.width = 0;
+    return intern(i);
+  }
+  State open_block(State s, uint32_t width) {
+    Info i = states_[s];
+    i.blocks = block(i.blocks, width);
+    return intern(i);
+  }
+  State close_block(State s) {
+    Info i = states_[s];
+    i.blocks = blocks_[i.blocks].outer;
+    return intern(i);
+  }
+  // After a lexeme that is no newline; kNever: a bracket closes that nothing has opened.
+  State after(State s, Node group) {
+    if (std::ranges::find(opens_, group) != opens_.end()) {
+      Info i = states_[s];
+      ++i.brackets;
+      return intern(i);
+    }
+    if (std::ranges::find(closes_, group) == closes_.end()) return s;
+    Info i = states_[s];
+    if (i.brackets == 0) return kNever;
+    --i.brackets;
+    return intern(i);
+  }
+
+ private:
+  struct Info {
+    uint32_t blocks, brackets, width;
+  };
+  struct Block {
+    uint32_t outer, width;
+  };
+  static constexpr uint32_t kMaxCount = (uint32_t{1} << 20) - 1;  // brackets, columns
+  static constexpr uint32_t kMaxBlocks = uint32_t{1} << 24;
+
+  State intern(const Info& i) {
+    if (i.brackets > kMaxCount || i.width > kMaxCount)
+      throw LimitError("indentation", "more than 2^20 open brackets or columns of indentation");
+    uint64_t key = (uint64_t{i.blocks} << 40) | (uint64_t{i.brackets} << 20) | i.width;
+    if (key == 0) return 0;
+    uint32_t known = ids_.find(key);
+    if (known != PublishedMap::kUnknown) return known;
+    std::lock_guard lock(mutex_);
+    known = ids_.find(key);
+    if (known != PublishedMap::kUnknown) return known;
+    auto fresh = static_cast<uint32_t>(states_.emplace_back(i));
+    growth_of_this_thread += ids_.insert(key, fresh) + sizeof(Info);
+    return fresh;
+  }
+
+  uint32_t block(uint32_t outer, uint32_t width) {
+    uint64_t key = (uint64_t{outer} << 32) | width;
+    std::lock_guard lock(mutex_);
+    uint32_t known = block_ids_.find(key);
+    if (known != PublishedMap::kUnknown) return known;
+    if (blocks_.size() >= kMaxBlocks) throw LimitError("indentation", "more than 2^24 different nestings of blocks");
+    auto fresh = static_cast<uint32_t>(blocks_.emplace_back(Block{outer, width}));
+    growth_of_this_thread += block_ids_.insert(key, fresh) + sizeof(Block);
+    return fresh;
+  }
+
+  std::recursive_mutex& mutex_;
+  Node newline_ = kNone, indent_ = kNone, dedent_ = kNone;
+  std::vector<Node> opens_, closes_;
+  uint32_t tab_width_ = 8;
+  StableVector<Block> blocks_;  // 0: none
+  StableVector<Info> states_;
+  PublishedMap ids_, block_ids_;
+};
+
+}  // namespace guiderail
