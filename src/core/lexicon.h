@@ -15,6 +15,7 @@
 // the last has passed its budget; grammars keep the generation they were built in alive.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -214,8 +215,9 @@ class Lexicon {
   std::recursive_mutex mutex_;
   StableVector<Info> infos_;
   std::unique_ptr<Pool> pool_;
-  std::vector<uint32_t> table_;             // open addressing over infos_
-  std::unordered_map<uint64_t, Node> raw_;  // derivatives of parts that may be dead
+  std::vector<uint32_t> table_;                         // open addressing over infos_
+  std::array<uint8_t, 4> hopeful_{'a', '0', '"', ' '};  // bytes by which the last searches for life succeeded
+  std::unordered_map<uint64_t, Node> raw_;              // derivatives of parts that may be dead
   std::atomic<std::size_t> bytes_used_{0};
   std::size_t max_bytes_;
 };

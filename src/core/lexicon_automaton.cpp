@@ -510,17 +510,30 @@ bool Lexicon::search_alive(Node start) {
     return false;
   };
   if (meet(start, UINT32_MAX)) return true;
+  auto leads_to_life = [&](uint32_t at, uint8_t byte) {
+    spend(1);
+    if (!meet(derive(node(visits[at].at), byte, nullptr), at)) return false;
+    if (std::ranges::find(hopeful_, byte) == hopeful_.end()) {
+      std::ranges::rotate(hopeful_, hopeful_.end() - 1);
+      hopeful_[0] = byte;
+    }
+    return true;
+  };
   for (bool newest = false; !open.empty(); newest = !newest) {
     uint32_t at = newest ? open.back() : open.front();
     newest ? open.pop_back() : open.pop_front();
     Node n = node(visits[at].at);
+    // What led on from neighbours most often does here too, and asks for no classes.
+    ByteSet bound = first_bound_locked(n), tried;
+    for (uint8_t byte : hopeful_) {
+      if (!bound.has(byte) || tried.has(byte)) continue;
+      tried.add(byte);
+      if (leads_to_life(at, byte)) return mark_path(at);
+    }
     Classes classes(*this);
     classes.refine_by_node(n);
-    for (uint8_t byte : classes.representatives()) {
-      spend(1);
-      Node d = derive(n, byte, nullptr);
-      if (meet(d, at)) return mark_path(at);
-    }
+    for (uint8_t byte : classes.representatives())
+      if (bound.has(byte) && leads_to_life(at, byte)) return mark_path(at);
   }
   for (const Visit& v : visits) infos_[v.at].alive.store(2, std::memory_order_release);
   return false;
