@@ -367,6 +367,8 @@ std::string explain(PyMatcher& self, uint32_t token) {
   if (self.matcher.is_terminated()) return "refused: the sequence has ended";
   Matcher copy = self.matcher;
   if (copy.accept_token(token)) return "allowed; expected here: " + list(self.matcher.expected());
+  if (self.matcher.unlimited().accept_token(token))
+    return "refused: after it the text might not be completed within max_tokens";
   if (vocabulary.is_eos(token))
     return "refused: the text is not complete; expected here: " + list(self.matcher.expected());
   if (!vocabulary.is_text(token))
@@ -521,6 +523,11 @@ NB_MODULE(_core, m) {
       .def("fill_draft_bitmask", &fill_draft, "tree"_a, "bitmask"_a.noconvert())
       .def_prop_ro("is_accepting", [](PyMatcher& self) { return self.matcher.is_accepting(); })
       .def_prop_ro("is_terminated", [](PyMatcher& self) { return self.matcher.is_terminated(); })
+      .def_prop_ro("closed_early",
+                   [](PyMatcher& self) {
+                     nb::gil_scoped_release release;
+                     return self.matcher.closed_early();
+                   })
       .def_prop_ro("must_stop", [](PyMatcher& self) { return self.matcher.must_stop(); })
       .def_prop_ro("num_tokens", [](PyMatcher& self) { return self.matcher.num_tokens(); })
       .def(
@@ -545,11 +552,18 @@ NB_MODULE(_core, m) {
   nb::class_<CompiledGrammar>(m, "CompiledGrammar")
       .def(
           "matcher",
-          [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode) {
+          [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode,
+             std::optional<uint32_t> max_tokens) {
             std::string p(view(prefix));
-            return new PyMatcher{Matcher(std::move(self), std::move(p)), std::move(encode)};
+            std::optional<Matcher> matcher;
+            {
+              nb::gil_scoped_release release;
+              matcher.emplace(std::move(self), std::move(p), max_tokens);
+            }
+            return new PyMatcher{std::move(*matcher), std::move(encode)};
           },
-          "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), nb::rv_policy::take_ownership)
+          "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), "max_tokens"_a = nb::none(),
+          nb::rv_policy::take_ownership)
       .def(
           "counters",
           [](CompiledGrammar& self) {

@@ -41,6 +41,17 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   return *fresh.release();
 }
 
+Completion& Epoch::completion() {
+  if (Completion* made = completion_made_.load(std::memory_order_acquire)) return *made;
+  std::lock_guard lock(mutex_);
+  if (!completion_) {
+    completion_ = std::make_unique<Completion>(engine_, *main_.vocabulary, first_ ? first_->vocabulary.get() : nullptr,
+                                               liveness_.get());
+    completion_made_.store(completion_.get(), std::memory_order_release);
+  }
+  return *completion_;
+}
+
 bool Epoch::spellable() {
   if (!liveness_) return true;
   StateId start = engine_.initial();
@@ -132,12 +143,30 @@ auto Matcher::with_epoch(F f) {
   }
 }
 
-Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix)
-    : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)) {
+Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens)
+    : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)), max_tokens_(max_tokens) {
   with_epoch([this] {
     if (states_.empty()) states_ = replay(*epoch_);
+    if (!max_tokens_) return 0;
+    Completion::Plan plan = epoch_->completion().plan(states_.back(), at_first());
+    if (!plan) throw LimitError("max_tokens", "no way to complete the text is known");
+    if (plan->size() > *max_tokens_)
+      throw LimitError("max_tokens", "completing the text takes " + std::to_string(plan->size()) + " tokens, " +
+                                         std::to_string(*max_tokens_) + " are allowed");
+    reserve_.push_back({std::move(plan), 0});
     return 0;
   });
+}
+
+// The plan of the state after the token, if there is room for it, or what is left of the plan there is, if the token keeps to it.
+std::optional<Matcher::Reserve> Matcher::after(const Reserve& reserve, uint32_t room, uint32_t token, StateId to) {
+  if (room == 0) return std::nullopt;
+  Completion::Plan fresh = epoch_->completion().plan(to, false);
+  bool keeps = reserve.next() == token;
+  if (fresh && fresh->size() < room && !(keeps && reserve.rest().size() - 1 < fresh->size()))
+    return Reserve{std::move(fresh), 0};
+  if (keeps) return Reserve{reserve.plan, reserve.written + 1};
+  return std::nullopt;
 }
 
 std::vector<StateId> Matcher::replay(Epoch& epoch) const {
@@ -158,11 +187,17 @@ bool Matcher::accept_token(uint32_t token) {
   return with_epoch([&] {
     StateId from = states_.back();
     StateId to = epoch_->after(from, token, at_first());
+    std::optional<Reserve> reserve;
+    if (max_tokens_ && to != kDead) {
+      reserve = after(reserve_.back(), room(), token, to);
+      if (!reserve) to = kDead;
+    }
     if (to == kDead) {
       if (!compiled_->vocabulary().is_eos(token) || !epoch_->engine().accepting(from)) return false;
       terminated_ = true;
       to = from;
     }
+    if (max_tokens_) reserve_.push_back(reserve ? std::move(*reserve) : reserve_.back());
     states_.push_back(to);
     tokens_.push_back(token);
     return true;
@@ -187,15 +222,32 @@ void Matcher::fill(uint32_t* words) {
     return;
   }
   with_epoch([&] {
-    epoch_->row(states_.back(), at_first()).fill(words, n);
+    if (max_tokens_)
+      fill(words, states_.back(), at_first(), reserve_.back(), room());
+    else
+      epoch_->row(states_.back(), at_first()).fill(words, n);
     return 0;
   });
 }
 
+void Matcher::fill(uint32_t* words, StateId state, bool first, const Reserve& reserve, uint32_t room) {
+  Completion& completion = epoch_->completion();
+  const Completion::Lengths& lengths = completion.lengths(state, first);
+  epoch_->row(state, first).fill(words, compiled_->vocabulary().num_words());
+  completion.narrow(lengths, epoch_->engine().accepting(state), room, reserve.next(), words);
+}
+
 bool Matcher::fill_known(uint32_t* words) {
   const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back(), at_first());
-  if (row) row->fill(words, compiled_->vocabulary().num_words());
-  return row;
+  if (!row) return false;
+  const Completion::Lengths* lengths =
+      max_tokens_ ? epoch_->completion().known_lengths(states_.back(), at_first()) : nullptr;
+  if (max_tokens_ && !lengths) return false;
+  row->fill(words, compiled_->vocabulary().num_words());
+  if (lengths)
+    epoch_->completion().narrow(*lengths, epoch_->engine().accepting(states_.back()), room(), reserve_.back().next(),
+                                words);
+  return true;
 }
 
 void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words,
@@ -204,19 +256,50 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
   // A draft is short: states are recomputed by the epoch that all of them are in.
   with_epoch([&] {
     std::vector<StateId> states(tokens.size(), kDead);
+    std::vector<std::pair<Reserve, uint32_t>> reserves(max_tokens_ ? tokens.size() : 0);  // and room
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       StateId from =
           parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
       if (from != kDead && tokens[i] < compiled_->vocabulary().size())
         states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
+      if (max_tokens_ && states[i] != kDead) {
+        const auto& [before, left] =
+            parents[i] < 0 ? std::pair(reserve_.back(), room()) : reserves[static_cast<std::size_t>(parents[i])];
+        if (auto reserve = after(before, left, tokens[i], states[i]))
+          reserves[i] = {std::move(*reserve), left - 1};
+        else
+          states[i] = kDead;
+      }
       uint32_t* row = words + i * stride;
       if (states[i] == kDead)
         std::memset(row, 0, std::size_t{n} * 4);
+      else if (max_tokens_)
+        fill(row, states[i], false, reserves[i].first, reserves[i].second);
       else
         epoch_->row(states[i], false).fill(row, n);
     }
     return 0;
   });
+}
+
+bool Matcher::closed_early() {
+  if (!max_tokens_) return false;
+  return with_epoch([this] {
+    for (; looked_at_ < tokens_.size() && early_ == SIZE_MAX; ++looked_at_) {
+      uint32_t room = *max_tokens_ - static_cast<uint32_t>(looked_at_);
+      bool first = looked_at_ == 0 && prefix_.empty();
+      if (epoch_->completion().lengths(states_[looked_at_], first).narrows(room, reserve_[looked_at_].next()))
+        early_ = looked_at_;
+    }
+    return early_ != SIZE_MAX;
+  });
+}
+
+Matcher Matcher::unlimited() const {
+  Matcher copy(*this);
+  copy.max_tokens_.reset();
+  copy.reserve_.clear();
+  return copy;
 }
 
 bool Matcher::is_accepting() { return epoch_->engine().accepting(states_.back()); }
@@ -228,6 +311,9 @@ void Matcher::rollback(std::size_t count) {
   if (count == 0) return;
   tokens_.resize(tokens_.size() - count);
   states_.resize(tokens_.size() + 1);
+  if (max_tokens_) reserve_.resize(tokens_.size() + 1);
+  looked_at_ = std::min(looked_at_, tokens_.size());
+  if (early_ >= tokens_.size()) early_ = SIZE_MAX;
   terminated_ = false;
 }
 
@@ -260,6 +346,9 @@ bool Matcher::must_stop() {
   return with_epoch([&] {
     Engine& engine = epoch_->engine();
     if (!engine.accepting(states_.back())) return false;
+    if (max_tokens_ && epoch_->completion().lengths(states_.back(), at_first()).least_room() > room() &&
+        reserve_.back().rest().empty())
+      return true;
     if (!engine.next_bytes(states_.back()).empty()) return false;
     return std::ranges::all_of(engine.threads(states_.back()), [&](const Thread& t) {
       return !t.at_boundary() || engine.parser().lookahead(t.parser).specials.empty();

@@ -6,15 +6,18 @@
 // fresh epoch exceeds too is the request's own and is reported to it as LimitError.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "completion.h"
 #include "engine.h"
 #include "lex_row.h"
 #include "liveness.h"
@@ -44,7 +47,12 @@ class Epoch {
   StateId after(StateId state, uint32_t token, bool first);
   // Can some text of the grammar be written in tokens?
   bool spellable();
-  std::size_t mask_bytes() const { return mask_bytes_.load(std::memory_order_relaxed); }
+  // Made when a sequence with a limit on its tokens first asks.
+  Completion& completion();
+  std::size_t mask_bytes() const {
+    const Completion* made = completion_made_.load(std::memory_order_acquire);
+    return mask_bytes_.load(std::memory_order_relaxed) + (made ? made->bytes_used() : 0);
+  }
   std::size_t num_rows() const { return num_rows_.load(std::memory_order_relaxed); }
 
  private:
@@ -62,6 +70,8 @@ class Epoch {
   Store main_;
   std::unique_ptr<Liveness> liveness_;  // null if every byte is a token
   std::unique_ptr<Store> first_;
+  std::unique_ptr<Completion> completion_;
+  std::atomic<Completion*> completion_made_{nullptr};
   std::mutex mutex_;
   std::atomic<std::size_t> mask_bytes_{0}, num_rows_{0};
 };
@@ -89,8 +99,9 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
 
 class Matcher {
  public:
-  // Throws GrammarError if nothing in the language begins with `prefix`.
-  Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix);
+  // With `max_tokens`, the text is complete after at most that many tokens, the end-of-sequence token not counted (completion.h).
+  // Throws GrammarError if nothing in the language begins with `prefix`, LimitError `max_tokens` if no completion of so few tokens is known.
+  Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens = {});
 
   bool accept_token(uint32_t token);
   std::size_t accept_tokens(std::span<const uint32_t> tokens);
@@ -105,6 +116,10 @@ class Matcher {
                   std::size_t row_stride);
   bool is_accepting();
   bool is_terminated() const { return terminated_; }
+  // Was some token, or the end, chosen where the limit on tokens had made the mask smaller?
+  bool closed_early();
+  // Without the limit on tokens: what the grammar alone allows.
+  Matcher unlimited() const;
   void rollback(std::size_t tokens);
   void reset();
   std::size_t num_tokens() const { return tokens_.size(); }
@@ -120,12 +135,30 @@ class Matcher {
   const std::shared_ptr<CompiledGrammar>& compiled() const { return compiled_; }
   StateId state() const { return states_.back(); }
   bool same_state(const Matcher& other) const {
-    return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_;
+    return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_ &&
+           room() == other.room() &&
+           (!max_tokens_ || std::ranges::equal(reserve_.back().rest(), other.reserve_.back().rest()));
   }
 
  private:
+  // How a sequence with a limit closes from here: by a plan, of which some tokens have been written.
+  struct Reserve {
+    Completion::Plan plan;
+    std::size_t written = 0;
+    std::span<const uint32_t> rest() const { return std::span(*plan).subspan(written); }
+    uint32_t next() const { return rest().empty() ? Completion::kNoToken : rest().front(); }
+  };
+
   template <typename F>
   auto with_epoch(F f);
+  // What is reserved after a token that the grammar allows, which leads to `to`; nothing if the token does not fit.
+  std::optional<Reserve> after(const Reserve& reserve, uint32_t room, uint32_t token, StateId to);
+  // Tokens that may still be written; without a limit kUnlimited.
+  static constexpr uint32_t kUnlimited = UINT32_MAX;
+  uint32_t room() const {
+    return max_tokens_ ? *max_tokens_ - static_cast<uint32_t>(tokens_.size() - (terminated_ ? 1 : 0)) : kUnlimited;
+  }
+  void fill(uint32_t* words, StateId state, bool first, const Reserve& reserve, uint32_t room);
   // The states of this sequence in an epoch's numbers.
   std::vector<StateId> replay(Epoch& epoch) const;
   bool at_first() const { return tokens_.empty() && prefix_.empty(); }
@@ -136,7 +169,11 @@ class Matcher {
   std::vector<uint32_t> tokens_;
   std::vector<StateId> states_;  // states_[0] after the prefix, then one per token
   bool terminated_ = false;
-  std::size_t growth_ = 0;  // bytes of shared tables this matcher has caused
+  std::optional<uint32_t> max_tokens_;
+  std::vector<Reserve> reserve_;  // with a limit: as states_
+  std::size_t looked_at_ = 0;     // tokens about which closed_early knows
+  std::size_t early_ = SIZE_MAX;  // the first of them that was chosen under a mask made smaller
+  std::size_t growth_ = 0;        // bytes of shared tables this matcher has caused
 };
 
 }  // namespace guiderail

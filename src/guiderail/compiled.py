@@ -44,6 +44,8 @@ _MAGIC = b"guiderail\0"
 FORMAT_VERSION = 1
 _START = "<II32s"
 _DEFAULTS = _core.Limits()
+# No sequence is that long, and the core counts in 32 bits.
+_MOST_TOKENS = 2**31
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,17 +101,24 @@ class CompiledGrammar:
         """A new position at the start of the language.
 
         Args:
-            max_tokens: not supported yet; None.
+            max_tokens: the text is complete after at most that many tokens; None: no limit. Tokens of the text count, the
+                end-of-sequence token and `prefix` do not. A token is allowed if a completion is known that still fits
+                after it, so masks narrow towards the limit and the last of them allows EOS. Known completions are
+                short, not always the shortest. `closed_early` says whether a token, or the end, was chosen under a
+                mask that the limit had made smaller.
             prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
                 and `reset` do not go behind it.
         Raises:
             GrammarError: nothing in the language begins with `prefix`.
-            ValueError: `max_tokens` is not None.
+            LimitError: limit "max_tokens": no completion of at most `max_tokens` tokens is known.
+            ValueError: `max_tokens` is neither None nor an integer from 0 on.
         """
         if max_tokens is not None:
-            raise ValueError("max_tokens (closing in time) is not supported yet")
+            if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 0:
+                raise ValueError(f"max_tokens must be None or an integer from 0 on, got {max_tokens!r}")
+            max_tokens = min(max_tokens, _MOST_TOKENS)
         data = prefix.encode("utf-8") if isinstance(prefix, str) else prefix
-        return self._native.matcher(data, self.vocabulary.encode)
+        return self._native.matcher(data, self.vocabulary.encode, max_tokens)
 
     def counters(self) -> dict[str, int]:
         """Sizes of what has come into being so far: states, masks, bytes."""

@@ -54,9 +54,31 @@ def test_a_prefix_is_there_already(vocabulary: gr.Vocabulary) -> None:
         compiled.matcher(prefix="b")
 
 
-def test_closing_in_time_is_refused_not_ignored(vocabulary: gr.Vocabulary) -> None:
-    with pytest.raises(ValueError, match="max_tokens"):
-        gr.compile(gr.Grammar.from_regex("a*"), vocabulary).matcher(max_tokens=5)
+def test_closing_in_time(vocabulary: gr.Vocabulary) -> None:
+    compiled = gr.compile(gr.Grammar.from_regex("(?:ab)*c"), vocabulary)
+    matcher = compiled.matcher(max_tokens=3)
+    assert allowed(matcher, vocabulary) == {ord("a"), 256, ord("c")}
+    assert matcher.accept_tokens([256, 256]) == 2
+    assert not matcher.closed_early
+    assert allowed(matcher, vocabulary) == {ord("c")}
+    assert "max_tokens" in matcher.explain(256)
+    assert matcher.accept_tokens([256, ord("c")]) == 0
+    assert matcher.accept_token(ord("c"))
+    assert matcher.closed_early
+    assert allowed(matcher, vocabulary) == {257}
+    matcher.rollback(1)
+    assert not matcher.closed_early
+
+
+def test_a_limit_that_cannot_be_kept_is_refused(vocabulary: gr.Vocabulary) -> None:
+    compiled = gr.compile(gr.Grammar.from_regex("x{4}"), vocabulary)
+    with pytest.raises(LimitError, match="takes 4 tokens, 3 are allowed") as caught:
+        compiled.matcher(max_tokens=3)
+    assert caught.value.limit == "max_tokens"
+    assert compiled.matcher(max_tokens=3, prefix="x").accept_tokens([ord("x")] * 3) == 3
+    for value in (-1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="max_tokens"):
+            compiled.matcher(max_tokens=value)  # type: ignore[arg-type]
 
 
 def test_limits_are_checked_and_named(vocabulary: gr.Vocabulary) -> None:
