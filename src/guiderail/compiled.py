@@ -101,11 +101,11 @@ class CompiledGrammar:
         """A new position at the start of the language.
 
         Args:
-            max_tokens: the text is complete after at most that many tokens; None: no limit. Tokens of the text count, the
-                end-of-sequence token and `prefix` do not. A token is allowed if a completion is known that still fits
-                after it, so masks narrow towards the limit and the last of them allows EOS. Known completions are
-                short, not always the shortest. `closed_early` says whether a token, or the end, was chosen under a
-                mask that the limit had made smaller.
+            max_tokens: the text is complete after at most that many tokens; None: no limit. Tokens of the text count,
+                the end-of-sequence token and `prefix` do not. A token is allowed if a completion is known that still
+                fits after it, so masks narrow towards the limit and the last of them allows EOS. Known completions
+                are short, not always the shortest. `closed_early` says whether a token, or the end, was chosen under
+                a mask that the limit had made smaller.
             prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
                 and `reset` do not go behind it.
         Raises:

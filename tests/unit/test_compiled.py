@@ -58,14 +58,18 @@ def test_closing_in_time(vocabulary: gr.Vocabulary) -> None:
     compiled = gr.compile(gr.Grammar.from_regex("(?:ab)*c"), vocabulary)
     matcher = compiled.matcher(max_tokens=3)
     assert allowed(matcher, vocabulary) == {ord("a"), 256, ord("c")}
-    assert matcher.accept_tokens([256, 256]) == 2
+    assert matcher.accept_token(256)
     assert not matcher.closed_early
+    assert allowed(matcher, vocabulary) == {256, ord("c")}  # after "a" it takes "b" and "c", and there is room for one
+    assert matcher.accept_token(256)
+    assert matcher.closed_early
     assert allowed(matcher, vocabulary) == {ord("c")}
     assert "max_tokens" in matcher.explain(256)
     assert matcher.accept_tokens([256, ord("c")]) == 0
     assert matcher.accept_token(ord("c"))
-    assert matcher.closed_early
     assert allowed(matcher, vocabulary) == {257}
+    matcher.rollback(1)
+    assert matcher.closed_early
     matcher.rollback(1)
     assert not matcher.closed_early
 
