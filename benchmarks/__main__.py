@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import grammars, languages, masks
+from . import closing, grammars, languages, masks
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -12,6 +12,7 @@ RUNNERS = {
     "masks": masks.main,
     "grammars": grammars.main,
     "languages": languages.main,
+    "closing": closing.main,
     "guidance": guidance.main,
     "kernel": kernel.main,
 }

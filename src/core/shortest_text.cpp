@@ -17,6 +17,7 @@ namespace {
 // Bounds of one search each. Beyond them the answer is the best found so far, or none.
 constexpr std::size_t kMaxRemainders = 400'000;     // of a lexeme
 constexpr std::size_t kBreadthFirst = 4'000;        // remainders looked at before the newest are tried as well
+constexpr std::size_t kLookedAtMore = 256;          // after the end of a lexeme that others had found
 constexpr std::size_t kMaxExpansions = 20'000;      // of nonterminals
 constexpr std::size_t kExpansionsMore = 64;         // after the first answer, besides as many as that took
 constexpr std::size_t kMaxContexts = 50'000;        // on the way to acceptance
@@ -76,7 +77,8 @@ void ShortestText::explore(Node root, uint32_t wanted) {
   std::deque<std::size_t> frontier{0};
   std::unordered_set<uint32_t> seen{id(root)};
   uint32_t best = kUnknown;  // of the tag wanted
-  std::size_t last_find = 0;
+  std::size_t looked_at = 0;
+  std::size_t last_find = 0, found_at = 0;  // visits when a tag was found; remainders looked at when the wanted one was
   // Notes the way from the root to `visit`, after which `rest` bytes complete the lexeme.
   auto note_way = [&](std::size_t visit, uint32_t tag, uint32_t rest) {
     uint8_t byte = 0;
@@ -93,10 +95,14 @@ void ShortestText::explore(Node root, uint32_t wanted) {
       at_end = false;
       byte = visits[v].byte;
     }
-    if (tag == wanted) best = std::min(best, rest + visits[visit].depth);
+    if (tag == wanted) {
+      if (best == kUnknown) found_at = looked_at;
+      best = std::min(best, rest + visits[visit].depth);
+    }
     last_find = visits.size();
   };
   for (std::size_t count = 0; !frontier.empty() && visits.size() < kMaxRemainders; ++count) {
+    looked_at = count;
     std::size_t visit;
     if (count < kBreadthFirst || count % 2) {
       visit = frontier.front();
@@ -108,7 +114,7 @@ void ShortestText::explore(Node root, uint32_t wanted) {
     Node node = visits[visit].node;
     uint32_t depth = visits[visit].depth;
     if (best != kUnknown &&
-        (untagged ? depth >= best || count >= 2 * kBreadthFirst : visits.size() > last_find + 2 * kBreadthFirst))
+        (untagged ? depth >= best || count >= found_at + kLookedAtMore : visits.size() > last_find + 2 * kBreadthFirst))
       break;
     if (lexicon.nullable(node)) {
       std::vector<uint32_t> tags(lexicon.tags(node).begin(), lexicon.tags(node).end());

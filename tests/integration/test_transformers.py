@@ -94,6 +94,25 @@ def run(model: Any, inputs: dict[str, Any], processor: Any, **options: Any) -> A
     return model.generate(**inputs, logits_processor=[processor], **settings)
 
 
+@pytest.mark.parametrize("limit", [2, 5, 12])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_max_tokens_closes_an_endless_language(model: Any, vocabulary: gr.Vocabulary, limit: int, beams: int) -> None:
+    """Every row is a whole text although generation stops at `limit` tokens, with no room for EOS."""
+    inputs = batch([b"a", b"longer prompt", b"mid"])
+    processor = GrammarLogitsProcessor(gr.compile(GRAMMARS["nested"], vocabulary), max_tokens=limit)
+    sampling = {"do_sample": True, "temperature": 5.0} if beams == 1 else {"num_beams": beams}
+    for _ in range(3):
+        output = run(model, inputs, processor, max_new_tokens=limit, **sampling)
+        for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+            assert GRAMMARS["nested"].accepts(bytes(token for token in row if token < 256))
+
+
+def test_max_tokens_that_cannot_be_kept(model: Any, vocabulary: gr.Vocabulary) -> None:
+    processor = GrammarLogitsProcessor(gr.compile(GRAMMARS["nested"], vocabulary), max_tokens=1)
+    with pytest.raises(gr.errors.LimitError, match="max_tokens"):
+        run(model, batch([b"a"]), processor, max_new_tokens=1)
+
+
 @pytest.mark.parametrize("name", GRAMMARS)
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
 def test_a_batch_with_left_padding(model: Any, vocabulary: gr.Vocabulary, name: str, sampled: bool) -> None:

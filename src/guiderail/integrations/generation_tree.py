@@ -29,7 +29,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,9 +129,13 @@ class GenerationTree:
     Args:
         constraints: compiled grammars, all for vocabularies of one size.
         prefixes: text that the prompts already hold of each constraint's language; one for each constraint.
+        max_tokens: every row is complete after at most that many tokens; None: no limit.
     """
 
-    def __init__(self, constraints: Sequence[CompiledGrammar], prefixes: Sequence[bytes]) -> None:
+    def __init__(
+        self, constraints: Sequence[CompiledGrammar], prefixes: Sequence[bytes], *, max_tokens: int | None = None
+    ) -> None:
+        self._limits: dict[str, int] = {} if max_tokens is None else {"max_tokens": max_tokens}
         self.constraints = list(constraints)
         self.prefixes = list(prefixes)
         self._generations: list[_Generation] = []
@@ -229,7 +233,8 @@ class GenerationTree:
             ancestor = ancestor.parent
         if ancestor.matcher is None:
             compiled, prefix = self.constraints[ancestor.constraint], self.prefixes[ancestor.constraint]
-            self._hold(ancestor, compiled.matcher(prefix=prefix) if prefix else compiled.matcher())
+            options: dict[str, Any] = {**self._limits, **({"prefix": prefix} if prefix else {})}
+            self._hold(ancestor, compiled.matcher(**options))
         assert ancestor.matcher is not None
         if path:
             matcher = ancestor.matcher.fork()

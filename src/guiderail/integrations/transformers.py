@@ -53,6 +53,9 @@ class GrammarLogitsProcessor(LogitsProcessor):
     Args:
         constraint: one compiled grammar for all rows, or one for each prompt of the batch, in its order.
         prefix: text of the language that the prompt ends with already, to be continued; or one for each constraint.
+        max_tokens: every row is a complete text after at most that many new tokens, EOS not counted (see
+            `CompiledGrammar.matcher`). A processor is not told what `generate` was called with: pass the same number as
+            `max_new_tokens`. A resumed output goes on counting.
     Raises: ValueError for no constraint, vocabularies of different sizes, or as many prefixes as do not fit.
     """
 
@@ -64,6 +67,7 @@ class GrammarLogitsProcessor(LogitsProcessor):
         constraint: CompiledGrammar | Sequence[CompiledGrammar],
         *,
         prefix: bytes | str | Sequence[bytes | str] = b"",
+        max_tokens: int | None = None,
     ) -> None:
         constraints = list(constraint) if isinstance(constraint, Sequence) else [constraint]
         if not constraints:
@@ -75,7 +79,8 @@ class GrammarLogitsProcessor(LogitsProcessor):
         if len(prefixes) != len(constraints):
             raise ValueError(f"{len(prefixes)} prefixes for {len(constraints)} constraints")
         self._words = (sizes.pop() + 31) // 32
-        self._tree = GenerationTree(constraints, [p.encode() if isinstance(p, str) else p for p in prefixes])
+        encoded = [p.encode() if isinstance(p, str) else p for p in prefixes]
+        self._tree = GenerationTree(constraints, encoded, max_tokens=max_tokens)
         self._previous: torch.LongTensor | None = None
 
     def forget(self) -> None:
@@ -93,6 +98,7 @@ class GrammarLogitsProcessor(LogitsProcessor):
         Returns: a new tensor like `scores`.
         Raises:
             DeadEndError: no token of the vocabulary can continue a row.
+            LimitError: limit "max_tokens": no completion of at most that many tokens is known.
             ValueError: the number of rows is not a multiple of the number of constraints.
         """
         rows = np.array(input_ids.detach().cpu().numpy(), dtype=np.int64, order="C")  # a copy: the tree keeps it
