@@ -318,6 +318,12 @@ const ShortestText::Way& ShortestText::boundary(ParserState state) {
   return answer({best, visits[at].item});
 }
 
+// Whatever the lexeme's text will be: if what follows depends on it, `find` notices and searches.
+ParserState ShortestText::after(const Thread& t, const Parser::Expected& end) {
+  bool doubtful = false;
+  return engine_.parser().shift(t.parser, end, kSomeText, doubtful);
+}
+
 uint32_t ShortestText::inside(const Thread& t, const Parser::Expected*& best) {
   Parser& parser = engine_.parser();
   const Parser::Lookahead& look = parser.lookahead(t.parser);
@@ -329,7 +335,7 @@ uint32_t ShortestText::inside(const Thread& t, const Parser::Expected*& best) {
   uint32_t cost = kUnknown;
   for (auto [length, end] : ends) {
     if (length >= cost) break;
-    if (uint32_t whole = sum(length, boundary(parser.shift(t.parser, *end)).cost); whole < cost) {
+    if (uint32_t whole = sum(length, boundary(after(t, *end)).cost); whole < cost) {
       cost = whole;
       best = end;
     }
@@ -393,7 +399,7 @@ void ShortestText::write(const Thread& t, std::vector<Piece>& out) {
     const Parser::Expected* end = nullptr;
     inside(t, end);
     write_lexeme(t.lexeme, end->tag, out);
-    state = engine_.parser().shift(t.parser, *end);
+    state = after(t, *end);
   }
   for (Way way = boundary(state); way.next.position != Parser::kEnd || way.cost != 0;
        way = contexts_.at(way.next.context))
@@ -429,11 +435,7 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::find(StateId state
       least = c;
       best = &t;
     }
-  if (!best) return std::nullopt;  // under munch too: the symbols' texts are the least that it takes
-  if (engine_.lexing() == Lexing::kFree) {
-    write(*best, text);
-    return text;
-  }
+  if (!best) return std::nullopt;
   if (!hops_.contains(static_cast<uint32_t>(state))) {
     write(*best, text);
     if (completes(state, text)) return text;

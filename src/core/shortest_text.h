@@ -8,8 +8,8 @@
 //     is taken now from the oldest, now from the newest end of those met, and some time after the first answer the search stops;
 //   a parser state the cheapest way through return contexts to acceptance (Dijkstra 1959).
 //
-// Costs are upper bounds, and each is the length of a text that there is. Under free lexing the symbols' texts one after the other are the
-// completion. Under munch they may lex differently; then the states of the engine are searched, the cost above as estimate of what is left
+// Costs are upper bounds, and each is the length of a text that there is. The symbols' texts one after the other are
+// tried on the engine. Under munch they may lex differently, and what follows a captured text may depend on it; then the states of the engine are searched, the cost above as estimate of what is left
 // (A*; Hart, Nilsson and Raphael 1968): white space between words and obligations come out by themselves.
 #pragma once
 
@@ -79,6 +79,7 @@ class ShortestText {
   const Parser::Continuations& continuations(uint32_t context);
   // The cheapest way on from inside a lexeme: its cost, and the terminal that the lexeme becomes.
   uint32_t inside(const Thread& thread, const Parser::Expected*& best);
+  ParserState after(const Thread& thread, const Parser::Expected& end);
   uint32_t cost(const Thread& thread);
   uint32_t cost(StateId state);
 

@@ -162,7 +162,7 @@ def test_every_mask_leaves_room_to_close(languages: Callable[..., Any], kind: st
     exact = sum(least == best for least, best in known)
     excess = sum(least - best for least, best in known)
     print(f"{walks} walks; {exact} of {len(known)} first plans are the shortest, {excess} tokens too many in all")
-    # Plans need not be the shortest. Measured when this was written: 0.14 tokens too many each, at most.
+    # Plans need not be the shortest. Measured when this was written: 0.2 tokens too many each, at most.
     assert len(known) > 0
     assert excess <= 0.25 * len(known)
 
