@@ -105,7 +105,8 @@ class CompiledGrammar:
                 the end-of-sequence token and `prefix` do not. A token is allowed if a completion is known that still
                 fits after it, so masks narrow towards the limit and the last of them allows EOS. Known completions
                 are short, not always the shortest. `closed_early` says whether a token, or the end, was chosen under
-                a mask that the limit had made smaller.
+                a mask that the limit had made smaller. Masks and `accept_token` may raise `LimitError` where finding
+                completions takes too much, as it can under `uniqueItems`.
             prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
                 and `reset` do not go behind it.
         Raises:
