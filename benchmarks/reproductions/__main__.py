@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRATCH = HERE.parent / "scratch" / "reproductions"
 DOCS = HERE.parents[1] / "docs"
-PAPERS = ("cca", "cca_enumerable", "voxinstruct")
+PAPERS = ("captioning", "cca", "cca_enumerable", "voxinstruct")
 
 
 def run(paper: str, seed: int) -> None:

@@ -1,8 +1,9 @@
 """CCA (Chen et al. 2024) on drawn glyphs with a LlamaGen model of 0.15 million parameters.
 
 The world draws ten glyphs, each a few strokes with jittered ends, on 8x8 pixels; 2x2 patches become 64 codes, 16 a
-picture. The judge is a small convolutional network trained on the same drawings; the Fréchet distance is taken in its
-last hidden layer against fresh drawings. Nothing here is FID on ImageNet: the figures are analogues.
+picture. The judge is a small convolutional network trained on the same drawings; the Fréchet distance is taken in
+its last hidden layer against fresh drawings. The fine-tuning rate was chosen on seed 100. Nothing here is FID on
+ImageNet: the figures are analogues.
 """
 
 from __future__ import annotations
@@ -292,5 +293,7 @@ CLAIMS = [
     Claim("V3", "cca", "one epoch of fine-tuning suffices", "recovers >= 0.8 of the gap after one epoch (200 steps of "
           "64); this is the run of V1", SETTING, _recovered, lambda v: v >= 0.8),
     Claim("V4", "cca", "lambda trades fidelity for diversity, as the scale does", "Spearman > 0.8 between lambda and "
-          "loss of within-class diversity", SETTING, _dial, lambda v: v > 0.8),
+          "loss of within-class diversity", SETTING, _dial, lambda v: v > 0.8,
+          "After 200 steps diversity differs between the lambdas by a percent or two, less than between CCA and none: "
+          "probably noise of one run a lambda. Longer runs and several a lambda were not tried."),
 ]  # fmt: skip

@@ -17,7 +17,7 @@ class Claim:
         name: "C1" ... "X5". paper: folder. statement: what the paper says. bar: what the scaled task must show.
         value: a seed's figures -> the number the bar speaks of. passes: that number -> whether the bar is met; a claim
             is met if every seed meets it.
-        setting: the task in one line.
+        setting: the task in one line. reason: if a bar was not met, why, as far as known.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Claim:
     setting: str
     value: Callable[[Figures], float]
     passes: Callable[[float], bool]
+    reason: str = ""
 
     def row(self, by_seed: Mapping[int, Figures]) -> dict[str, Any]:
         """The entry of results.json: mean over seeds, extremes, verdict."""
@@ -42,6 +43,7 @@ class Claim:
             "spread": [min(numbers), max(numbers)],
             "seeds": list(values),
             "met": all(self.passes(number) for number in numbers),
+            **({"reason": self.reason} if self.reason else {}),
             "met_by_seed": [self.passes(number) for number in numbers],
             "command": f"make reproduce PAPER={self.paper} SEED=<seed>",
         }

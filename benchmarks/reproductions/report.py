@@ -28,6 +28,9 @@ def page(
     if missing:
         names = ", ".join(f"{claim.name} ({claim.paper})" for claim in missing)
         parts.append(f"Written but not run yet: {names}.\n")
+    for row in rows:
+        if not row["met"] and row.get("reason"):
+            parts.append(f"{row['claim']} is not met. {row['reason']}\n")
     few = sorted({row["paper"] for row in rows if len(row["seeds"]) < 3})
     if few:
         parts.append(f"Fewer than three seeds so far, so no more than an indication: {', '.join(few)}.\n")

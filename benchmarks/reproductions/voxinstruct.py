@@ -1,11 +1,14 @@
 """VoxInstruct (Zhou et al. 2024) in a synthetic language of speech tokens that can be decoded back exactly.
 
-A sentence has four to six of twelve phonemes and a style: pitch (4), voice (4), pace (1 or 2 frames a phoneme). The
-instruction names the style in one of several wordings and then the phonemes. A phoneme becomes one of three semantic
-tokens; a semantic token becomes `pace` acoustic tokens, each one of two codes for (phoneme, pitch, voice). So both
-content and style of generated acoustic tokens are read off them, without a recogniser. Text and semantic tokens are
-dropped independently in training (0.1 each), as published. Decoding is `guidance.token_models.VoxInstruct`: its
-vocabulary, legality, nested weights, truncation.
+A sentence has four to six of eight phonemes and a style: pitch (4), voice (4), pace (1 or 2 frames a phoneme). The
+instruction gives the phonemes and then names the style in one of several wordings. A phoneme becomes one of two
+semantic tokens; a semantic token becomes `pace` acoustic tokens, each one of eight codes for (phoneme, pitch, voice).
+So both content and style of generated acoustic tokens are read off them, without a recogniser. Text and semantic
+tokens are dropped independently in training (0.1 each), as published. Decoding is
+`guidance.token_models.VoxInstruct`: its vocabulary, legality, nested weights, truncation.
+
+All 1024 acoustic codes occur: where both streams give next to nothing the ratio is noise, and codes that never occur
+would be chosen at high scales.
 
 What this is not: speech. No audio, no human ear; error rates are exact but of a toy.
 """
@@ -29,7 +32,8 @@ from guiderail.logits.multi_condition import factored_weights, nested_weights
 from guiderail.logits.sampling import Sampling
 from guiderail.training.voxinstruct import VoxInstructAr
 
-PHONEMES, PITCHES, VOICES, PACES = 12, 4, 4, 2
+PHONEMES, PITCHES, VOICES, PACES = 8, 4, 4, 2
+CODES = 8  # acoustic codes of one (phoneme, pitch, voice); 8 * 4 * 4 * 8 leaves none of the 1024 unused
 WORDINGS = 3
 SEMANTIC, ACOUSTIC = VOXINSTRUCT_TOKENS["semantic"].start, VOXINSTRUCT_TOKENS["acoustic"].start
 BEGIN, EOS1, EOS2 = (VOXINSTRUCT_TOKENS[n].start for n in ("begin", "end_semantic", "end_acoustic"))
@@ -38,7 +42,7 @@ LANGUAGE = VOXINSTRUCT_TOKENS["language"].start
 STYLE_WORDS = WORDINGS * (PITCHES + VOICES + PACES)
 FILLERS = 6
 WORDS = 1 + STYLE_WORDS + FILLERS + PHONEMES
-TEXT_LENGTH, SEMANTIC_LENGTH, ACOUSTIC_LENGTH = 13, 7, 13
+TEXT_LENGTH, SEMANTIC_LENGTH, ACOUSTIC_LENGTH = 12, 7, 13
 STEPS, BATCH, SENTENCES = 900, 48, 200
 
 
@@ -80,13 +84,15 @@ class Sentence:
         for _ in range(int(rng.integers(0, 4))):
             words.append(1 + STYLE_WORDS + int(rng.integers(FILLERS)))
         words = [words[i] for i in rng.permutation(len(words))]
-        self.text = words + [1 + STYLE_WORDS + FILLERS + phoneme for phoneme in self.content]
+        # The transcript comes first, at fixed places: a model that trains for a minute has no time to learn to search.
+        transcript = [1 + STYLE_WORDS + FILLERS + phoneme for phoneme in self.content]
+        self.text = [*transcript, *([0] * (6 - length)), *words]
 
     def spoken(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
         """Ids and segments, BOS to EOS2."""
-        semantic = [SEMANTIC + 3 * phoneme + int(rng.integers(3)) for phoneme in self.content]
+        semantic = [SEMANTIC + 2 * phoneme + int(rng.integers(2)) for phoneme in self.content]
         acoustic = [
-            ACOUSTIC + 2 * ((phoneme * PITCHES + self.pitch) * VOICES + self.voice) + int(rng.integers(2))
+            ACOUSTIC + CODES * ((phoneme * PITCHES + self.pitch) * VOICES + self.voice) + int(rng.integers(CODES))
             for phoneme in self.content
             for _ in range(self.pace + 1)
         ]
@@ -110,7 +116,7 @@ def errors(content: list[int], heard: list[int]) -> int:
 
 def understood(acoustic: list[int], pace: int) -> tuple[list[int], dict[str, float]]:
     """Content (runs of one phoneme are one; a run of twice the asked pace is two) and frames by pitch, voice."""
-    frames = [(code - ACOUSTIC) // 2 for code in acoustic]
+    frames = [(code - ACOUSTIC) // CODES for code in acoustic]
     heard: list[int] = []
     lengths: list[int] = []
     for frame in frames:
@@ -271,9 +277,14 @@ def _order_difference(figures: Any) -> float:
 SETTING = "synthetic speech tokens in VoxInstruct's vocabulary, decoder of 0.4 M parameters, 200 sentences"
 CLAIMS = [
     Claim("S1", "voxinstruct", "guidance on the text improves following the instruction", "style accuracy + 5 "
-          "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5),
+          "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5,
+          "Pitch and voice are at chance without guidance: 900 steps do not teach them, so guidance has nothing to "
+          "amplify. An earlier world of two codes a sound learned them, but scales of 2 and 3 destroyed them, perhaps "
+          "through its unused codes. More steps were not tried."),
     Claim("S2", "voxinstruct", "guidance on semantic tokens improves content", "token error rate of decoded "
-          "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2),
+          "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2,
+          "Content is nearly right without guidance and a scale of 1.5 on semantic tokens changes little; guidance on "
+          "the text lowers its error. Not examined further."),
     Claim("S3", "voxinstruct", "the order of nesting matters", "both orders and the symmetric form are reported; "
           "value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
 ]  # fmt: skip

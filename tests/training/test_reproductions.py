@@ -13,12 +13,13 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
-from benchmarks.reproductions import cca, cca_enumerable, report, voxinstruct  # noqa: E402
+from benchmarks.reproductions import captioning, cca, cca_enumerable, report, voxinstruct  # noqa: E402
 from benchmarks.reproductions.claims import Claim  # noqa: E402
 
+import guiderail as gr  # noqa: E402
 from guiderail.guidance.token_models import VoxInstruct  # noqa: E402
 
-CLAIMS = [*cca.CLAIMS, *cca_enumerable.CLAIMS, *voxinstruct.CLAIMS]
+CLAIMS = [*captioning.CLAIMS, *cca.CLAIMS, *cca_enumerable.CLAIMS, *voxinstruct.CLAIMS]
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -74,3 +75,20 @@ def test_the_committed_table_follows_from_the_committed_runs() -> None:
         runs = [json.loads((folder / "results" / f"{row['paper']}-{seed}.json").read_text()) for seed in row["seeds"]]
         claim = next(claim for claim in CLAIMS if claim.name == row["claim"])
         assert claim.row({run["seed"]: run["figures"] for run in runs}) == row
+
+
+def test_captions_and_their_grammar() -> None:
+    rng = np.random.default_rng(0)
+    scenes = captioning.scenes(60, rng)
+    template = gr.Grammar.from_regex(captioning.grammar())
+    written = [captioning.caption(scene, rng) for scene in scenes]
+    share = np.mean([template.accepts("".join(f"t{w};" for w in words).encode()) for words in written])
+    assert share > 0.8
+    assert not template.accepts(b"t4;t3;")
+    # A caption that names everything finds its scene; one that names nothing finds it by chance.
+    whole = [[captioning.WORD + a * captioning.VALUES + v for a, v in enumerate(scene)] for scene in scenes.tolist()]
+    distinct = len({tuple(words) for words in whole})
+    assert captioning.posterior_rank(whole, scenes) == pytest.approx(distinct / 60)
+    assert captioning.posterior_rank([[3, 4]] * 60, scenes) == pytest.approx(1 / 60)
+    groups = [[words] for words in written]
+    assert captioning.cider(written, groups) > captioning.cider(written[1:] + written[:1], groups)
