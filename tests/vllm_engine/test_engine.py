@@ -140,9 +140,42 @@ def test_structured_outputs_of_every_kind(llm):
     assert re.fullmatch(r"x[0-9]{3}", texts[4])
 
 
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_tool_calls_as_vllm_writes_their_tags(llm, choice):
+    import jsonschema
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionToolsParam
+    from vllm.tool_parsers.structural_tag_registry import get_model_structural_tag
+
+    function = {"name": "register", "parameters": SCHEMA, "strict": True}
+    tools = [ChatCompletionToolsParam(type="function", function=function)]
+    tag = get_model_structural_tag("hermes", tools, choice, reasoning=False)
+    if choice == "auto":
+        tag.format.at_least_one = True  # this small model would never call a tool by itself
+    tag.format.stop_after_first = True
+    structured = StructuredOutputsParams(structural_tag=json.dumps(tag.model_dump()))
+    parameters = SamplingParams(temperature=0.9, max_tokens=80, seed=3, structured_outputs=structured)
+    text = llm.generate(["Register Ann, aged 30: "], [parameters], use_tqdm=False)[0].outputs[0].text
+    assert text.startswith("<tool_call>")
+    assert text.endswith("</tool_call>")
+    call = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert call["name"] == "register"
+    jsonschema.validate(call["arguments"], SCHEMA)
+
+
+def test_free_text_without_a_call_is_as_without_a_grammar(llm):
+    tag = {"type": "tag", "begin": "<f>", "content": {"type": "json_schema", "json_schema": SCHEMA}, "end": "</f>"}
+    form = {"type": "triggered_tags", "triggers": ["<f>"], "tags": [tag]}
+    structured = StructuredOutputsParams(structural_tag=json.dumps({"type": "structural_tag", "format": form}))
+    free = SamplingParams(temperature=0, max_tokens=TOKENS)
+    auto = SamplingParams(temperature=0, max_tokens=TOKENS, structured_outputs=structured)
+    found = tokens(llm.generate([PAIRS[0][0]] * 2, [free, auto], use_tqdm=False))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"structured_outputs": {"structural_tag": '{"format": {"type": "any_tokens"}}'}}, "/format: .*any_tokens"),
         ({"structured_outputs": {"json": {"properties": {"a": {"type": "strin"}}}}}, "/properties/a/type"),
         ({"structured_outputs": {"regex": "(a"}}, "offset 0"),
         ({"structured_outputs": {"grammar": "start: x"}}, "line 1"),

@@ -14,12 +14,13 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from guiderail.compiled import CompiledGrammar, Limits, compile
 from guiderail.errors import GrammarError
 from guiderail.grammars.grammar import Grammar
+from guiderail.integrations.structural_tags import read_structural_tag
 from guiderail.vocabulary import Vocabulary
 
 __all__ = ["KINDS", "RequestCompiler", "RequestGrammar"]
@@ -67,7 +68,7 @@ class RequestGrammar(NamedTuple):
         if self.kind == "grammar":
             return _read_grammar(self.text)
         if self.kind == "structural_tag":
-            return _read_structural_tag(self.text)
+            return read_structural_tag(self.text)
         raise GrammarError(f"a constraint of unknown kind {self.kind!r}; there are: {', '.join(KINDS)}")
 
 
@@ -152,14 +153,3 @@ def _read_grammar(text: str) -> Grammar:
     if _WORD.fullmatch(text):
         return Grammar.builtin(text.strip())
     return Grammar.from_gbnf(text) if _GBNF_RULE.search(text) else Grammar.from_lark(text)
-
-
-def _read_structural_tag(text: str) -> Grammar:
-    from_tags: Callable[[Any], Grammar] | None = getattr(Grammar, "from_tags", None)
-    if from_tags is None:
-        raise GrammarError("structural tags need Grammar.from_tags, which this build of guiderail does not have")
-    try:
-        tag = json.loads(text)
-    except ValueError as error:
-        raise GrammarError(f"the structural tag is not JSON: {error}") from None
-    return from_tags(tag)

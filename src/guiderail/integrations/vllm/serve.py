@@ -9,10 +9,9 @@ Every argument that is not ours goes to vLLM as it is. What is added, unless it 
     (scheduler.py)
     --logprobs-mode processed_logprobs         log-probabilities with guidance and grammar, not without
 
-Tool calls. For some parsers (hermes among them) vLLM writes the constraint of a required or named tool call as a
-structural tag. Where this build has no `Grammar.from_tags`, VLLM_ENFORCE_STRICT_TOOL_CALLING=0 is set, and said: vLLM
-then constrains required and named calls by the tools' JSON Schemas, which are enforced as exactly; with tool_choice
-"auto" nothing is constrained.
+Tool calls. vLLM writes their constraint as a structural tag (required and named calls of some parsers, and "auto" with
+strict tools or --tool-strict-level). What is not enforced of it, XML styles of arguments for instance, is HTTP 400;
+with VLLM_ENFORCE_STRICT_TOOL_CALLING=0 vLLM does without structural tags.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from guiderail.grammars.grammar import Grammar
 from guiderail.integrations.vllm.plugin import register
 from guiderail.integrations.vllm.settings import LOGITS_PROCESSOR, SCHEDULER
 
@@ -44,11 +42,8 @@ def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dic
     guided = _NO_GUIDANCE not in given
     arguments = ["--model", model, *(argument for argument in given if argument != _NO_GUIDANCE)]
     _default(arguments, "--structured-outputs-config", '{"backend": "guiderail"}')
-    environment = {}
-    if not hasattr(Grammar, "from_tags") and "VLLM_ENFORCE_STRICT_TOOL_CALLING" not in os.environ:
-        environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] = "0"
     if not guided:
-        return arguments, environment
+        return arguments, {}
     for flag, what in _AGAINST_GUIDANCE.items():
         if _has(arguments, flag):
             raise ValueError(f"{what} and guidance exclude each other: remove {flag}, or serve with {_NO_GUIDANCE}")
@@ -61,7 +56,7 @@ def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dic
     _default(arguments, "--logprobs-mode", "processed_logprobs")
     if not _has(arguments, "--no-async-scheduling"):
         arguments.append("--no-async-scheduling")
-    return arguments, {**environment, "VLLM_USE_V2_MODEL_RUNNER": "0"}
+    return arguments, {"VLLM_USE_V2_MODEL_RUNNER": "0"}
 
 
 def serve(model: str, given: Sequence[str]) -> int:
