@@ -259,7 +259,7 @@ def cost() -> dict[str, float]:
             sample(model, labels, scale, torch.Generator().manual_seed(repeat))
             spent[scale] = time.process_time() - start
         ratios.append(spent[1.0] / spent[2.0])
-    return {"unguided_over_guided_seconds": sorted(ratios)[2], "unguided_over_guided_evaluations": 0.5}
+    return {"unguided_over_guided_seconds": sorted(ratios)[2]}
 
 
 def _best(figures: Any) -> float:
@@ -283,13 +283,20 @@ def _dial(figures: Any) -> float:
     return _rank_correlation([float(w) for w in rows], [-row["diversity"] for row in rows.values()])
 
 
+def _cost_ratio(figures: Any) -> float:
+    """CPU time ratio; 1 unless the counted evaluations are exactly half."""
+    rows = figures["base_by_scale"]
+    halved = 2 * rows["1"]["evaluations"] == rows["2"]["evaluations"]
+    return float(figures["cost"]["unguided_over_guided_seconds"]) if halved else 1.0
+
+
 SETTING = "ten drawn glyphs, 16 codes a picture, LlamaGen of 0.15 M parameters"
 CLAIMS = [
     Claim("V1", "cca", "CCA without guidance is on par with guidance", "recovers >= 0.8 of the gap none -> best guided "
           "in Frechet distance (best lambda of the sweep against best scale of the sweep)", SETTING, _recovered,
           lambda v: v >= 0.8),
     Claim("V2", "cca", "half the sampling cost", "evaluations exactly 0.5; CPU time ratio <= 0.65",
-          "width 768, batch 32, one thread", lambda f: f["cost"]["unguided_over_guided_seconds"], lambda v: v <= 0.65),
+          "width 768, batch 32, one thread", _cost_ratio, lambda v: v <= 0.65),
     Claim("V3", "cca", "one epoch of fine-tuning suffices", "recovers >= 0.8 of the gap after one epoch (200 steps of "
           "64); this is the run of V1", SETTING, _recovered, lambda v: v >= 0.8),
     Claim("V4", "cca", "lambda trades fidelity for diversity, as the scale does", "Spearman > 0.8 between lambda and "
