@@ -285,8 +285,36 @@ uint32_t* row_of(const Bitmask& bitmask, std::size_t row, const Vocabulary& voca
 
 struct PyMatcher {
   Matcher matcher;
-  nb::object encode;  // bytes → canonical token ids, or None
+  nb::object encode;               // bytes → canonical token ids, or None
+  nb::object open;                 // () → a reader of the text for events and partial, or None
+  nb::object reader = nb::none();  // there from the first call of either
+  std::size_t kept = 0;            // as many tokens, the first ones, are still those that the reader has read
 };
+
+// The reader, once it has read all tokens.
+nb::object read_on(PyMatcher& self) {
+  if (self.open.is_none()) throw nb::type_error("this matcher was made without a reader of its text");
+  if (self.reader.is_none()) self.reader = self.open();
+  nb::list pieces;
+  for (std::size_t i = self.kept; i < self.matcher.num_tokens(); ++i) {
+    std::optional<std::string_view> text = self.matcher.text_of(i);
+    pieces.append(text ? nb::object(nb::bytes(text->data(), text->size())) : nb::none());
+  }
+  self.reader.attr("read")(self.kept, pieces);
+  self.kept = self.matcher.num_tokens();
+  return self.reader;
+}
+
+PyMatcher* fork_matcher(const PyMatcher& self) {
+  auto copy = std::make_unique<PyMatcher>(self);
+  if (!self.reader.is_none()) copy->reader = self.reader.attr("copy")();
+  return copy.release();
+}
+
+void rollback(PyMatcher& self, std::size_t count) {
+  self.matcher.rollback(count);
+  self.kept = std::min(self.kept, self.matcher.num_tokens());
+}
 
 void fill(PyMatcher& self, const Bitmask& bitmask, std::size_t row) {
   uint32_t* words = row_of(bitmask, row, self.matcher.compiled()->vocabulary());
@@ -531,10 +559,19 @@ NB_MODULE(_core, m) {
       .def_prop_ro("must_stop", [](PyMatcher& self) { return self.matcher.must_stop(); })
       .def_prop_ro("num_tokens", [](PyMatcher& self) { return self.matcher.num_tokens(); })
       .def(
-          "rollback", [](PyMatcher& self, std::size_t n) { self.matcher.rollback(n); }, "num_tokens"_a)
+          "rollback", [](PyMatcher& self, std::size_t n) { rollback(self, n); }, "num_tokens"_a)
+      .def("fork", &fork_matcher, nb::rv_policy::take_ownership)
+      .def("reset",
+           [](PyMatcher& self) {
+             self.matcher.reset();
+             self.kept = 0;
+           })
       .def(
-          "fork", [](PyMatcher& self) { return new PyMatcher(self); }, nb::rv_policy::take_ownership)
-      .def("reset", [](PyMatcher& self) { self.matcher.reset(); })
+          "events", [](PyMatcher& self) { return read_on(self).attr("events")(); },
+          nb::sig("def events(self) -> list[guiderail.json_events.JsonEvent]"))
+      .def(
+          "partial", [](PyMatcher& self) { return read_on(self).attr("partial")(); },
+          nb::sig("def partial(self) -> typing.Any"))
       .def(
           "forced_bytes",
           [](PyMatcher& self, std::size_t limit) {
@@ -553,16 +590,16 @@ NB_MODULE(_core, m) {
       .def(
           "matcher",
           [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode,
-             std::optional<uint32_t> max_tokens) {
+             std::optional<uint32_t> max_tokens, nb::object open) {
             std::string p(view(prefix));
             std::optional<Matcher> matcher;
             {
               nb::gil_scoped_release release;
               matcher.emplace(std::move(self), std::move(p), max_tokens);
             }
-            return new PyMatcher{std::move(*matcher), std::move(encode)};
+            return new PyMatcher{std::move(*matcher), std::move(encode), std::move(open)};
           },
-          "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), "max_tokens"_a = nb::none(),
+          "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), "max_tokens"_a = nb::none(), "open"_a = nb::none(),
           nb::rv_policy::take_ownership)
       .def(
           "counters",

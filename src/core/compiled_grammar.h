@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -83,6 +84,8 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
                   std::shared_ptr<const Vocabulary> first, Limits limits);
 
   const Vocabulary& vocabulary() const { return *vocabulary_; }
+  // What tokens mean at the first position of a text.
+  const Vocabulary& first_vocabulary() const { return first_ ? *first_ : *vocabulary_; }
   const Limits& limits() const { return limits_; }
   std::shared_ptr<Epoch> epoch() const;
   // A fresh epoch in place of `full` (and true), or the one that already replaced it (and false).
@@ -123,6 +126,12 @@ class Matcher {
   void rollback(std::size_t tokens);
   void reset();
   std::size_t num_tokens() const { return tokens_.size(); }
+  // The bytes of accepted token `i`; none if it ended the text.
+  std::optional<std::string_view> text_of(std::size_t i) const {
+    if (terminated_ && i + 1 == tokens_.size()) return std::nullopt;
+    bool first = i == 0 && prefix_.empty();
+    return (first ? compiled_->first_vocabulary() : compiled_->vocabulary()).token(tokens_[i]);
+  }
   // Bytes that every continuation begins with, at most `limit`; stops where the text may end.
   std::string forced_bytes(std::size_t limit);
   // True if the text must end here: it is in the language and nothing may follow.

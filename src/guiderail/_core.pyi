@@ -1,8 +1,10 @@
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy
 from numpy.typing import NDArray
+
+import guiderail.json_events
 
 
 class GrammarSource:
@@ -124,6 +126,10 @@ class Matcher:
 
     def reset(self) -> None: ...
 
+    def events(self) -> list[guiderail.json_events.JsonEvent]: ...
+
+    def partial(self) -> Any: ...
+
     def forced_bytes(self, limit: int = 4096) -> bytes: ...
 
     def forced_tokens(self) -> list[int]: ...
@@ -135,7 +141,7 @@ class Matcher:
     def __eq__(self, other: object, /) -> bool: ...
 
 class CompiledGrammar:
-    def matcher(self, prefix: bytes = ..., encode: object | None = None, max_tokens: int | None = None) -> Matcher: ...
+    def matcher(self, prefix: bytes = ..., encode: object | None = None, max_tokens: int | None = None, open: object | None = None) -> Matcher: ...
 
     def counters(self) -> dict[str, int]: ...
 

@@ -25,7 +25,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ import numpy.typing as npt
 
 from guiderail import _core
 from guiderail._core import Matcher
+from guiderail.errors import GrammarError
 from guiderail.grammars.grammar import Grammar
+from guiderail.json_events import JsonEvents
 from guiderail.vocabulary import Vocabulary
 
 __all__ = ["CompiledGrammar", "Limits", "Matcher", "compile", "fill_next_token_bitmask_batch"]
@@ -109,6 +111,9 @@ class CompiledGrammar:
                 completions takes too much, as it can under `uniqueItems`.
             prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
                 and `reset` do not go behind it.
+        Of a JSON grammar, `matcher.events()` lists what the text has said since the last call, and `matcher.partial()`
+        is the value so far; see `guiderail.json_events`. For other grammars they raise GrammarError.
+
         Raises:
             GrammarError: nothing in the language begins with `prefix`.
             LimitError: limit "max_tokens": no completion of at most `max_tokens` tokens is known.
@@ -119,7 +124,8 @@ class CompiledGrammar:
                 raise ValueError(f"max_tokens must be None or an integer from 0 on, got {max_tokens!r}")
             max_tokens = min(max_tokens, _MOST_TOKENS)
         data = prefix.encode("utf-8") if isinstance(prefix, str) else prefix
-        return self._native.matcher(data, self.vocabulary.encode, max_tokens)
+        reader = partial(_reader, self.grammar, data)
+        return self._native.matcher(data, self.vocabulary.encode, max_tokens, reader)
 
     def counters(self) -> dict[str, int]:
         """Sizes of what has come into being so far: states, masks, bytes."""
@@ -191,6 +197,14 @@ def fill_next_token_bitmask_batch(
     Raises: LimitError; TypeError or ValueError for a bitmask of the wrong type or shape.
     """
     _core.fill_next_token_bitmask_batch(list(matchers), bitmask, None if rows is None else list(rows))
+
+
+def _reader(grammar: Grammar, prefix: bytes) -> JsonEvents:
+    """What `Matcher.events` and `Matcher.partial` read the text with. Raises: GrammarError if it is not JSON."""
+    recipe = grammar._make_recipe()
+    if recipe["kind"] != "json schema" and recipe != {"kind": "builtin", "name": "json"}:
+        raise GrammarError("events and partial are for JSON: from_json_schema, from_type, builtin('json')")
+    return JsonEvents(prefix, grammar._parse)
 
 
 # --- vocabularies ----------------------------------------------------------------------------------------------------
