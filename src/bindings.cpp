@@ -141,7 +141,8 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
                                       const std::string& start, const std::string& lexing,
                                       std::vector<uint32_t> ignored, const std::vector<int>& priorities,
                                       const std::optional<IndentationSpec>& indentation) {
-  if (lexing != "free" && lexing != "munch") throw GrammarError("unknown lexing discipline '" + lexing + "'");
+  if (lexing != "free" && lexing != "munch" && lexing != "lark-dynamic")
+    throw GrammarError("unknown lexing discipline '" + lexing + "'");
   if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
   std::vector<StaticTerminal> table;
   for (std::size_t i = 0; i < terminals.size(); ++i) {
@@ -194,9 +195,12 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     const auto& [newline, indent, dedent, opens, closes, tab_width] = *indentation;
     blocks = StaticIndentation{newline, indent, dedent, opens, closes, tab_width};
   }
-  auto source = std::make_shared<StaticSource>(
-      std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - terminals.size()),
-      lexing == "munch" ? Lexing::kMunch : Lexing::kFree, std::move(ignored), std::move(blocks));
+  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table),
+                                               static_cast<uint32_t>(id_of(start) - terminals.size()),
+                                               lexing == "munch"  ? Lexing::kMunch
+                                               : lexing == "free" ? Lexing::kFree
+                                                                  : Lexing::kDynamic,
+                                               std::move(ignored), std::move(blocks));
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
   result->match("");  // an empty language, a limit: now, not at the first token

@@ -110,6 +110,9 @@ class SymbolTable {
 enum class Lexing : uint8_t {
   kFree,   // any segmentation the grammar admits
   kMunch,  // the longest match among all terminals, ties by priority
+  // Every terminal on its own: where the parser asks for it, it matches what re.match takes, whatever others would match
+  // (Lark's Earley parser with lexer="dynamic").
+  kDynamic,
 };
 
 // Blocks by indentation (indentation.h). `indent` and `dedent` match the empty string and stand for no text.

@@ -264,7 +264,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     last = {next, rival, nullptr, lexicon_.continues(next)};
     if (!lexicon_.nullable(next)) return;
     auto tags = lexicon_.tags(next);
-    Node follow = competing == kNone ? kAll : lexicon_.after_marker(next);
+    Node follow = lexicon_.after_marker(next);
     auto [it, fresh] = exits.try_emplace({std::vector<uint32_t>(tags.begin(), tags.end()), rival, follow}, nullptr);
     if (fresh) {
       result->exits_.push_back(std::make_unique<LexRow::Exit>());

@@ -58,13 +58,13 @@ class Opener {
       switch (t.kind) {
         case StaticTerminal::Kind::kLiteral: nodes_.push_back(lexicon_.literal(t.text)); break;
         case StaticTerminal::Kind::kRegex:
-          if (lexing_ == Lexing::kMunch && looks_past_its_end(*t.regex)) {
+          if (lexing_ != Lexing::kFree && looks_past_its_end(*t.regex)) {
             marked_.resize(terminals_.size(), kNone);
             marked_[nodes_.size()] = lower_regex(lexicon_, *t.regex, RegexMatch::kMarked, encode_utf8);
             nodes_.push_back(lexicon_.before_marker(marked_[nodes_.size()]));
           } else {
             nodes_.push_back(lower_regex(
-                lexicon_, *t.regex, lexing_ == Lexing::kMunch ? RegexMatch::kOrdered : RegexMatch::kFull, encode_utf8));
+                lexicon_, *t.regex, lexing_ == Lexing::kFree ? RegexMatch::kFull : RegexMatch::kOrdered, encode_utf8));
           }
           break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
@@ -73,11 +73,12 @@ class Opener {
           nodes_.push_back(lexicon_.accept(1 + static_cast<uint32_t>(nodes_.size())));
           break;
       }
-      if (is_text(t) && lexing_ == Lexing::kMunch && lexicon_.nullable(nodes_.back()))
+      if (is_text(t) && lexing_ != Lexing::kFree && lexicon_.nullable(nodes_.back()))
         throw GrammarError("terminal '" + t.name + "' matches the empty string, which longest match cannot use");
     }
     whole_ = nodes_;
     if (lexing_ == Lexing::kMunch) subtract_winners();
+    if (lexing_ == Lexing::kDynamic) demand_own_longest();
   }
 
   bool is_marked(uint32_t t) const { return !marked_.empty() && marked_[t] != kNone; }
@@ -139,6 +140,21 @@ class Opener {
     competitors_ = order;
   }
 
+  // Nothing competes, but of the beginnings of a text that a terminal matches, re.match takes the longest: what follows
+  // u must not make u r with a non-empty r a match. Terminals that look past their end say so already.
+  void demand_own_longest() {
+    Node marker = lexicon_.bytes(ByteSet::of(Lexicon::kMarker));
+    Node more = lexicon_.concat(kAll, lexicon_.concat(marker, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)));
+    for (uint32_t t = 0; t < terminals_.size(); ++t) {
+      if (terminals_[t].kind != StaticTerminal::Kind::kRegex || is_marked(t)) continue;
+      Node longer = lexicon_.both({lexicon_.with_marker(whole_[t]), more});
+      Node both_match = lexicon_.both({marked(t), lexicon_.concat(longer, kAll)});
+      if (whole_[t] == kNone || !lexicon_.alive(both_match)) continue;  // no match is the beginning of another
+      nodes_[t] = lexicon_.before_marker(lexicon_.both(
+          {marked(t), lexicon_.complement(lexicon_.concat(longer, kAll)), lexicon_.texts_with_a_marker()}));
+    }
+  }
+
   bool terminal_usable(uint32_t t) const {
     return terminals_[t].kind == StaticTerminal::Kind::kSpecial || (nodes_[t] != kNone && lexicon_.alive(nodes_[t]));
   }
@@ -148,10 +164,11 @@ class Opener {
                                [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[s]; });
   }
 
-  // An ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
+  // Under munch an ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
   void find_productive() {
     for (uint32_t t = 0; t < terminals_.size(); ++t) useful_.push_back(terminal_usable(t));
-    for (uint32_t t : ignored_) useful_[t] = false;
+    if (lexing_ != Lexing::kDynamic)
+      for (uint32_t t : ignored_) useful_[t] = false;
     productive_ = derivable([this](uint32_t t) { return useful_[t]; });
   }
 
@@ -339,10 +356,17 @@ class Opener {
     }
     OpenGrammar result;
     result.start = rule_symbols[start_];
-    result.lexing = lexing_;
+    result.lexing = lexing_ == Lexing::kDynamic ? Lexing::kMunch : lexing_;  // without competitors
     result.marked = !marked_.empty();
-    for (uint32_t t : ignored_)
-      if (terminal_usable(t)) result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
+    for (uint32_t t : ignored_) {
+      if (!terminal_usable(t)) continue;
+      result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
+      if (lexing_ != Lexing::kDynamic) continue;
+      for (const std::optional<Symbol>& used : terminal_symbols_)
+        if (used == result.ignored.back())
+          throw GrammarError("terminal '" + terminals_[t].name +
+                             "' is ignored and stands in a rule as well, which is supported under longest match only");
+    }
     std::vector<std::pair<std::string_view, Node>> texts;  // all literals are one trie
     for (uint32_t t : competitors_) {
       if (terminals_[t].kind == StaticTerminal::Kind::kLiteral)
@@ -397,12 +421,12 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
       for (uint32_t s : a)
         if (s >= terminals_.size() + rules_.size())
           throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
-  if (lexing_ == Lexing::kMunch)
+  if (lexing_ != Lexing::kFree)
     for (const StaticTerminal& t : terminals_)
       if (t.regex && looks_before_its_start(*t.regex))
         throw GrammarError("terminal '" + t.name +
                            "': a lookbehind, a word boundary or a start anchor that sees what stands before the lexeme "
-                           "is not supported under longest match");
+                           "is not supported");
   if (indentation_) {
     std::vector<uint32_t> used{indentation_->newline, indentation_->indent, indentation_->dedent};
     used.insert(used.end(), indentation_->opens.begin(), indentation_->opens.end());

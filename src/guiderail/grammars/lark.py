@@ -1,4 +1,4 @@
-"""Lark grammars, read by Lark's own loader and lexed by longest match.
+"""Lark grammars, read by Lark's own loader, lexed by longest match or as Lark's Earley parser does.
 
     start: pair ("," pair)*
     pair: NAME "=" NUMBER
@@ -16,8 +16,14 @@ What shapes the tree but not the language has no effect: aliases, `?rule`, `!rul
 
 `lexer="munch"`: at each point the terminal that matches the longest text wins, ties go to the higher priority, then
 to strings before patterns, then to the one defined first. It does not depend on what the parser could use: all
-terminals that the rules use, and the ignored ones, compete everywhere. Lark's own lexers ("lark-basic",
-"lark-contextual", "lark-dynamic") are refused by name.
+terminals that the rules use, and the ignored ones, compete everywhere.
+
+`lexer="lark-dynamic"`: the language of `lark.Lark(grammar, parser="earley", lexer="dynamic")`. Terminals do not
+compete: where the parser may use one, it matches what `re.match` takes there and nothing shorter, so `/a|ab/` never
+reads `ab`, `IF` may be a NAME, and priorities choose between trees only. Refused: a terminal that is ignored and stands
+in a rule as well, blocks by indentation (Lark refuses them too), terminals that look before their start.
+
+Lark's other lexers ("lark-basic", "lark-contextual") are refused by name.
 """
 
 from __future__ import annotations
@@ -37,6 +43,7 @@ from guiderail.grammars.rules import (
     Expression,
     Indentation,
     Leaf,
+    Lexing,
     Reference,
     Repeat,
     Sequence,
@@ -64,7 +71,7 @@ def parse_lark(
         text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
             `%import .other` is looked for beside the file.
         start: the rule whose language it is.
-        lexer: "munch".
+        lexer: "munch" or "lark-dynamic".
         postlex: a `lark.indenter.Indenter`, or a class of them, as `lark.Lark` takes it. None: `PythonIndenter` for a
             grammar that declares its two terminals, _INDENT and _DEDENT, none for others.
     Returns: the grammar, and report rows (rule, status, reason).
@@ -76,12 +83,17 @@ def parse_lark(
     """
     if lexer not in LEXERS:
         raise ValueError(f"lexer must be one of {', '.join(LEXERS)}; got {lexer!r}")
-    if lexer != "munch":
-        raise GrammarError(f"lexer={lexer!r} is not supported yet; only lexer='munch' is")
+    lexing: Lexing
+    if lexer == "munch":
+        lexing = "munch"
+    elif lexer == "lark-dynamic":
+        lexing = "lark-dynamic"
+    else:
+        raise GrammarError(f"lexer={lexer!r} is not supported; lexer='munch' and lexer='lark-dynamic' are")
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
     with _lark_errors(text):
-        return _Reader(text, "<string>" if path is None else str(path.resolve()), postlex).read(start)
+        return _Reader(text, "<string>" if path is None else str(path.resolve()), lexing, postlex).read(start)
 
 
 def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.PathLike[str]) -> GrammarError:
@@ -115,11 +127,12 @@ def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str, postlex: Any = None) -> None:
+    def __init__(self, text: str, source: str, lexing: Lexing, postlex: Any = None) -> None:
         # Imported here: `import guiderail` must stay light, and only users of Lark grammars need it.
         from lark import load_grammar as loader
 
         self.text = text
+        self.lexing = lexing
         # The loader follows references between terminals one by one: check how many there are before it starts.
         _check_terminal_sizes(text)
         load: Any = loader.load_grammar  # Lark does not annotate it
@@ -157,7 +170,7 @@ class _Reader:
     def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
         ignored = [self.named(str(name)).terminal for name in self.loaded.ignore]
-        grammar = assemble(self.terminals, self.rules, start, "munch", ignored, self.indentation())
+        grammar = assemble(self.terminals, self.rules, start, self.lexing, ignored, self.indentation())
         rules = reachable(self.rules, start)
         for name in rules:
             options = self.definitions[name][3] if name in self.definitions else None
@@ -207,6 +220,8 @@ class _Reader:
             self.indenter = PythonIndenter
         if self.indenter is None:
             return
+        if self.lexing != "munch":
+            raise GrammarError("blocks by indentation (postlex) need lexer='munch'")
         kind = self.indenter if isinstance(self.indenter, type) else type(self.indenter)
         if not issubclass(kind, Indenter) or kind._process is not Indenter._process:
             raise GrammarError(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from guiderail import _core
 
 TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "special", "block"]
-Lexing: TypeAlias = Literal["free", "munch"]
+Lexing: TypeAlias = Literal["free", "munch", "lark-dynamic"]
 Alternative: TypeAlias = tuple["int | str", ...]
 
 # Beyond these a grammar is an accident or an attack. A generous real one (SQL, Python) stays below a hundredth.
@@ -139,7 +139,8 @@ class StaticGrammar:
         terminals: indices into this tuple are the integers of alternatives.
         rules: nonterminal → alternatives; an alternative is a tuple of terminal indices and nonterminal names.
         start: a key of `rules`.
-        lexing: "free" (any segmentation the grammar admits) or "munch" (longest match; see `Terminal.priority`).
+        lexing: "free" (any segmentation the grammar admits), "munch" (longest match; see `Terminal.priority`) or
+            "lark-dynamic" (each terminal takes what `re.match` takes; terminals do not compete).
         ignored: terminals that may stand between any two lexemes and at both ends.
         indentation: which terminals make blocks, if any do.
     """
