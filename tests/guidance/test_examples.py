@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import guiderail
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,7 +22,9 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_example(example: str, shown: str) -> None:
-    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    # The package under test, wherever it was imported from: a checkout has no compiled core.
+    package = str(Path(guiderail.__file__).parents[1])
+    path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / example)],
         env={**os.environ, "PYTHONPATH": path},
