@@ -2,6 +2,7 @@
 //
 // Not regular by nature, and therefore narrower than their RFC (reported as approximated): `regex`, whose groups nest; here to a fixed depth.
 // A-labels ("xn--...") of host names encode other names by an arithmetic code; they are not offered, so what is accepted is always valid.
+// U-labels of `idn-hostname` are offered for the commonest scripts, and only as long as their A-labels are short enough in every case.
 #include "json_format.h"
 
 #include <functional>
@@ -161,7 +162,7 @@ const std::unordered_map<std::string_view, Builder>& formats() {
       {"ipv6", ipv6},
       {"hostname", hostname},
       {"host-name", hostname},
-      {"idn-hostname", hostname},
+      {"idn-hostname", hostname},  // and international_hostname
       {"email", [] { return email(false); }},
       {"idn-email", [] { return email(true); }},
       {"uri", [] { return uri(false).uri; }},
@@ -182,6 +183,64 @@ Node lower(const JsonText& text, const std::string& pattern) {
   return lower_regex(text.lexicon(), *tree, RegexMatch::kFull, json_string_encoder);
 }
 
+// --- RFC 5890 to 5893 ---------------------------------------------------------------------------------------------------
+
+// Names with U-labels, in lower case as RFC 5892 has them. The characters are PVALID, stable under NFC in any order, and none of the left
+// scripts is R, AL or AN: RFC 5893 asks nothing of a name without these, and of the others that each label passes its rule.
+// Lengths: with code points below U+10000, the worst A-label of n characters, k of them not ASCII, has at most 63 octets if n <= 11 or k <= 4
+// and n <= 38 (RFC 3492: n deltas that sum to at most 65408 (n + 1) + n, in the digits that the least favourable bias asks for), and never more
+// than 36/7 (n + 1) - 1, so that 48 characters make at most 253.
+Node international_hostname(const JsonText& text) {
+  Lexicon& lexicon = text.lexicon();
+  const std::string digits = "0-9", eastern = "\\u06F0-\\u06F9", arabic_indic = "\\u0660-\\u0669";
+  const std::string greek = "\\u03AC-\\u03CE", virama = "\\u094D", joiners = "\\u200C\\u200D";
+  const std::string marks = "\\u0901-\\u0903\\u093E-\\u094D";
+  const std::string kana_han = "\\u3041-\\u3096\\u30A1-\\u30FA\\u4E00-\\u9FFF\\u3005\\u3007";
+  const std::string latin =
+      "\\u00DF-\\u00F6\\u00F8-"
+      "\\u00FF\\u0101\\u0103\\u0105\\u0107\\u0109\\u010B\\u010D\\u010F\\u0111\\u0113\\u0115\\u0117"
+      "\\u0119\\u011B\\u011D\\u011F\\u0121\\u0123\\u0125\\u0127\\u0129\\u012B\\u012D\\u012F\\u0131\\u0135\\u0137\\u0138"
+      "\\u013A\\u013C\\u013E\\u0142\\u0144\\u0146\\u0148\\u014B\\u014D\\u014F\\u0151\\u0153\\u0155\\u0157\\u0159\\u015B"
+      "\\u015D\\u015F\\u0161\\u0163\\u0165\\u0167\\u0169\\u016B\\u016D\\u016F\\u0171\\u0173\\u0175\\u0177\\u017A\\u017C"
+      "\\u017E";
+  const std::string left =
+      "a-z" + latin + greek + "\\u0430-\\u045F\\u0904-\\u0939\\u0F0B\\u30FC\\uAC00-\\uD7A3" + kana_han;
+  const std::string hebrew = "\\u05D0-\\u05EA";
+  // Joining_Type D, and R or D: between them a ZERO WIDTH NON-JOINER may stand.
+  const std::string dual =
+      "\\u0628\\u062A-\\u062E\\u0633-\\u063A\\u0641-\\u0647\\u0649\\u064A\\u067E\\u0686\\u06A9\\u06AF\\u06CC";
+  const std::string joining = dual + "\\u0627\\u0629\\u062F-\\u0632\\u0648";
+  const std::string right = hebrew + "\\u0621-\\u063F\\u0641-\\u064A\\u0679-\\u06D3\\u06D5\\u06FD\\u06FE";
+
+  Node short_enough = lexicon.either(
+      {lower(text, ".{1,11}"), lexicon.both({lower(text, ".{1,38}"), lower(text, "[ -~]*(?:[^ -~][ -~]*){0,4}")})});
+  Node hyphens = lower(text, "(?!-|..--)(?:.*[^-])");
+  auto label = [&](std::vector<Node> conditions) {
+    conditions.push_back(short_enough);
+    conditions.push_back(hyphens);
+    return lexicon.both(std::move(conditions));
+  };
+  Node left_label = label({
+      lower(text, "(?![" + marks + "])(?:[" + left + marks + digits + eastern + "\\u30FB-]|l(?:\\u00B7l)+|\\u0375[" +
+                      greek + "]|" + virama + "[" + joiners + "])+"),
+      lower(text, "[^\\u30FB]*|.*[" + kana_han + "].*"),
+  });
+  auto right_label = [&](const std::string& numbers) {
+    return label(
+        {lower(text, "(?:[" + right + "]|[" + hebrew + "][\\u05F3\\u05F4]|[" + dual + "](?:\\u200C[" + dual +
+                         "])*\\u200C[" + joining + "])(?:[" + right + numbers + "-]|[" + hebrew +
+                         "][\\u05F3\\u05F4]|[" + dual + "](?:\\u200C[" + dual + "])*\\u200C[" + joining + "])*")});
+  };
+  Node ascii_label = lower(text, kLabel);
+  Node letter_first = lower(text, std::string("(?=[A-Za-z])") + kLabel);
+  Node dot = lower(text, "[.\\u3002\\uFF0E\\uFF61]");
+  auto name = [&](Node part) { return lexicon.concat(part, lexicon.repeat(lexicon.concat(dot, part), 0, kUnbounded)); };
+  return lexicon.both(
+      {lower(text, ".{1,48}"), lexicon.either({name(lexicon.either({ascii_label, left_label})),
+                                               name(lexicon.either({letter_first, right_label(digits + eastern),
+                                                                    right_label(arabic_indic)}))})});
+}
+
 }  // namespace
 
 FormatStatus format_status(std::string_view name, std::string& reason) {
@@ -195,7 +254,10 @@ FormatStatus format_status(std::string_view name, std::string& reason) {
     return FormatStatus::kApproximated;
   }
   if (name == "idn-hostname") {
-    reason = "only names that are ASCII";
+    reason =
+        "no A-labels (xn--); U-labels in Latin, Greek, Cyrillic, Hebrew, Arabic, Devanagari, Hangul, Kana and Han, of "
+        "at most 11 "
+        "characters (38 if at most 4 are not ASCII), in names of at most 48";
     return FormatStatus::kApproximated;
   }
   return FormatStatus::kEnforced;
@@ -203,6 +265,7 @@ FormatStatus format_status(std::string_view name, std::string& reason) {
 
 Node format_language(const JsonText& text, std::string_view name) {
   Node node = lower(text, formats().at(name)());
+  if (name == "idn-hostname") return text.lexicon().either({node, international_hostname(text)});
   if (name != "time" && name != "date-time") return node;
   auto [minutes, hours] = leap_second();
   Node leap = text.lexicon().both({lower(text, minutes), lower(text, hours)});

@@ -613,3 +613,42 @@ def test_builtin_json_is_rfc_8259() -> None:
         "1 2",
     ):
         assert not grammar.accepts(text), text
+
+
+def test_international_hostnames_are_valid_by_idna() -> None:
+    """What `idn-hostname` accepts, the package idna encodes: contexts, direction and the length of A-labels."""
+    idna = pytest.importorskip("idna")
+    grammar = gr.Grammar.from_json_schema('{"type": "string", "format": "idn-hostname"}', formats=True)
+    names = [
+        "münchen.de",
+        "l·l",
+        "α͵β",
+        "א׳ב",
+        "・か",
+        "ب٠ب",
+        "क्\u200dष",
+        "می\u200cخواهم",
+        "실례。테스트",
+        "c" * 36 + "가あ",
+    ]
+    for name in names:
+        assert grammar.accepts(json.dumps(name)), name
+        assert grammar.accepts(json.dumps(name, ensure_ascii=False)), name
+        assert idna.encode(name)
+    for name in ["l·a", "α͵", "a׳", "・", "ب٠۰", "क\u200dष", "ü-", "ab--ü", "Ü", "ب1.1a", "é" * 12, "xn--é"]:
+        assert not grammar.accepts(json.dumps(name)), name
+    source = random.Random(5891)
+    taken = 0
+    for alphabet, longest in (
+        ("aal-1lß·βα͵א׳״بي۰٠\u200c\u200d\u094dकの・か漢가..。あE", 6),
+        ("ß힣鿿あ一א۾", 48),
+        ("ß힣" + "a" * 12, 48),
+    ):
+        for _ in range(4000):
+            name = "".join(source.choices(alphabet, k=source.randint(1, longest)))
+            if longest == 48 and source.random() < 0.7:
+                name = ".".join(name[i : i + 11] for i in range(0, len(name), 12))
+            if grammar.accepts(json.dumps(name)):
+                taken += 1
+                idna.encode(name.lower() if name.isascii() else name)
+    assert taken > 1000
