@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from guiderail.errors import UnsatisfiableError as UnsatisfiableError
     from guiderail.errors import VocabularyError as VocabularyError
     from guiderail.grammars.grammar import Grammar as Grammar
+    from guiderail.linter import LintReport as LintReport
+    from guiderail.linter import LintRow as LintRow
+    from guiderail.linter import lint as lint
     from guiderail.logits.bitmask import allocate_token_bitmask as allocate_token_bitmask
     from guiderail.logits.bitmask import apply_token_bitmask_inplace as apply_token_bitmask_inplace
     from guiderail.vocabulary import Vocabulary as Vocabulary
@@ -40,6 +43,8 @@ _HOME = {
     "GuiderailError": "guiderail.errors",
     "LimitError": "guiderail.errors",
     "Limits": "guiderail.compiled",
+    "LintReport": "guiderail.linter",
+    "LintRow": "guiderail.linter",
     "Matcher": "guiderail.compiled",
     "SchemaError": "guiderail.errors",
     "UnsatisfiableError": "guiderail.errors",
@@ -51,6 +56,7 @@ _HOME = {
     "errors": "guiderail.errors",
     "fill_next_token_bitmask_batch": "guiderail.compiled",
     "guidance": "guiderail.guidance",
+    "lint": "guiderail.linter",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -1,7 +1,8 @@
-"""The command line: `guiderail validate | explain | generate | serve`.
+"""The command line: `guiderail validate | explain | lint | generate | serve`.
 
 guiderail validate --json-schema schema.json answer.json      # exit 0 accepted, 1 rejected, 2 grammar or schema refused
 guiderail explain --regex '[a-z]+@[a-z]+\\.org' --text 'me@'
+guiderail lint schema.json --target xgrammar                  # exit 0 nothing lost, 1 lost, 2 refused
 guiderail generate --model path-or-name --json-schema schema.json --prompt 'Alice is 31.'
 guiderail serve path-or-name --port 8000                      # vLLM's OpenAI server; further arguments are vLLM's
 """
@@ -9,6 +10,7 @@ guiderail serve path-or-name --port 8000                      # vLLM's OpenAI se
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 from guiderail import __version__
 from guiderail.errors import GuiderailError
 from guiderail.grammars.grammar import Grammar
+from guiderail.linter import ENGINES, LintReport, lint
 
 ACCEPTED, REJECTED, REFUSED = 0, 1, 2
 
@@ -57,6 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_grammar(explain)
     explain.add_argument("--text", help="explain this text")
     explain.set_defaults(run=_explain)
+
+    lint_parser = commands.add_parser("lint", help="what of a JSON Schema each engine enforces, drops or refuses")
+    lint_parser.add_argument(
+        "schema", metavar="SCHEMA", help="a file with a JSON Schema, its text, or '-': standard input"
+    )
+    lint_parser.add_argument(
+        "--target", action="append", choices=ENGINES, help="exit 1 if this engine loses something too"
+    )
+    lint_parser.add_argument("--json", action="store_true", help="the whole report as JSON")
+    lint_parser.set_defaults(run=_lint)
 
     generate = commands.add_parser("generate", help="generate constrained text with a transformers model")
     _add_grammar(generate)
@@ -185,6 +198,40 @@ def _expected(grammar: Grammar, prefix: bytes) -> str:
     if matcher.is_accepting:
         names.append("the end")
     return ", ".join(names)
+
+
+# --- lint ------------------------------------------------------------------------------------------------------------
+
+
+def _lint(options: argparse.Namespace) -> int:
+    text = sys.stdin.read() if options.schema == "-" else options.schema
+    if options.schema != "-" and _is_file(text):
+        text = Path(text).read_text(encoding="utf-8")
+    found = lint(text)
+    if options.json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        _print_lint(found)
+    if found.refused:
+        return REFUSED
+    return REJECTED if any(found.lost(engine) for engine in {"guiderail", *(options.target or ())}) else ACCEPTED
+
+
+def _print_lint(found: LintReport) -> None:
+    if found.error is not None:
+        print(f"guiderail: {type(found.error).__name__}: {found.error}")
+    for row in found.rows:
+        print(f"{row.pointer}: " + "; ".join(f"{engine} {status}" for engine, status in row.verdicts.items()))
+        for engine, reason in row.evidence.items():
+            print(f"    {engine}: {reason}")
+    for pointer in found.unsatisfiable:
+        print(f"unsatisfiable: {pointer or '(root)'}")
+    if found.unchecked:
+        print(f"{found.unchecked} parts were not tried for satisfiability: the schema is too large")
+    for pointer, reason in found.costs:
+        print(f"cost: {pointer}: {reason}")
+    versions = ", ".join(f"{name} {version}" for name, version in found.measured["versions"].items())
+    print(f"measured on {found.measured['date']}: {versions}; openai: from its documentation, not measured")
 
 
 # --- generate --------------------------------------------------------------------------------------------------------

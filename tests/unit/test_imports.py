@@ -29,12 +29,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logits": {"errors", "_core", "vocabulary"},
     "json_events": {"errors"},
     "compiled": {"errors", "_core", "vocabulary", "grammars", "json_events"},
+    "linter": {"errors", "grammars"},
     "guidance": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled"},
     "training": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled", "guidance"},
     "integrations": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled", "guidance", "training"},
-    "cli": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled", "guidance", "training", "integrations"},
+    "cli": {
+        "errors",
+        "linter",
+        "_core",
+        "vocabulary",
+        "grammars",
+        "logits",
+        "compiled",
+        "guidance",
+        "training",
+        "integrations",
+    },
     # names only, loaded on first use
-    "__init__": {"errors", "vocabulary", "grammars", "logits", "compiled", "guidance"},
+    "__init__": {"errors", "linter", "vocabulary", "grammars", "logits", "compiled", "guidance"},
 }
 # Parts that may name an engine at all. Streams own a model and its cache, so guidance and training know transformers'
 # classes; only the integrations and the command line know an inference engine.
