@@ -80,7 +80,7 @@ def reference(prompt: str, negative: str, scale: float, max_tokens: int, constra
     if constraint is not None:
         from guiderail.integrations.transformers import GrammarLogitsProcessor
 
-        options["logits_processor"] = [GrammarLogitsProcessor(constraint)]
+        options["logits_processor"] = [GrammarLogitsProcessor(constraint, max_tokens=max_tokens)]
     with torch.no_grad():
         output = model.generate(
             **inputs, **options, do_sample=False, max_new_tokens=max_tokens, pad_token_id=tokenizer.eos_token_id

@@ -14,7 +14,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
 import guiderail as gr
+from guiderail.integrations.request_grammars import RequestGrammar
 from guiderail.integrations.vllm import contract
+from guiderail.integrations.vllm.backend import GuiderailBackend, GuiderailGrammar
 from guiderail.integrations.vllm.metrics import METRICS
 from vllm_engine.engine import MODEL, PAIRS, SCALES, make_engine, reference
 
@@ -162,6 +164,54 @@ def test_tool_calls_as_vllm_writes_their_tags(llm, choice):
     jsonschema.validate(call["arguments"], SCHEMA)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_texts_are_complete_at_max_tokens(llm, temperature):
+    import jsonschema
+
+    before = METRICS.totals()["closed_early_total"]
+    lists = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}, "minItems": 2}}}
+    schema = {**lists, "required": ["a"], "additionalProperties": False}
+    structured = StructuredOutputsParams(json=schema)
+    limits = [12, 13, 14, 15, 16, 20, 24, 30]
+    parameters = [
+        SamplingParams(temperature=temperature, seed=n, max_tokens=n, min_tokens=0, structured_outputs=structured)
+        for n in limits
+    ]
+    outputs = [o.outputs[0] for o in llm.generate([PAIRS[4][0]] * len(limits), parameters, use_tqdm=False)]
+    for output, limit in zip(outputs, limits, strict=True):
+        assert len(output.token_ids) <= limit
+        jsonschema.validate(json.loads(output.text), schema)
+    counted = METRICS.totals()["closed_early_total"] - before
+    assert 0 < counted <= len(limits)
+
+
+def test_an_answer_with_room_is_not_counted_as_closed(llm):
+    before = METRICS.totals()["closed_early_total"]
+    structured = StructuredOutputsParams(choice=["red", "green"])
+    parameters = SamplingParams(temperature=0, max_tokens=40, structured_outputs=structured)
+    assert llm.generate(["Colour: "], [parameters], use_tqdm=False)[0].outputs[0].text in ("red", "green")
+    assert METRICS.totals()["closed_early_total"] == before
+
+
+def test_drafts_that_are_taken_back_leave_limit_and_counter(llm):
+    tokenizer = llm.get_tokenizer()
+    backend = GuiderailBackend(llm.llm_engine.vllm_config, tokenizer, 49152)
+    compiled, _ = backend.compiler.compile(RequestGrammar("regex", "[a-z]{1,40}!"))
+    grammar = GuiderailGrammar(compiled.matcher(4))
+    before = METRICS.totals()["closed_early_total"]
+    first, word, end = (tokenizer.encode(text)[0] for text in ("a", "b", "!"))
+    assert grammar.accept_tokens("r", [first])
+    for _ in range(3):
+        assert grammar.validate_tokens([word, word, word]) == [word, word]
+        assert grammar.accept_tokens("r", [word, word])
+        grammar.rollback(2)
+    assert METRICS.totals()["closed_early_total"] == before
+    assert grammar.accept_tokens("r", [word, word, end, tokenizer.eos_token_id])
+    grammar.count_closing()
+    grammar.count_closing()
+    assert METRICS.totals()["closed_early_total"] == before + 1
+
+
 def test_free_text_without_a_call_is_as_without_a_grammar(llm):
     tag = {"type": "tag", "begin": "<f>", "content": {"type": "json_schema", "json_schema": SCHEMA}, "end": "</f>"}
     form = {"type": "triggered_tags", "triggers": ["<f>"], "tags": [tag]}
@@ -175,6 +225,7 @@ def test_free_text_without_a_call_is_as_without_a_grammar(llm):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"structured_outputs": {"regex": "[a-z]{200}"}}, "max_tokens.*4 are allowed"),
         ({"structured_outputs": {"structural_tag": '{"format": {"type": "any_tokens"}}'}}, "/format: .*any_tokens"),
         ({"structured_outputs": {"json": {"properties": {"a": {"type": "strin"}}}}}, "/properties/a/type"),
         ({"structured_outputs": {"regex": "(a"}}, "offset 0"),

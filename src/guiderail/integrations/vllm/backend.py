@@ -7,6 +7,7 @@ them in parallel (`fill_rows`, called by the plugin's `grammar_bitmask`); vLLM's
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,12 @@ class GuiderailGrammar(StructuredOutputGrammar):
         matcher: at the start of the text.
     """
 
-    __slots__ = ("_failed", "matcher")
+    __slots__ = ("_closing_counted", "_failed", "matcher")
 
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
         self._failed: GuiderailError | None = None
+        self._closing_counted = False
 
     def fail(self, error: GuiderailError) -> None:
         """No mask could be made: whatever is sampled next will be rejected, and vLLM ends the request as an error."""
@@ -75,6 +77,12 @@ class GuiderailGrammar(StructuredOutputGrammar):
                 return False
         return True
 
+    def count_closing(self) -> None:
+        """Count this text, once, if its limit has changed it. For tokens that stay: drafts may be taken back."""
+        if not self._closing_counted and self.matcher.closed_early:
+            self._closing_counted = True
+            METRICS.add("closed_early_total")
+
     def validate_tokens(self, tokens: list[int]) -> list[int]:
         """The longest prefix of `tokens` that fits; does not advance."""
         if self._failed is not None or self.matcher.is_terminated:
@@ -93,6 +101,7 @@ class GuiderailGrammar(StructuredOutputGrammar):
 
     def reset(self) -> None:
         self._failed = None
+        self._closing_counted = False
         self.matcher.reset()
 
 
@@ -117,14 +126,25 @@ class GuiderailBackend(StructuredOutputBackend):
         structured = request.structured_output_request
         kind, spec = structured.structured_output_key
         return self._compile(
-            request_grammar(_KINDS[kind], spec, structured.params), request.sampling_params.all_stop_token_ids
+            request_grammar(_KINDS[kind], spec, structured.params),
+            request.sampling_params.all_stop_token_ids,
+            self._room(request),
         )
 
-    def _compile(self, grammar: RequestGrammar, stop_token_ids: set[int] | None) -> GuiderailGrammar:
+    def _room(self, request: Request) -> int | None:
+        """How many tokens the answer may have; None where the text need not be complete by then."""
+        if request.resumable or not closes_in_time(self.vllm_config.structured_outputs_config):
+            return None
+        longest: int = self.vllm_config.model_config.max_model_len - request.num_prompt_tokens
+        return max(0, min(int(request.max_tokens), longest))
+
+    def _compile(
+        self, grammar: RequestGrammar, stop_token_ids: set[int] | None, max_tokens: int | None = None
+    ) -> GuiderailGrammar:
         start = time.perf_counter()
         try:
             compiled, known = self.compiler.compile(grammar, stop_token_ids or ())
-            matcher = compiled.matcher()
+            matcher = compiled.matcher(max_tokens)
         except GuiderailError:
             METRICS.add("requests_refused_total")
             raise
@@ -139,6 +159,17 @@ class GuiderailBackend(StructuredOutputBackend):
 
     def destroy(self) -> None:
         del self.compiler
+
+
+def closes_in_time(structured_outputs_config: Any) -> bool:
+    """Whether texts are complete at `max_tokens`.
+
+    Not where a reasoning parser lets free tokens go before, of which the grammar sees nothing and so cannot count them;
+    nor with GUIDERAIL_CLOSE_IN_TIME=0 in the environment of the server.
+    """
+    if structured_outputs_config.reasoning_parser and not structured_outputs_config.enable_in_reasoning:
+        return False
+    return os.environ.get("GUIDERAIL_CLOSE_IN_TIME", "1") != "0"
 
 
 def request_grammar(kind: str, text: str, params: Any) -> RequestGrammar:

@@ -26,6 +26,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
         "structured_output_request_ids",
         "scheduled_spec_decode_tokens",
     ),
+    "vllm.v1.structured_output:StructuredOutputManager.accept_tokens": ("self", "request", "new_token_ids"),
     "vllm.v1.structured_output:StructuredOutputManager._get_constraint_bounds": (
         "self",
         "request",

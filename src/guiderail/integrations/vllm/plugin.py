@@ -8,6 +8,7 @@ function otherwise:
     SamplingParams._validate_structured_outputs   front end: the grammar is read, so that its error is the HTTP answer
     InputProcessor._validate_params               front end: guidance arguments are checked, with the server's settings
     StructuredOutputManager.grammar_init, _create_grammar, grammar_bitmask     EngineCore: compile and fill
+    StructuredOutputManager.accept_tokens         EngineCore: texts that their limit has changed are counted
     Sampler.sample                                worker: companions get the token of the request that they guide
 
 Registering never stops vLLM from starting: on any other version, or where an interface differs from what was recorded
@@ -101,7 +102,7 @@ def _patch_front_end() -> None:
         if structured is None or structured_outputs_config is None or structured_outputs_config.backend != NAME:
             validate(self, model_config, structured_outputs_config, tokenizer)
             return
-        _validate_constraint(structured, model_config, tokenizer)
+        _validate_constraint(self, model_config, structured_outputs_config, tokenizer)
 
     SamplingParams._validate_structured_outputs = _validate_structured_outputs
 
@@ -117,13 +118,14 @@ def _patch_front_end() -> None:
     InputProcessor._validate_params = _validate_params
 
 
-def _validate_constraint(structured: Any, model_config: Any, tokenizer: Any) -> None:
+def _validate_constraint(params: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> None:
     from vllm.exceptions import VLLMValidationError
     from vllm.v1.structured_output.request import get_structured_output_key
 
-    from guiderail.integrations.vllm.backend import _KINDS, request_grammar
+    from guiderail.integrations.vllm.backend import _KINDS, closes_in_time, request_grammar
     from guiderail.integrations.vllm.metrics import METRICS
 
+    structured = params.structured_outputs
     if model_config.is_diffusion:
         raise VLLMValidationError("guiderail: a diffusion language model does not write from left to right")
     if tokenizer is None:
@@ -138,7 +140,9 @@ def _validate_constraint(structured: Any, model_config: Any, tokenizer: Any) -> 
     try:
         kind, text = get_structured_output_key(structured)
         compiler = _front_end_compiler(tokenizer, model_config.get_vocab_size())
-        compiler.compile(request_grammar(_KINDS[kind], text, structured))
+        compiled, _ = compiler.compile(request_grammar(_KINDS[kind], text, structured))
+        if closes_in_time(structured_outputs_config):
+            compiled.matcher(params.max_tokens)  # a text that cannot be complete by then is refused here
     except (GuiderailError, TypeError, ValueError, RecursionError) as error:
         METRICS.add("requests_refused_total")
         raise VLLMValidationError(f"guiderail: {type(error).__name__}: {error}") from None
@@ -183,6 +187,7 @@ def _patch_structured_outputs() -> None:
     from vllm.v1.structured_output import StructuredOutputManager as Manager
 
     grammar_init, create, bitmask = Manager.grammar_init, Manager._create_grammar, Manager.grammar_bitmask
+    accept = Manager.accept_tokens
 
     @functools.wraps(grammar_init)
     def _grammar_init(self: Any, request: Any) -> None:
@@ -218,7 +223,19 @@ def _patch_structured_outputs() -> None:
             return bitmask(self, requests, ids, drafts)  # drafts: rows depend on one another
         return _fill_step(self, requests, ids)
 
+    @functools.wraps(accept)
+    def _accept_tokens(self: Any, request: Any, new_token_ids: Any) -> Any:
+        from guiderail.integrations.vllm.backend import GuiderailGrammar
+
+        accepted = accept(self, request, new_token_ids)
+        if accepted and request.use_structured_output:
+            grammar = request.structured_output_request.grammar
+            if isinstance(grammar, GuiderailGrammar):
+                grammar.count_closing()
+        return accepted
+
     Manager.grammar_init = _grammar_init
+    Manager.accept_tokens = _accept_tokens
     Manager._create_grammar = _create_grammar
     Manager.grammar_bitmask = _grammar_bitmask
 
