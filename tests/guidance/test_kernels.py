@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import guiderail
 from guiderail import _core
 from guiderail import logits as rules
 from guiderail.logits.kernels import guided_log_probs, native
@@ -150,8 +151,8 @@ print("checked", checked)
 def test_the_triton_kernel_in_interpreter_mode() -> None:
     pytest.importorskip("triton")
     # The interpreter is chosen when triton is imported, so it needs a process of its own.
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root / "src"), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
+    package, tests = Path(guiderail.__file__).parents[1], Path(__file__).parents[1]
+    path = os.pathsep.join([str(package), str(tests), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, timeout=300, check=False
