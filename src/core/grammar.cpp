@@ -13,11 +13,11 @@ Symbol SymbolTable::nonterminal(RuleProvider* provider, uint32_t local, bool nul
   return Symbol{static_cast<uint32_t>(index)};
 }
 
-Symbol SymbolTable::terminal(Node start, uint32_t tag, std::string name) {
+Symbol SymbolTable::terminal(Node start, uint32_t tag, std::string_view name) {
   uint64_t key = (uint64_t{static_cast<uint32_t>(start)} << 32) | tag;
   auto [it, fresh] = terminal_ids_.try_emplace(key, Symbol{});
   if (fresh) {
-    std::size_t index = terminals_.emplace_back(Terminal{start, tag, std::move(name)});
+    std::size_t index = terminals_.emplace_back(Terminal{start, tag, std::string(name)});
     it->second = Symbol{static_cast<uint32_t>(index) | kTerminalBit};
   }
   return it->second;

@@ -65,7 +65,7 @@ class SymbolTable {
   Symbol nonterminal(RuleProvider* provider, uint32_t local, bool nullable = false);
   // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
   // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
-  Symbol terminal(Node start, uint32_t tag = 0, std::string name = "");
+  Symbol terminal(Node start, uint32_t tag = 0, std::string_view name = "");
   // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
   // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
   Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);

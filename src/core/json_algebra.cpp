@@ -140,7 +140,8 @@ Formula JsonAlgebra::expand_type(const Schema& schema, SchemaId id, JsonType typ
         if (least > 0 || most != kUnbounded) parts.push_back(formulas_.atom(FormulaKind::kLength, least, most));
       }
       for (PatternId pattern : schema.patterns)
-        parts.push_back(formulas_.atom(FormulaKind::kPattern, static_cast<uint32_t>(pattern)));
+        if (!schemas_->matches_everything(pattern))
+          parts.push_back(formulas_.atom(FormulaKind::kPattern, static_cast<uint32_t>(pattern)));
       if (!schema.format.empty()) {
         auto known = std::ranges::find(formats_, schema.format);
         auto index = static_cast<uint32_t>(known - formats_.begin());
@@ -207,7 +208,7 @@ const ValueShape& JsonAlgebra::shape(Formula value) {
   return shapes_.emplace(static_cast<uint32_t>(value), shape).first->second;
 }
 
-std::string JsonAlgebra::pointer_of(Formula value) {
+std::string JsonAlgebra::pointer_of(Formula value) const {
   for (int i = 0; i < 64; ++i) {
     FormulaKind kind = formulas_.kind(value);
     if (kind == FormulaKind::kSchema) return schemas_->pointer(SchemaId{formulas_.a(value)});
@@ -400,7 +401,10 @@ bool JsonAlgebra::array_alive(Formula rest) {
 bool JsonAlgebra::object_alive(const ObjectState& state) {
   if (state.rest == kFalse) return false;
   if (object_may_end(state)) return true;
-  auto [it, fresh] = object_state_ids_.try_emplace(state, static_cast<uint32_t>(object_state_ids_.size()));
+  // Where members do not depend on each other it does not matter which have come.
+  ObjectState question = state;
+  if (member_conjunction(state.rest).known) question.position = question.seen = 0;
+  auto [it, fresh] = object_state_ids_.try_emplace(question, static_cast<uint32_t>(object_state_ids_.size()));
   return least_fixpoint((uint64_t{2} << 60) | it->second, [&] {
     bool known = false;
     bool alive = conjunction_alive(state, known);

@@ -97,7 +97,7 @@ class JsonAlgebra {
   const ValueShape& shape(Formula value);
   Formula restricted(Formula value, JsonType type);
   bool satisfiable(Formula value);
-  std::string pointer_of(Formula value);  // of a schema in it, for people
+  std::string pointer_of(Formula value) const;  // of a schema in it, for people
 
   // --- strings and numbers (json_scalars.cpp)
   Formula simplify_strings(Formula f);
@@ -192,6 +192,15 @@ class JsonAlgebra {
   void collect_value_keys(Formula value, std::vector<KeyId>& out, std::vector<bool>& seen_keys);
   void collect_atoms(Formula f, KeyPlan& plan, std::vector<bool>& seen_keys,
                      std::unordered_map<uint32_t, bool>& visited);
+  // What is still required of an object, where that is names to come and what schemas say of each member by itself.
+  struct MemberConjunction {
+    bool known = false;  // false: it is something else
+    std::vector<SchemaId> schemas;
+    std::vector<KeyId> needed;  // sorted
+  };
+  const MemberConjunction& member_conjunction(Formula rest);
+  std::vector<ValueCase> member_cases(Formula rest, const KeyEvent& event);
+  Formula without_need(Formula rest, KeyId key);
   Formula object_derivative(Formula f, const KeyEvent& event);
   Formula member_formula(SchemaId schema, const KeyEvent& event, bool* evaluated);
   bool name_matches(const KeyEvent& event, PatternId pattern);
@@ -258,6 +267,7 @@ class JsonAlgebra {
   std::map<std::vector<uint64_t>, uint32_t> set_ids_;
   std::vector<std::vector<uint64_t>> sets_;
   std::unordered_map<uint32_t, Relevance> relevances_;
+  std::unordered_map<uint32_t, MemberConjunction> conjunctions_;
   std::map<ObjectState, uint32_t> object_state_ids_;
   std::unordered_map<uint32_t, Formula> array_derivatives_;
   std::unordered_map<uint32_t, UniqueDemands> unique_demands_;

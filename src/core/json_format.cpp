@@ -241,6 +241,16 @@ Node international_hostname(const JsonText& text) {
                                                                     right_label(arabic_indic)}))})});
 }
 
+Node build_format(const JsonText& text, std::string_view name) {
+  Node node = lower(text, formats().at(name)());
+  if (name == "idn-hostname") return text.lexicon().either({node, international_hostname(text)});
+  if (name != "time" && name != "date-time") return node;
+  auto [minutes, hours] = leap_second();
+  Node leap = text.lexicon().both({lower(text, minutes), lower(text, hours)});
+  if (name == "date-time") leap = text.lexicon().concat(lower(text, std::string(kDate) + "[Tt]"), leap);
+  return text.lexicon().either({node, leap});
+}
+
 }  // namespace
 
 FormatStatus format_status(std::string_view name, std::string& reason) {
@@ -264,13 +274,10 @@ FormatStatus format_status(std::string_view name, std::string& reason) {
 }
 
 Node format_language(const JsonText& text, std::string_view name) {
-  Node node = lower(text, formats().at(name)());
-  if (name == "idn-hostname") return text.lexicon().either({node, international_hostname(text)});
-  if (name != "time" && name != "date-time") return node;
-  auto [minutes, hours] = leap_second();
-  Node leap = text.lexicon().both({lower(text, minutes), lower(text, hours)});
-  if (name == "date-time") leap = text.lexicon().concat(lower(text, std::string(kDate) + "[Tt]"), leap);
-  return text.lexicon().either({node, leap});
+  const std::string kept = "JSON format " + std::string(name);
+  Node node = text.lexicon().kept(kept);
+  if (node == kNone) text.lexicon().keep(kept, node = build_format(text, name));
+  return node;
 }
 
 }  // namespace guiderail

@@ -67,6 +67,7 @@ Formula FormulaStore::condition(Formula value) {
 }
 
 Formula FormulaStore::all(std::vector<Formula> parts) {
+  if (parts.size() == 1) return parts.front();
   std::vector<Formula> flat;
   for (Formula part : parts) {
     if (part == kFalse) return kFalse;
@@ -107,6 +108,7 @@ Formula FormulaStore::all(std::vector<Formula> parts) {
 }
 
 Formula FormulaStore::any(std::vector<Formula> options) {
+  if (options.size() == 1) return options.front();
   std::vector<Formula> flat;
   for (Formula option : options) {
     if (option == kTrue) return kTrue;

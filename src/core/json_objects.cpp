@@ -140,7 +140,8 @@ void JsonAlgebra::collect_atoms(Formula f, KeyPlan& plan, std::vector<bool>& see
   };
   auto add_members = [&](const Schema& schema) {
     for (auto [key, child] : schema.properties) add_key(key);
-    for (auto [pattern, child] : schema.pattern_properties) add_classifier({true, static_cast<uint32_t>(pattern)});
+    for (auto [pattern, child] : schema.pattern_properties)
+      if (!schemas_->matches_everything(pattern)) add_classifier({true, static_cast<uint32_t>(pattern)});
   };
   while (!open.empty()) {
     Formula at = open.back();
@@ -227,6 +228,7 @@ const std::vector<KeyPlan::OtherNames>& JsonAlgebra::other_names(PlanId id) {
 }
 
 bool JsonAlgebra::name_matches(const KeyEvent& event, PatternId pattern) {
+  if (schemas_->matches_everything(pattern)) return true;
   if (event.other) {
     for (std::size_t i = 0; i < event.plan->classifiers.size(); ++i)
       if (event.plan->classifiers[i] == KeyPlan::Classifier{true, static_cast<uint32_t>(pattern)})
@@ -278,6 +280,46 @@ Formula JsonAlgebra::member_formula(SchemaId id, const KeyEvent& event, bool* ev
   return formulas_.all(std::move(parts));
 }
 
+// Conjunctions whose parts do not depend on each other are nearly all objects there are.
+const JsonAlgebra::MemberConjunction& JsonAlgebra::member_conjunction(Formula rest) {
+  auto [it, fresh] = conjunctions_.try_emplace(static_cast<uint32_t>(rest));
+  MemberConjunction& result = it->second;
+  if (!fresh) return result;
+  std::span<const Formula> parts(&rest, 1);
+  if (formulas_.kind(rest) == FormulaKind::kAnd) parts = formulas_.children(rest);
+  result.known = true;
+  for (Formula part : parts) {
+    switch (formulas_.kind(part)) {
+      case FormulaKind::kHas: result.needed.push_back(KeyId{formulas_.a(part)}); break;
+      case FormulaKind::kMembers: result.schemas.push_back(SchemaId{formulas_.a(part)}); break;
+      case FormulaKind::kTrue: break;
+      default: result.known = false; return result;
+    }
+  }
+  std::ranges::sort(result.needed);
+  return result;
+}
+
+std::vector<ValueCase> JsonAlgebra::member_cases(Formula rest, const KeyEvent& event) {
+  const MemberConjunction& conjunction = member_conjunction(rest);
+  if (!conjunction.known) return cases(object_derivative(rest, event));
+  std::vector<Formula> values;
+  for (SchemaId id : conjunction.schemas) values.push_back(member_formula(id, event, nullptr));
+  Formula value = formulas_.all(std::move(values));
+  if (!satisfiable(value)) return {};
+  bool needed = !event.other && std::ranges::binary_search(conjunction.needed, event.key);
+  return {{value, needed ? without_need(rest, event.key) : rest}};
+}
+
+// `rest` of a conjunction once `key` has come.
+Formula JsonAlgebra::without_need(Formula rest, KeyId key) {
+  if (formulas_.kind(rest) == FormulaKind::kHas) return kTrue;
+  std::vector<Formula> parts;
+  for (Formula part : formulas_.children(rest))
+    if (formulas_.kind(part) != FormulaKind::kHas || KeyId{formulas_.a(part)} != key) parts.push_back(part);
+  return formulas_.all(std::move(parts));
+}
+
 Formula JsonAlgebra::object_derivative(Formula f, const KeyEvent& event) {
   auto leaf = [&](Formula atom) -> Formula {
     uint32_t a = formulas_.a(atom);
@@ -319,6 +361,8 @@ Formula JsonAlgebra::object_derivative(Formula f, const KeyEvent& event) {
 
 // The same, once it is known that `key` does not come.
 Formula JsonAlgebra::without_key(Formula rest, KeyId key) {
+  if (const MemberConjunction& conjunction = member_conjunction(rest); conjunction.known)
+    return std::ranges::binary_search(conjunction.needed, key) ? kFalse : rest;
   auto leaf = [&](Formula atom) -> Formula {
     if (formulas_.kind(atom) == FormulaKind::kHas && KeyId{formulas_.a(atom)} == key) return kFalse;
     if (formulas_.kind(atom) != FormulaKind::kUnevaluatedProperties) return atom;
@@ -331,6 +375,8 @@ Formula JsonAlgebra::without_key(Formula rest, KeyId key) {
 }
 
 bool JsonAlgebra::object_may_end(const ObjectState& state) {
+  if (const MemberConjunction& conjunction = member_conjunction(state.rest); conjunction.known)
+    return conjunction.needed.empty();
   auto leaf = [&](Formula atom) {
     FormulaKind kind = formulas_.kind(atom);
     return kind == FormulaKind::kHas || kind == FormulaKind::kCount ? kFalse : kTrue;
@@ -435,7 +481,7 @@ bool JsonAlgebra::visit_members(const ObjectState& state, Search search,
   bool free_order = search == Search::kFree, proof = search == Search::kProof;
   auto offer = [&](uint32_t index, const KeyEvent& event, Formula rest, uint32_t position, uint32_t seen) {
     if (proof && !relevant(relevance(rest), event)) return false;
-    for (const ValueCase& one : cases(object_derivative(rest, event))) {
+    for (const ValueCase& one : member_cases(rest, event)) {
       ObjectState next{state.plan, one.rest, position, seen};
       if (!satisfiable(one.value) || !object_alive(next)) continue;
       if (visit({index, one.value, next})) return true;
@@ -465,8 +511,16 @@ bool JsonAlgebra::visit_members(const ObjectState& state, Search search,
     if (offer(i, {&keys, keys.key(i), nullptr}, rest, position, add_to_set(state.seen, i))) return true;
   }
   // Nothing but a closing bracket or a name that is still needed: the others need not be looked at.
-  KeyPlan::OtherNames generic{std::vector<bool>(keys.classifiers.size()), kNone};
-  if (keys.classifiers.empty() && object_derivative(rest, {&keys, KeyId{}, &generic}) == kFalse) return false;
+  if (keys.classifiers.empty()) {
+    KeyPlan::OtherNames generic{{}, kNone};
+    KeyEvent event{&keys, KeyId{}, &generic};
+    const MemberConjunction& conjunction = member_conjunction(rest);
+    if (conjunction.known
+            ? std::ranges::any_of(conjunction.schemas,
+                                  [&](SchemaId id) { return member_formula(id, event, nullptr) == kFalse; })
+            : object_derivative(rest, event) == kFalse)
+      return false;
+  }
   const auto& others = other_names(state.plan);
   for (uint32_t c = 0; c < others.size(); ++c) {
     KeyEvent event{&keys, KeyId{}, &others[c]};
@@ -512,7 +566,7 @@ bool JsonAlgebra::conjunction_alive(const ObjectState& state, bool& known) {
   if (needed.size() >= below) return false;
   Formula members = formulas_.all(always);
   auto possible = [&](const KeyEvent& event) {
-    for (const ValueCase& one : cases(object_derivative(members, event)))
+    for (const ValueCase& one : member_cases(members, event))
       if (satisfiable(one.value)) return true;
     return false;
   };

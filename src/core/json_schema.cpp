@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "errors.h"
@@ -44,7 +45,7 @@ class JsonSchemaRules : public RuleProvider {
   Symbol captured(uint32_t local, std::string_view text) override {
     Rule rule = rules_[local];
     Formula rest = algebra_.without_repetition(rule.formula, algebra_.captured_value(text));
-    return items(rest, rule.place, false, rule.pointer);
+    return items(rest, rule.place, false, rule.owner);
   }
 
   void productions(uint32_t local, Productions& out) override {
@@ -58,10 +59,11 @@ class JsonSchemaRules : public RuleProvider {
 
   std::string name(uint32_t local) const override {
     const Rule& rule = rules_[local];
+    std::string pointer = algebra_.pointer_of(rule.owner);
     const char* what = rule.kind == Rule::Kind::kValue     ? "value"
                        : rule.kind == Rule::Kind::kMembers ? "members"
                                                            : "items";
-    return std::string(what) + " of " + (rule.pointer.empty() ? "the schema" : rule.pointer);
+    return std::string(what) + " of " + (pointer.empty() ? "the schema" : pointer);
   }
 
  private:
@@ -94,18 +96,51 @@ class JsonSchemaRules : public RuleProvider {
     JsonPlace place;
     Formula formula = kTrue;  // a value's, or what is required of the items to come
     ObjectState object;
-    std::string pointer;
+    Formula owner;  // the value that it is about, or whose part it is
   };
   using ShapeKey = std::pair<ValueShape, uint64_t>;
+
+  // A property name as keys are written, between the quotes.
+  struct Spelling {
+    std::string raw, ascii;  // ascii: empty if the same
+    std::string name;        // for people
+  };
 
   static uint64_t place_key(JsonPlace place, bool first) {
     return (uint64_t{place.depth} << 3) | (static_cast<uint64_t>(place.kind) << 1) | uint64_t{first};
   }
+  struct KeyHash {
+    static std::size_t mix(uint64_t a, uint64_t b) {
+      uint64_t h = (a ^ (b * 0x9E3779B97F4A7C15ull)) * 0xFF51AFD7ED558CCDull;
+      return h ^ h >> 29;
+    }
+    std::size_t operator()(const std::pair<Formula, uint64_t>& k) const {
+      return mix(static_cast<uint64_t>(k.first), k.second);
+    }
+    std::size_t operator()(const std::pair<ObjectState, uint64_t>& k) const {
+      const ObjectState& s = k.first;
+      return mix(mix(uint64_t{static_cast<uint32_t>(s.plan)} << 32 | static_cast<uint32_t>(s.rest),
+                     uint64_t{s.position} << 32 | s.seen),
+                 k.second);
+    }
+  };
 
   Symbol add(Rule rule) {
     auto local = static_cast<uint32_t>(rules_.size());
-    rules_.push_back(std::move(rule));
+    rules_.push_back(rule);
     return symbols_.nonterminal(this, local);
+  }
+
+  const Spelling& spelling(KeyId id) {
+    auto [it, fresh] = spellings_.try_emplace(static_cast<uint32_t>(id));
+    if (fresh) {
+      const std::string& key = algebra_.schemas().key(id);
+      std::string raw = json_quote(key), ascii = json_quote(key, true);
+      it->second.raw = raw.substr(1, raw.size() - 2);
+      if (ascii != raw) it->second.ascii = ascii.substr(1, ascii.size() - 2);
+      it->second.name = "\"" + key + "\"";
+    }
+    return it->second;
   }
 
   Symbol value(Formula formula, JsonPlace place) {
@@ -118,21 +153,21 @@ class JsonSchemaRules : public RuleProvider {
       auto found = shape_ids_.find(key);
       if (found != shape_ids_.end()) return known->second = found->second;
     }
-    Symbol symbol = add({Rule::Kind::kValue, false, place, formula, {}, algebra_.pointer_of(formula)});
+    Symbol symbol = add({Rule::Kind::kValue, false, place, formula, {}, formula});
     value_ids_[{formula, place_key(place, false)}] = symbol;
     if (share) shape_ids_.emplace(key, symbol);
     return symbol;
   }
 
-  Symbol members(const ObjectState& state, JsonPlace place, bool first, const std::string& pointer) {
+  Symbol members(const ObjectState& state, JsonPlace place, bool first, Formula owner) {
     auto [it, fresh] = member_ids_.try_emplace({state, place_key(place, first)}, Symbol{});
-    if (fresh) it->second = add({Rule::Kind::kMembers, first, place, kTrue, state, pointer});
+    if (fresh) it->second = add({Rule::Kind::kMembers, first, place, kTrue, state, owner});
     return it->second;
   }
 
-  Symbol items(Formula rest, JsonPlace place, bool first, const std::string& pointer) {
+  Symbol items(Formula rest, JsonPlace place, bool first, Formula owner) {
     auto [it, fresh] = item_ids_.try_emplace({rest, place_key(place, first)}, Symbol{});
-    if (fresh) it->second = add({Rule::Kind::kItems, first, place, rest, {}, pointer});
+    if (fresh) it->second = add({Rule::Kind::kItems, first, place, rest, {}, owner});
     return it->second;
   }
 
@@ -173,9 +208,9 @@ class JsonSchemaRules : public RuleProvider {
     if (has_array) option(lexicon_.literal("["), kArrayTag);
     Node start = lexicon_.concat(text_.lead(rule.place), lexicon_.either(std::move(options)));
     for (auto [tag, name] : tags) out.add({symbols_.terminal(start, tag, name)});
-    std::string pointer = rule.pointer;
-    if (has_object) out.add({symbols_.terminal(start, kObjectTag, "{"), members(object, rule.place, true, pointer)});
-    if (has_array) out.add({symbols_.terminal(start, kArrayTag, "["), items(shape.array, rule.place, true, pointer)});
+    if (has_object) out.add({symbols_.terminal(start, kObjectTag, "{"), members(object, rule.place, true, rule.owner)});
+    if (has_array)
+      out.add({symbols_.terminal(start, kArrayTag, "["), items(shape.array, rule.place, true, rule.owner)});
   }
 
   void member_productions(const Rule& rule, Productions& out) {
@@ -185,39 +220,27 @@ class JsonSchemaRules : public RuleProvider {
     const KeyPlan& plan = algebra_.plan(rule.object.plan);
     Node before = text_.before_key(rule.place, rule.first), end = lexicon_.literal("\"", text_.colon());
     // Names known to the plan: one automaton, a tag per name.
-    std::vector<std::string> spellings;
-    std::vector<Node> rests;
+    std::vector<std::pair<std::string_view, Node>> entries;
     uint32_t last = UINT32_MAX;
     for (const MemberStep& step : steps) {
       if (step.key >= plan.size() || step.key == last) continue;
       last = step.key;
-      const std::string& key = algebra_.schemas().key(plan.key(step.key));
-      std::string raw = json_quote(key), ascii = json_quote(key, true);
+      const Spelling& key = spelling(plan.key(step.key));
       Node rest = lexicon_.concat(end, lexicon_.accept(step.key + 1));
-      spellings.push_back(raw.substr(1, raw.size() - 2));
-      rests.push_back(rest);
-      if (ascii == raw) continue;
-      spellings.push_back(ascii.substr(1, ascii.size() - 2));
-      rests.push_back(rest);
+      entries.emplace_back(key.raw, rest);
+      if (!key.ascii.empty()) entries.emplace_back(key.ascii, rest);
     }
-    Node names = kNone;
-    if (!spellings.empty()) {
-      std::vector<std::pair<std::string_view, Node>> entries;
-      for (std::size_t i = 0; i < spellings.size(); ++i) entries.emplace_back(spellings[i], rests[i]);
-      names = lexicon_.concat(before, lexicon_.literals(std::move(entries)));
-    }
+    Node names = entries.empty() ? kNone : lexicon_.concat(before, lexicon_.literals(std::move(entries)));
     JsonPlace place = text_.member_place(rule.place);
-    std::string pointer = rule.pointer;
-    JsonPlace own = rule.place;
     for (const MemberStep& step : steps) {
       Symbol key{};
       if (step.key < plan.size()) {
-        key = symbols_.terminal(names, step.key + 1, "\"" + algebra_.schemas().key(plan.key(step.key)) + "\"");
+        key = symbols_.terminal(names, step.key + 1, spelling(plan.key(step.key)).name);
       } else {
         Node tail = plan.others[step.key - plan.size()].tail;
         key = symbols_.terminal(lexicon_.concat(before, lexicon_.concat(tail, text_.colon())), 0, "another property");
       }
-      out.add({key, value(step.value, place), members(step.next, own, false, pointer)});
+      out.add({key, value(step.value, place), members(step.next, rule.place, false, rule.owner)});
     }
   }
 
@@ -226,10 +249,9 @@ class JsonSchemaRules : public RuleProvider {
       out.add({symbols_.terminal(text_.close(rule.place, rule.first, ']'), 0, "]")});
     JsonPlace own = rule.place, place = text_.item_place(rule.place);
     bool first = rule.first;
-    std::string pointer = rule.pointer;
     for (const ValueCase& one : algebra_.array_step(rule.formula)) {
       if (!algebra_.satisfiable(one.value) || !algebra_.array_alive(one.rest)) continue;
-      Symbol item = value(one.value, place), rest = items(one.rest, own, false, pointer);
+      Symbol item = value(one.value, place), rest = items(one.rest, own, false, rule.owner);
       if (one.captured)
         rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, rest, algebra_.may_run_out(one.rest));
       if (first)
@@ -264,10 +286,11 @@ class JsonSchemaRules : public RuleProvider {
   JsonText text_;
   JsonAlgebra algebra_;
   std::vector<Rule> rules_;
-  std::map<std::pair<Formula, uint64_t>, Symbol> value_ids_;
+  std::unordered_map<uint32_t, Spelling> spellings_;
+  std::unordered_map<std::pair<Formula, uint64_t>, Symbol, KeyHash> value_ids_;
   std::map<ShapeKey, Symbol> shape_ids_;
-  std::map<std::pair<ObjectState, uint64_t>, Symbol> member_ids_;
-  std::map<std::pair<Formula, uint64_t>, Symbol> item_ids_;
+  std::unordered_map<std::pair<ObjectState, uint64_t>, Symbol, KeyHash> member_ids_;
+  std::unordered_map<std::pair<Formula, uint64_t>, Symbol, KeyHash> item_ids_;
 };
 
 }  // namespace

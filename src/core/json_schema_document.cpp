@@ -79,6 +79,44 @@ bool certainly_matches(const RegexTree& tree, std::string_view text) {
   return true;
 }
 
+// Does every text match, being searched? Certain if so: an expression without assertions that admits the empty string, behind `^` or
+// before `$` alone, or an alternative of that kind.
+bool matches_everything(const RegexTree& tree) {
+  auto plain = [&](uint32_t root) {
+    std::vector<uint32_t> open{root};
+    while (!open.empty()) {
+      const RegexNode& node = tree[open.back()];
+      open.pop_back();
+      switch (node.kind) {
+        case RegexKind::kEmpty:
+        case RegexKind::kClass: break;
+        case RegexKind::kRepeat: open.push_back(node.a); break;
+        case RegexKind::kConcat:
+        case RegexKind::kAlternate:
+          for (uint32_t child : tree.children_of(node)) open.push_back(child);
+          break;
+        default: return false;
+      }
+    }
+    return true;
+  };
+  auto nullable = [&](uint32_t node) { return tree.nullable(node) && plain(node); };
+  std::vector<uint32_t> options{tree.root};
+  if (tree[tree.root].kind == RegexKind::kAlternate) {
+    auto children = tree.children_of(tree[tree.root]);
+    options.assign(children.begin(), children.end());
+  }
+  return std::ranges::any_of(options, [&](uint32_t option) {
+    if (tree[option].kind != RegexKind::kConcat) return nullable(option);
+    std::span<const uint32_t> parts = tree.children_of(tree[option]);
+    if (tree[parts.front()].kind == RegexKind::kTextStart)
+      parts = parts.subspan(1);
+    else if (tree[parts.back()].kind == RegexKind::kTextEnd)
+      parts = parts.first(parts.size() - 1);
+    return std::ranges::all_of(parts, nullable);
+  });
+}
+
 }  // namespace
 
 SchemaId Schema::property(KeyId key) const {
@@ -339,7 +377,8 @@ bool SchemaSet::intern_pattern(JsonId at, const std::string& keyword, std::strin
     try {
       auto tree = parse_regex(text, RegexDialect::kEcma);
       bool certain = guiderail::certainly_matches(*tree, text);
-      patterns_.push_back({std::string(text), std::move(tree), certain});
+      bool vacuous = guiderail::matches_everything(*tree);
+      patterns_.push_back({std::string(text), std::move(tree), certain, vacuous});
     } catch (const GrammarError& error) {
       pattern_ids_.erase(it);
       std::string place =

@@ -109,6 +109,7 @@ class SchemaSet {
   const RegexTree& pattern(PatternId id) const { return *patterns_[static_cast<uint32_t>(id)].tree; }
   const std::string& pattern_text(PatternId id) const { return patterns_[static_cast<uint32_t>(id)].text; }
   bool certainly_matches(PatternId id) const { return patterns_[static_cast<uint32_t>(id)].certain; }
+  bool matches_everything(PatternId id) const { return patterns_[static_cast<uint32_t>(id)].vacuous; }
   JsonId value(ValueId id) const { return values_[static_cast<uint32_t>(id)]; }
   // The value of an array item or object member of an enumerated value, as a value of its own.
   ValueId value_id(JsonId json) const { return child_values_.at(static_cast<uint32_t>(json)); }
@@ -142,6 +143,7 @@ class SchemaSet {
     std::string text;
     std::shared_ptr<const RegexTree> tree;
     bool certain;  // some text certainly matches
+    bool vacuous;  // every text certainly matches
   };
   using Scope = std::vector<std::pair<std::string, JsonId>>;
   class Reader;

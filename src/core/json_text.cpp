@@ -158,7 +158,9 @@ JsonText::JsonText(Lexicon& lexicon, const WhitespacePolicy& policy) : lexicon_(
       break;
   }
   quote_ = lexicon.literal("\"");
-  character_ = json_string_encoder(lexicon, {{0, 0x10FFFF}});
+  const std::string name = "any JSON character";
+  character_ = lexicon.kept(name);
+  if (character_ == kNone) lexicon.keep(name, character_ = json_string_encoder(lexicon, {{0, 0x10FFFF}}));
   characters_ = lexicon.repeat(character_, 0, kUnbounded);
   any_string_ = quoted(characters_);
   colon_ = concat(space_, lexicon.literal(":"));
@@ -169,9 +171,20 @@ Node JsonText::lengths(uint32_t min, uint32_t max) const { return quoted(lexicon
 Node JsonText::spelled(std::string_view text, Node rest) const {
   std::vector<uint32_t> points;
   for (std::size_t i = 0; i < text.size();) points.push_back(next_code_point(text, i));
-  for (std::size_t i = points.size(); i-- > 0;)
-    rest = concat(json_string_encoder(lexicon_, {{points[i], points[i]}}), rest);
+  for (std::size_t i = points.size(); i-- > 0;) rest = concat(spellings_of(points[i]), rest);
   return rest;
+}
+
+Node JsonText::spellings_of(uint32_t point) const {
+  auto [it, fresh] = spellings_.try_emplace(point, kNone);
+  if (!fresh) return it->second;
+  const std::string name = "JSON character " + std::to_string(point);
+  it->second = lexicon_.kept(name);
+  if (it->second == kNone) {
+    it->second = json_string_encoder(lexicon_, {{point, point}});
+    if (point < 0x250) lexicon_.keep(name, it->second);
+  }
+  return it->second;
 }
 
 Node JsonText::declared(std::string_view text, Node rest) const {

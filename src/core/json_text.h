@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 #include "grammar.h"
 #include "lexicon.h"
@@ -71,10 +72,12 @@ class JsonText {
  private:
   Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
   Node newline(uint32_t depth) const;
+  Node spellings_of(uint32_t point) const;
 
   Lexicon& lexicon_;
   WhitespacePolicy policy_;
   Node space_, quote_, character_, characters_, any_string_, colon_;
+  mutable std::unordered_map<uint32_t, Node> spellings_;  // of single characters; under the growth lock
 };
 
 Node rfc8259_number(Lexicon& lexicon);

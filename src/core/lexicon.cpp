@@ -203,9 +203,16 @@ Node Lexicon::bytes(const ByteSet& set) {
 }
 Node Lexicon::literal(std::string_view text, Node rest) {
   std::lock_guard lock(mutex_);
-  for (std::size_t i = text.size(); i-- > 0;)
-    rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
-  return rest;
+  return make_literal(text, rest);
+}
+Node Lexicon::kept(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  auto found = kept_.find(name);
+  return found == kept_.end() ? kNone : found->second;
+}
+void Lexicon::keep(const std::string& name, Node node) {
+  std::lock_guard lock(mutex_);
+  kept_.emplace(name, node);
 }
 Node Lexicon::concat(Node first, Node rest) {
   std::lock_guard lock(mutex_);
@@ -280,13 +287,7 @@ Node Lexicon::literals(std::vector<std::pair<std::string_view, Node>> entries) {
 Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries, std::size_t depth) {
   // Recursion only where strings part; the common prefix below is walked by a loop.
   if (entries.empty()) return kNone;
-  if (entries.size() == 1) {
-    Node rest = entries[0].second;
-    std::string_view text = entries[0].first;
-    for (std::size_t i = text.size(); i-- > depth;)
-      rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(text[i]))), rest);
-    return rest;
-  }
+  if (entries.size() == 1) { return make_literal(entries[0].first.substr(depth), entries[0].second); }
   std::string_view first = entries.front().first, last = entries.back().first;
   std::size_t common = depth;
   while (common < first.size() && common < last.size() && first[common] == last[common]) ++common;
@@ -302,9 +303,16 @@ Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries
     i = j;
   }
   ends.push_back(make_branch(std::move(children)));
-  Node rest = make_either(std::move(ends));
-  for (std::size_t k = common; k-- > depth;)
-    rest = make_concat(make_bytes(ByteSet::of(static_cast<uint8_t>(first[k]))), rest);
+  return make_literal(first.substr(depth, common - depth), make_either(std::move(ends)));
+}
+
+// make_concat of single bytes, without the detour over sets.
+Node Lexicon::make_literal(std::string_view text, Node rest) {
+  if (rest == kNone) return kNone;
+  for (std::size_t i = text.size(); i-- > 0;) {
+    auto byte = static_cast<uint8_t>(text[i]);
+    rest = rest == kEpsilon ? make_bytes(ByteSet::of(byte)) : intern(Kind::kPrefix, byte, id(rest), 0, {});
+  }
   return rest;
 }
 

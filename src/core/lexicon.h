@@ -21,6 +21,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -87,6 +88,11 @@ class Lexicon {
   Node with_marker(Node plain);      // { u # r : u r in plain }
   // Of a remainder of before_marker(m): the texts r that may follow if the lexeme ends here. kAll for other nodes.
   Node after_marker(Node lexeme);
+
+  // Nodes kept under a name, for languages that every grammar of a kind would build alike (a format, the spellings of a character). Names
+  // are few: nothing is ever dropped. kNone if nobody has kept one.
+  Node kept(const std::string& name);
+  void keep(const std::string& name, Node node);
 
   // --- automaton ------------------------------------------------------------------------------------------------
   // The remainder after one byte: kNone if nothing can follow.
@@ -177,6 +183,7 @@ class Lexicon {
   uint16_t flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<const uint32_t> children);
   bool may_be_tagged(Kind kind, uint32_t a, uint32_t b, std::span<const uint32_t> children);
   Node make_bytes(const ByteSet& set);
+  Node make_literal(std::string_view text, Node rest);
   Node make_concat(Node first, Node rest);
   Node make_either(std::vector<Node> options);
   Node make_both(std::vector<Node> parts);
@@ -217,7 +224,8 @@ class Lexicon {
   std::unique_ptr<Pool> pool_;
   std::vector<uint32_t> table_;                         // open addressing over infos_
   std::array<uint8_t, 4> hopeful_{'a', '0', '"', ' '};  // bytes by which the last searches for life succeeded
-  std::unordered_map<uint64_t, Node> raw_;              // derivatives of parts that may be dead
+  std::unordered_map<std::string, Node> kept_;
+  std::unordered_map<uint64_t, Node> raw_;  // derivatives of parts that may be dead
   std::atomic<std::size_t> bytes_used_{0};
   std::size_t max_bytes_;
 };

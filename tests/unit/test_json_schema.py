@@ -56,6 +56,24 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         ["a", "abcd", ""],
     ),
     "pattern is searched": ({"type": "string", "pattern": "b+c"}, ["bc", "xbbcx"], ["b", "cb", ""]),
+    "pattern that every string matches": (
+        {"type": "string", "pattern": "^[a-z]*|x", "maxLength": 2},
+        ["", "A", "é𝄞"],
+        ["abc", 1],
+    ),
+    "pattern that looks as if every string matched": (
+        {"type": "string", "pattern": "^[a-z]*(?:$|\\b)"},
+        ["", "abc", "A d"],
+        [" ", "-a"],
+    ),
+    "pattern properties that every name matches": (
+        {
+            "patternProperties": {"[a-z]*": {"type": "string"}, "^(?:b|)": {"minLength": 1}},
+            "additionalProperties": False,
+        },
+        [{}, {"a": "x"}, {"B": "x"}],
+        [{"a": 1}, {"B": ""}, {"": None}],
+    ),
     "pattern and length": ({"type": "string", "pattern": "^[ab]*$", "maxLength": 2}, ["", "ab"], ["aba", "c"]),
     "bounds": ({"type": "number", "minimum": -1.5, "exclusiveMaximum": 10}, [-1.5, 0, 9.99], [-1.51, 10, 1e9]),
     "bounds of integers": (
