@@ -83,6 +83,16 @@ def test_stop_tokens_end_complete_texts_and_nothing_else(compiler):
     assert matcher.is_terminated
 
 
+def test_refusals_are_remembered(compiler, monkeypatch):
+    request = RequestGrammar("json", '{"properties": {"a": {"type": "strin"}}}')
+    with pytest.raises(SchemaError, match="/properties/a/type") as first:
+        compiler.compile(request)
+    monkeypatch.setattr(RequestGrammar, "read", lambda self: pytest.fail("read again"))
+    with pytest.raises(SchemaError, match="/properties/a/type") as second:
+        compiler.compile(request)
+    assert first.value is second.value
+
+
 def test_kept_grammars_are_bounded(compiler):
     for number in range(200):
         compiler.compile(RequestGrammar("regex", f"a{{{number}}}"), {128 + number % 128})
@@ -219,9 +229,10 @@ def test_serve_adds_what_guidance_needs_unless_it_is_given(monkeypatch):
     assert json.loads(arguments[arguments.index("--structured-outputs-config") + 1]) == {"backend": "guiderail"}
     assert arguments[arguments.index("--scheduler-cls") + 1] == SCHEDULER
     assert "--no-async-scheduling" in arguments
+    assert arguments[arguments.index("--tool-strict-level") + 1] == "parameter"
     assert environment["VLLM_USE_V2_MODEL_RUNNER"] == "0"
     arguments, environment = arguments_for_vllm("m", ["--no-guidance", "--structured-outputs-config={}"])
-    assert arguments == ["--model", "m", "--structured-outputs-config={}"]
+    assert arguments == ["--model", "m", "--structured-outputs-config={}", "--tool-strict-level", "parameter"]
     assert "VLLM_USE_V2_MODEL_RUNNER" not in environment
 
 

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from guiderail.compiled import CompiledGrammar, Limits, compile
-from guiderail.errors import GrammarError
+from guiderail.errors import GrammarError, GuiderailError
 from guiderail.grammars.grammar import Grammar
 from guiderail.integrations.structural_tags import read_structural_tag
 from guiderail.vocabulary import Vocabulary
@@ -87,7 +87,10 @@ class RequestCompiler:
         self._limits = limits
         self._vocabulary = Vocabulary.from_tokenizer(tokenizer, vocab_size=vocab_size)
         self._vocabularies: OrderedDict[frozenset[int], Vocabulary] = OrderedDict()
-        self._grammars: OrderedDict[tuple[RequestGrammar, frozenset[int]], CompiledGrammar] = OrderedDict()
+        # A refusal is kept as well: what takes long to be refused is refused at once the second time.
+        self._grammars: OrderedDict[tuple[RequestGrammar, frozenset[int]], CompiledGrammar | GuiderailError] = (
+            OrderedDict()
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -104,11 +107,19 @@ class RequestCompiler:
         stops = frozenset(stop_token_ids)
         key = (request, stops)
         with self._lock:
-            compiled = self._grammars.get(key)
-            if compiled is not None:
+            known = self._grammars.get(key)
+            if known is not None:
                 self._grammars.move_to_end(key)
-                return compiled, True
-        compiled = compile(request.read(), self._vocabulary_with(stops), self._limits)
+        if isinstance(known, GuiderailError):
+            raise known.with_traceback(None)
+        if known is not None:
+            return known, True
+        try:
+            compiled = compile(request.read(), self._vocabulary_with(stops), self._limits)
+        except GuiderailError as error:
+            with self._lock:
+                _remember(self._grammars, key, error.with_traceback(None), _KEPT_GRAMMARS)
+            raise
         with self._lock:
             _remember(self._grammars, key, compiled, _KEPT_GRAMMARS)
         return compiled, False

@@ -18,6 +18,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
         "tokenizer",
     ),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params", "supported_tasks"),
+    "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_init": ("self", "request"),
     "vllm.v1.structured_output:StructuredOutputManager._create_grammar": ("self", "request"),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_bitmask": (

@@ -6,6 +6,7 @@ function otherwise:
 
     StructuredOutputsConfig.backend               accepts 'guiderail'
     SamplingParams._validate_structured_outputs   front end: the grammar is read, so that its error is the HTTP answer
+    AsyncLLM.add_request                          front end: the same, in a thread first, so that the event loop goes on
     InputProcessor._validate_params               front end: guidance arguments are checked, with the server's settings
     StructuredOutputManager.grammar_init, _create_grammar, grammar_bitmask     EngineCore: compile and fill
     StructuredOutputManager.accept_tokens         EngineCore: texts that their limit has changed are counted
@@ -17,8 +18,12 @@ Registering never stops vLLM from starting: on any other version, or where an in
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
 from guiderail.errors import GuiderailError
@@ -117,12 +122,41 @@ def _patch_front_end() -> None:
 
     InputProcessor._validate_params = _validate_params
 
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    add_request = AsyncLLM.add_request
+
+    @functools.wraps(add_request)
+    async def _add_request(self: Any, request_id: Any, prompt: Any, params: Any, *args: Any, **options: Any) -> Any:
+        if getattr(params, "structured_outputs", None) is not None:
+            await _compile_ahead(self, params)
+        return await add_request(self, request_id, prompt, params, *args, **options)
+
+    AsyncLLM.add_request = _add_request
+
+
+# What reading a constraint may raise: our errors, and vLLM's about a request that names two constraints or none.
+_REFUSED = (GuiderailError, TypeError, ValueError, RecursionError)
+# Front-end threads that read grammars. One would do for the usual ones; a slow grammar shall not hold up the others.
+_READERS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="guiderail")
+
+
+async def _compile_ahead(engine: Any, params: Any) -> None:
+    """Do in a thread what validation does on the event loop, which then finds everything known, errors included."""
+    config = engine.vllm_config
+    if config.structured_outputs_config.backend != NAME:
+        return
+    tokenizer = engine.input_processor.tokenizer
+    if tokenizer is None:
+        return
+    work = functools.partial(_read_constraint, params, config.model_config, config.structured_outputs_config, tokenizer)
+    with contextlib.suppress(*_REFUSED):  # validation will raise it again, where vLLM expects it
+        await asyncio.get_running_loop().run_in_executor(_READERS, work)
+
 
 def _validate_constraint(params: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> None:
     from vllm.exceptions import VLLMValidationError
-    from vllm.v1.structured_output.request import get_structured_output_key
 
-    from guiderail.integrations.vllm.backend import _KINDS, closes_in_time, request_grammar
     from guiderail.integrations.vllm.metrics import METRICS
 
     structured = params.structured_outputs
@@ -138,26 +172,37 @@ def _validate_constraint(params: Any, model_config: Any, structured_outputs_conf
         raise VLLMValidationError("guiderail: json_object is true or absent")
     structured.__post_init__()
     try:
-        kind, text = get_structured_output_key(structured)
-        compiler = _front_end_compiler(tokenizer, model_config.get_vocab_size())
-        compiled, _ = compiler.compile(request_grammar(_KINDS[kind], text, structured))
-        if closes_in_time(structured_outputs_config):
-            compiled.matcher(params.max_tokens)  # a text that cannot be complete by then is refused here
-    except (GuiderailError, TypeError, ValueError, RecursionError) as error:
+        _read_constraint(params, model_config, structured_outputs_config, tokenizer)
+    except _REFUSED as error:
         METRICS.add("requests_refused_total")
         raise VLLMValidationError(f"guiderail: {type(error).__name__}: {error}") from None
     structured._backend = NAME
 
 
+def _read_constraint(params: Any, model_config: Any, structured_outputs_config: Any, tokenizer: Any) -> None:
+    """Raises: one of `_REFUSED` for a constraint that cannot be enforced, or not within `max_tokens`."""
+    from vllm.v1.structured_output.request import get_structured_output_key
+
+    from guiderail.integrations.vllm.backend import _KINDS, closes_in_time, request_grammar
+
+    kind, text = get_structured_output_key(params.structured_outputs)
+    compiler = _front_end_compiler(tokenizer, model_config.get_vocab_size())
+    compiled, _ = compiler.compile(request_grammar(_KINDS[kind], text, params.structured_outputs))
+    if closes_in_time(structured_outputs_config):
+        compiled.matcher(params.max_tokens)
+
+
 _compilers: dict[int, tuple[Any, Any]] = {}
+_compilers_lock = threading.Lock()
 
 
 def _front_end_compiler(tokenizer: Any, vocab_size: int) -> Any:
     from guiderail.integrations.request_grammars import RequestCompiler
 
-    known = _compilers.get(id(tokenizer))
-    if known is None:  # the tokenizer is kept with its compiler, so its identity is not reused
-        known = _compilers[id(tokenizer)] = (tokenizer, RequestCompiler(tokenizer, vocab_size))
+    with _compilers_lock:
+        known = _compilers.get(id(tokenizer))
+        if known is None:  # the tokenizer is kept with its compiler, so its identity is not reused
+            known = _compilers[id(tokenizer)] = (tokenizer, RequestCompiler(tokenizer, vocab_size))
     return known[1]
 
 

@@ -3,15 +3,17 @@
 Every argument that is not ours goes to vLLM as it is. What is added, unless it is given:
 
     --structured-outputs-config backend=guiderail
+    --tool-strict-level parameter              arguments of tool calls are constrained whether or not a tool says strict
     and for guidance (left out with --no-guidance):
     --scheduler-cls, --logits-processors       ours
     --no-async-scheduling, VLLM_USE_V2_MODEL_RUNNER=0    streams are kept in step by taking a position back
     (scheduler.py)
     --logprobs-mode processed_logprobs         log-probabilities with guidance and grammar, not without
 
-Tool calls. vLLM writes their constraint as a structural tag (required and named calls of some parsers, and "auto" with
-strict tools or --tool-strict-level). What is not enforced of it, XML styles of arguments for instance, is HTTP 400;
-with VLLM_ENFORCE_STRICT_TOOL_CALLING=0 vLLM does without structural tags.
+Tool calls. vLLM writes their constraint as a structural tag. Left to itself (--tool-strict-level auto) it constrains
+the arguments only of tools that say `"strict": true`: any JSON fits the others. What is not enforced of a tag, XML
+styles of arguments for instance, is HTTP 400; with VLLM_ENFORCE_STRICT_TOOL_CALLING=0 vLLM does without structural
+tags.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dic
     guided = _NO_GUIDANCE not in given
     arguments = ["--model", model, *(argument for argument in given if argument != _NO_GUIDANCE)]
     _default(arguments, "--structured-outputs-config", '{"backend": "guiderail"}')
+    _default(arguments, "--tool-strict-level", "parameter")
     if not guided:
         return arguments, {}
     for flag, what in _AGAINST_GUIDANCE.items():

@@ -1,0 +1,373 @@
+"""The real server under load: `build/vllm-env/bin/python benchmarks/vllm_server.py [PART …] [--model DIRECTORY]`.
+
+Starts `guiderail serve` on loopback, asks it through the openai client, and writes benchmarks/results/vllm_server.json
+and .md; a part that is not run keeps its last figures. Parts:
+
+    load      vllm_load.py's mixture: everything valid, nothing disturbed, the server alive
+    memory    2,000 different schemas; resident memory of all its processes, every 250
+    speed     tokens per second at 16 sequences: free, by schema, guided, guided by schema; taking turns, the median of
+              the rounds
+    first     time to the first token for a schema never seen, against a free request, taking turns
+    backends  speed by schema and `first` for vLLM's own backends xgrammar and guidance, each on a server of its own
+
+Bias: a CPU build and a model of 135M parameters, in which a forward pass of 16 rows takes 100 ms and more: what the
+engine thread does besides hardly shows, and a second stream costs as much as the first. On a GPU it is the other way
+round. The client runs on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import vllm_load
+from percentiles import figure, summary, table
+
+RESULTS = Path(__file__).parent / "results"
+DEFAULT_MODEL = Path.home() / ".cache" / "guiderail" / "models" / "SmolLM2-135M-Instruct"
+PARTS = ("load", "memory", "speed", "first", "backends")
+SCHEMAS, EVERY = 2_000, 250
+SEQUENCES, TOKENS, ROUNDS = 16, 64, 3
+UNSEEN = 24
+NEGATIVE = {"guidance_scale": 1.5, "negative_prompt": "Something else entirely:"}
+# Any answer to it has more than TOKENS tokens before it may end.
+LONG = {"type": "array", "items": {"type": "string", "minLength": 4, "maxLength": 30}, "minItems": 30}
+
+
+class Server:
+    """A server process and its children.
+
+    Args: backend 'guiderail': `guiderail serve`; otherwise vLLM's own server with that structured-output backend.
+    """
+
+    def __init__(self, model: Path, port: int, backend: str, log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        options = ["--served-model-name", "small", "--port", str(port), "--host", "127.0.0.1", "--dtype", "float32"]
+        options += ["--max-model-len", "512", "--max-num-seqs", "32", "--enforce-eager"]
+        if backend == "guiderail":
+            command = ["guiderail.cli", "serve", str(model), "--enable-auto-tool-choice"]
+            command += ["--tool-call-parser", "hermes"]
+        else:
+            chosen = json.dumps({"backend": backend})
+            command = ["vllm.entrypoints.openai.api_server", "--model", str(model)]
+            command += ["--structured-outputs-config", chosen]
+        defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        self._log = log.open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command, *options],
+            env={**defaults, **os.environ},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait(self, seconds: float = 400) -> float:
+        """Until it answers. Returns: the seconds that took. Raises: RuntimeError if it ends or takes longer."""
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"the server ended with {self._process.returncode}; see {self._log.name}")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return time.perf_counter() - start
+            time.sleep(1)
+        raise RuntimeError(f"no answer after {seconds:.0f} s; see {self._log.name}")
+
+    def resident(self) -> dict[str, float]:
+        """MiB that each process holds for itself and its share of what is shared, by the process's name."""
+        found: dict[str, float] = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                if os.getsid(int(entry.name)) != self._process.pid:
+                    continue
+                lines = (entry / "smaps_rollup").read_text().splitlines()
+                size = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+                name = (entry / "comm").read_text().strip()
+                found[name] = round(found.get(name, 0.0) + size / 1024, 1)
+        return found
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def serving(options: argparse.Namespace, backend: str) -> Iterator[tuple[Server, vllm_load.Load]]:
+    log = options.logs / f"server-{backend}.log"
+    server = Server(options.model, options.port, backend, log)
+    try:
+        print(f"{backend}: ready after {server.wait():.0f} s", flush=True)
+        yield server, vllm_load.Load(server.url, "small")
+    finally:
+        server.stop()
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+async def memory(server: Server, load: vllm_load.Load) -> dict[str, Any]:
+    """Resident memory while SCHEMAS schemas, no two alike, are answered 16 at a time."""
+    tally = vllm_load.Tally()
+
+    async def short(load: vllm_load.Load, seed: int, tally: vllm_load.Tally) -> None:
+        wanted = vllm_load.schema(seed)
+        wanted["required"] = wanted["required"][:1]
+        text = (
+            await load.complete(
+                "{", max_tokens=32, temperature=0.8, extra_body={"structured_outputs": {"json": wanted}}
+            )
+        ).text
+        tally.judge("schema", vllm_load.fits(text, wanted), f"{text!r} {wanted}")
+
+    steps = []
+    for first in range(0, SCHEMAS, EVERY):
+        found, seconds = await vllm_load.stage(load, [(short, 10**7 + first + i) for i in range(EVERY)], SEQUENCES)
+        tally.add(found)
+        steps.append({"schemas": first + EVERY, "seconds": round(seconds, 1), "resident_mib": server.resident()})
+        print(json.dumps(steps[-1]), flush=True)
+    for line in tally.wrong:
+        print("WRONG", line, flush=True)
+    return {"steps": steps, "counts": dict(tally.counts), "wrong": tally.wrong, "healthy": load.healthy()}
+
+
+async def tokens_per_second(load: vllm_load.Load, **options: Any) -> float:
+    """SEQUENCES requests of TOKENS tokens at once."""
+    prompts = [f"{prompt} ({number})" for number in range(4) for prompt in vllm_load.CONTROLS][:SEQUENCES]
+    start = time.perf_counter()
+    answers = await asyncio.gather(
+        *(
+            load.client.completions.create(
+                model=load.model, prompt=prompt, max_tokens=TOKENS, temperature=0.8, **options
+            )
+            for prompt in prompts
+        )
+    )
+    seconds = time.perf_counter() - start
+    return sum(answer.usage.completion_tokens for answer in answers if answer.usage) / seconds
+
+
+async def speed(load: vllm_load.Load, kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Tokens per second of each kind of request in ROUNDS rounds, after one that is not counted."""
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
+    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(ROUNDS + 1):
+        rates = {kind: await tokens_per_second(load, extra_body=body) for kind, body in kinds.items()}
+        if number:
+            for kind, rate in rates.items():
+                found[kind].append(round(rate, 1))
+                ratios[kind].append(round(rate / rates["free"], 3))
+    entry = {
+        kind: {"rounds": found[kind], "median": statistics.median(found[kind]), "of_free": ratios[kind]}
+        for kind in kinds
+    }
+    print(json.dumps(entry), flush=True)
+    return entry
+
+
+def kinds_of_request(guided: bool) -> dict[str, dict[str, Any]]:
+    free: dict[str, Any] = {"ignore_eos": True}
+    form = {"structured_outputs": {"json": LONG}}
+    kinds = {"free": free, "schema": form}
+    if guided:
+        kinds["guided"] = {**free, "vllm_xargs": NEGATIVE}
+        kinds["guided by schema"] = {**form, "vllm_xargs": NEGATIVE}
+    return kinds
+
+
+async def first(load: vllm_load.Load, seed: int) -> dict[str, Any]:
+    """Milliseconds to the first token: a schema never seen, and a request without one, in turn."""
+
+    async def ask(**options: Any) -> float:
+        start = time.perf_counter()
+        stream = await load.client.completions.create(
+            model=load.model, prompt="One thing: ", max_tokens=48, stream=True, **options
+        )
+        seconds = 0.0
+        async for part in stream:
+            if not seconds and part.choices and part.choices[0].text:
+                seconds = time.perf_counter() - start
+        return seconds * 1e3
+
+    free, unseen = [], []
+    for number in range(UNSEEN):
+        free.append(await ask())
+        unseen.append(await ask(extra_body={"structured_outputs": {"json": vllm_load.schema(seed + number)}}))
+    entry = {"free_ms": summary(free), "unseen_ms": summary(unseen)}
+    print(json.dumps(entry), flush=True)
+    return entry
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def report(found: dict[str, Any]) -> str:
+    """The Markdown of all parts that there are figures of."""
+    lines = ["# The real server: vLLM's CPU build, SmolLM2-135M, openai client", ""]
+    for part in PARTS:
+        if part in found:
+            lines += [f"Of {found[part]['machine']}.", "", *_SECTIONS[part](found[part]), ""]
+    return "\n".join(lines)
+
+
+def _load_section(entry: dict[str, Any]) -> list[str]:
+    rows = []
+    for stage in entry["stages"]:
+        counts = ", ".join(f"{what} {count}" for what, count in stage["counts"].items())
+        slowest = max(stage["slowest_s"].values())
+        rows.append([str(stage["at_once"]), str(stage["seconds"]), counts, str(len(stage["wrong"])), str(slowest)])
+    return [
+        "## Load",
+        "",
+        table(["at a time", "seconds", "answers", "wrong", "slowest request, s"], rows),
+        "",
+        f"Alive afterwards: {'yes' if entry['healthy'] else 'NO'}. Counters: "
+        + ", ".join(f"{name} {value:g}" for name, value in entry["counters"].items())
+        + ".",
+    ]
+
+
+def _memory_section(entry: dict[str, Any]) -> list[str]:
+    names = sorted({name for step in entry["steps"] for name in step["resident_mib"]})
+    rows = [
+        [f"{step['schemas']:,}", *(f"{step['resident_mib'].get(name, 0):,.0f}" for name in names)]
+        for step in entry["steps"]
+    ]
+    counts = ", ".join(f"{what} {count}" for what, count in entry["counts"].items())
+    return ["## Memory over different schemas", "", table(["schemas", *(f"{n}, MiB" for n in names)], rows), "", counts]
+
+
+def _speed_rows(entry: dict[str, Any], backend: str) -> list[list[str]]:
+    return [
+        [backend, kind, figure(rate["median"]), " ".join(f"{ratio:.2f}" for ratio in rate["of_free"])]
+        for kind, rate in entry.items()
+        if isinstance(rate, dict)
+    ]
+
+
+def _first_row(entry: dict[str, Any], backend: str) -> list[str]:
+    free, unseen = entry["free_ms"], entry["unseen_ms"]
+    return [backend, *(figure(stats[key]) for stats in (free, unseen) for key in ("p50", "p90", "max"))]
+
+
+_SPEED_HEADER = ["backend", "requests", "tokens/s, median", "of free, by round"]
+_FIRST_HEADER = ["backend", "free p50", "p90", "max", "schema never seen p50", "p90", "max"]
+
+
+def _speed_section(entry: dict[str, Any]) -> list[str]:
+    head = f"## Tokens per second, {SEQUENCES} sequences of {TOKENS} tokens"
+    return [head, "", table(_SPEED_HEADER, _speed_rows(entry["kinds"], "guiderail"))]
+
+
+def _first_section(entry: dict[str, Any]) -> list[str]:
+    head = f"## Milliseconds to the first token, one request at a time, {UNSEEN} schemas"
+    return [head, "", table(_FIRST_HEADER, [_first_row(entry["times"], "guiderail")])]
+
+
+def _backends_section(entry: dict[str, Any]) -> list[str]:
+    speeds = [row for name, found in entry["backends"].items() for row in _speed_rows(found["speed"], name)]
+    firsts = [_first_row(found["first"], name) for name, found in entry["backends"].items()]
+    return ["## The same with vLLM's own backends", "", table(_SPEED_HEADER, speeds), "", table(_FIRST_HEADER, firsts)]
+
+
+_SECTIONS = {
+    "load": _load_section,
+    "memory": _memory_section,
+    "speed": _speed_section,
+    "first": _first_section,
+    "backends": _backends_section,
+}
+
+
+def machine() -> str:
+    import vllm
+
+    moment = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return (
+        f"{moment}; {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before; "
+        f"vLLM {vllm.__version__}, Python {platform.python_version()}"
+    )
+
+
+def run(parts: list[str], options: argparse.Namespace, found: dict[str, Any]) -> None:
+    own = [part for part in parts if part != "backends"]
+    if own:
+        about = machine()
+        with serving(options, "guiderail") as (server, load):
+            if "speed" in own:
+                kinds = asyncio.run(speed(load, kinds_of_request(guided=True)))
+                found["speed"] = {"machine": about, "kinds": kinds}
+            if "first" in own:
+                load = vllm_load.Load(server.url, "small")  # a client belongs to one event loop
+                found["first"] = {"machine": about, "times": asyncio.run(first(load, random.randrange(10**8, 10**9)))}
+            if "load" in own:
+                load = vllm_load.Load(server.url, "small")
+                stages = asyncio.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
+                counters = load.metrics()
+                found["load"] = {
+                    "machine": about, "stages": stages, "healthy": load.healthy(), "counters": counters,
+                }  # fmt: skip
+            if "memory" in own:
+                load = vllm_load.Load(server.url, "small")
+                found["memory"] = {"machine": about, **asyncio.run(memory(server, load))}
+    if "backends" in parts:
+        entry: dict[str, Any] = {"machine": machine(), "backends": {}}
+        for backend in ("guiderail", "xgrammar", "guidance"):
+            with serving(options, backend) as (server, load):
+                rates = asyncio.run(speed(load, kinds_of_request(guided=False)))
+                load = vllm_load.Load(server.url, "small")
+                times = asyncio.run(first(load, random.randrange(10**8, 10**9)))
+                entry["backends"][backend] = {"speed": rates, "first": times}
+        found["backends"] = entry
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; none: all")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--port", type=int, default=8011)
+    parser.add_argument("--logs", type=Path, default=Path("build"), help="where servers write their logs")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--schemas", type=int, default=100)
+    parser.add_argument("--tools", type=int, default=50)
+    parser.add_argument("--grammars", type=int, default=30)
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no part {', '.join(sorted(unknown))}")
+    options.logs.mkdir(parents=True, exist_ok=True)
+    path = options.out / "vllm_server.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    run(options.parts or list(PARTS), options, found)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report(found))
+    wrong = sum(len(stage["wrong"]) for stage in found.get("load", {}).get("stages", ()))
+    wrong += len(found.get("memory", {}).get("wrong", ()))
+    print(f"RESULT {wrong} wrong; {path}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
