@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "growth.h"
+#include "lexeme_stretch.h"
 #include "utf8_lead.h"
 #include "vocabulary.h"
 
@@ -13,52 +14,12 @@ namespace guiderail {
 
 namespace {
 
-// What a remainder loops on: after these, it is itself again.
-struct Loops {
-  std::array<uint64_t, 2> ascii{};
-  bool beyond_ascii = false;  // every character beyond ASCII
-
-  bool cover(const TokenTrie::Below& below) const {
-    return !((below.ascii[0] & ~ascii[0]) | (below.ascii[1] & ~ascii[1])) &&
-           (!below.beyond_ascii || (below.utf8 && beyond_ascii));
-  }
-  Loops operator&(const Loops& o) const {
-    return {{ascii[0] & o.ascii[0], ascii[1] & o.ascii[1]}, beyond_ascii && o.beyond_ascii};
-  }
-};
-
-// Does `node` come to `target` by any `more` bytes, the first of them in [first, last], without an end on the way?
-bool always_comes_to(Lexicon& lexicon, Node node, Node target, int more, uint8_t first, uint8_t last) {
-  Node known = kNone;  // what the last byte led to and was good
-  for (unsigned byte = first; byte <= last; ++byte) {
-    Node next = lexicon.step(node, static_cast<uint8_t>(byte));
-    if (next == kNone) return false;
-    if (more == 1) {
-      if (next != target) return false;
-    } else if (next != known) {
-      if (lexicon.nullable(next) || !always_comes_to(lexicon, next, target, more - 1, 0x80, 0xBF)) return false;
-      known = next;
-    }
-  }
-  return true;
-}
-
-Loops loops_of(Lexicon& lexicon, Node node) {
-  Loops loops;
-  for (unsigned byte = 0; byte < 0x80; ++byte)
-    if (lexicon.step(node, static_cast<uint8_t>(byte)) == node) loops.ascii[byte >> 6] |= uint64_t{1} << (byte & 63);
-  if (!(loops.ascii[0] | loops.ascii[1])) return loops;  // hardly a text
-  for (const Utf8Lead& lead : kUtf8Leads) {
-    Node known = kNone;
-    for (unsigned byte = lead.lead_first; byte <= lead.lead_last; ++byte) {
-      Node next = lexicon.step(node, static_cast<uint8_t>(byte));
-      if (next == kNone || lexicon.nullable(next)) return loops;
-      if (next != known && !always_comes_to(lexicon, next, node, lead.more, lead.first, lead.last)) return loops;
-      known = next;
-    }
-  }
-  loops.beyond_ascii = true;
-  return loops;
+ByteSet bytes_of(const TokenTrie::Below& below) {
+  ByteSet bytes;
+  for (unsigned i = 0; i < 2; ++i) bytes.words[i] = below.ascii[i];
+  bytes.words[2] = 0;
+  bytes.words[3] = below.leads;
+  return bytes;
 }
 
 // Calls back for the nodes strictly below `root`: (node, characters begun on the way, whether a character ends there).
@@ -105,12 +66,26 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   // Built without the lock: two threads may build the same row, the first one stays.
   std::unique_ptr<LexRow> fresh;
   if (competing == kNone && vocabulary_.byte_complete()) fresh = read_off(remainder, place);
-  if (!fresh) fresh = build(remainder, competing, place);
+  if (!fresh) fresh = build(remainder, competing, place, false);
+  return keep(rows_, key, std::move(fresh));
+}
+
+const LexRow& LexRowCache::counting_row(Node starred, uint32_t place) {
+  Key key{static_cast<uint32_t>(starred), static_cast<uint32_t>(kNone), place};
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = counting_.find(key); it != counting_.end()) return *it->second;
+  }
+  return keep(counting_, key, build(starred, kNone, place, true));
+}
+
+const LexRow& LexRowCache::keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh) {
   std::size_t size = fresh->dense_.size() * 4 + fresh->words_.size() * 8 + sizeof(LexRow);
   for (const auto& exit : fresh->exits_)
     size += sizeof(LexRow::Exit) + (exit->places.size() + exit->spans.size()) * sizeof(LexRow::Exit::Place);
+  if (fresh->counts_) size += fresh->counts_->tokens.size() * sizeof(fresh->counts_->tokens[0]);
   std::lock_guard lock(mutex_);
-  auto [it, added] = rows_.try_emplace(key, std::move(fresh));
+  auto [it, added] = rows.try_emplace(key, std::move(fresh));
   if (added) {
     bytes_.fetch_add(size, std::memory_order_relaxed);
     growth_of_this_thread += size;
@@ -143,7 +118,8 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   switch (lexicon_.shape(plan.reference, plan.first, plan.rest)) {
     case Lexicon::Shape::kLiteral: return plan;
     case Lexicon::Shape::kSequence:
-      if (is_broad(plan.first)) break;
+      // A rest that begins like `first` could begin nearly everywhere in it ('any text, then one of these words').
+      if ((lexicon_.first_bound(plan.first) & lexicon_.first_bound(plan.rest)).empty() && is_broad(plan.first)) break;
       if (lexicon_.first_bound(plan.reference).count() < kManyBytes || !is_broad(plan.reference)) return plan;
       plan.first = plan.reference;
       plan.rest = kEpsilon;
@@ -210,7 +186,7 @@ std::unique_ptr<LexRow> LexRowCache::read_off(Node remainder, uint32_t place) {
   Node body;
   uint32_t min, max;
   if (!lexicon_.counted(remainder, body, min, max) || (min == 0 && max == kUnbounded)) return nullptr;
-  const LexRow& starred = row(lexicon_.repeat(body, 0, kUnbounded), kNone, place);
+  const LexRow& starred = counting_row(lexicon_.repeat(body, 0, kUnbounded), place);
   if (!starred.counts_ || starred.exits_.size() != 1) return nullptr;
   auto result = std::make_unique<LexRow>();
   result->starred_ = &starred;
@@ -247,7 +223,7 @@ void LexRowCache::store_stay(LexRow& row, std::vector<uint32_t> stay) {
     if (stay[i]) row.words_.push_back({i, stay[i]});
 }
 
-std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint32_t place) {
+std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint32_t place, bool counting) {
   auto result = std::make_unique<LexRow>();
   std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   const TokenTrie& trie = vocabulary_.trie();
@@ -275,10 +251,16 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     }
     last.exit = it->second;
   };
+  // Where the lexeme ends in there matters only if these tokens may be taken away again, by a count or because no completion can be spelled;
+  // else they are allowed, whatever else they could be.
+  auto keep_all_below = [&](uint32_t node) {
+    auto [begin, beyond] = trie.token_range(node);
+    uint32_t own = trie.node(node).num_tokens;
+    std::span<const uint32_t> tokens = trie.all_tokens().subspan(begin + own, beyond - begin - own);
+    for (uint32_t token : tokens) stay[token >> 5] |= uint32_t{1} << (token & 31);
+    return tokens;
+  };
   // Numbers of bodies are kept as long as they are definite: after each byte the remainder is body* again, or (rest of a body) body*.
-  Node body;
-  uint32_t min, max;
-  bool starred = competing == kNone && lexicon_.counted(remainder, body, min, max) && min == 0 && max == kUnbounded;
   Node inside = kNone;  // the last remainder inside a body that was seen to lead back
   auto counts = std::make_unique<LexRow::Counts>();
   struct Frame {
@@ -287,20 +269,17 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     uint32_t count;      // bodies complete
     LexRow::Exit* exit;  // that ends here, if any
   };
-  std::unordered_map<uint32_t, Loops> loops;
-  auto loops_on = [&](Node node) -> const Loops& {
-    auto [it, fresh] = loops.try_emplace(static_cast<uint32_t>(node));
-    if (fresh) it->second = loops_of(lexicon_, node);
-    return it->second;
-  };
+  LexemeStretches stretches(lexicon_);
   Node looping = kNone, rival_looping = kNone;  // of these:
-  Loops looped;
-  auto loops_below = [&](uint32_t place, Node next, Node rival) {
+  Characters looped;
+  // Remainders that move on from place to place are not asked: only one that has just come to itself.
+  auto loops_below = [&](uint32_t place, Node before, Node next, Node rival) {
+    if (next != before && next != looping) return false;
     if (next != looping || rival != rival_looping) {
       looping = next;
       rival_looping = rival;
-      looped = loops_on(next);
-      if (rival != kNone) looped = looped & loops_on(rival);
+      looped = stretches.loops(next);
+      if (rival != kNone) looped = looped & stretches.loops(rival);
     }
     return looped.cover(trie.below(place));
   };
@@ -325,12 +304,12 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);
       Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, child.byte);
       uint32_t count = f.count;
-      if (starred) {
+      if (counting) {
         uint32_t begun = count + 1;
         if (next == remainder) {
           ++count;
         } else if (next != inside) {
-          starred = lexicon_.leads_to(next, remainder);
+          counting = lexicon_.leads_to(next, remainder);
           inside = next;
         }
         for (uint32_t token : trie.tokens(c)) counts->tokens.emplace_back(begun, token);
@@ -345,27 +324,30 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       look_up(next, rival);
       // Everything below keeps the lexeme as it is. (Which part of a character a token ends in would matter to ends_.)
       constexpr uint32_t kWorthAsking = 4;
-      if (last.continues && trie.subtree_size(c) >= kWorthAsking && (!starred || next == remainder) &&
-          (vocabulary_.byte_complete() || !trie.below(c).beyond_ascii) && loops_below(c, next, rival)) {
-        auto [begin, beyond] = trie.token_range(c);
-        std::span<const uint32_t> tokens =
-            trie.all_tokens().subspan(begin + child.num_tokens, beyond - begin - child.num_tokens);
-        for (uint32_t token : tokens) stay[token >> 5] |= uint32_t{1} << (token & 31);
-        if (starred)
-          for_each_below(trie, c, [&](uint32_t node, uint32_t begun, bool) {
-            for (uint32_t token : trie.tokens(node)) counts->tokens.emplace_back(count + begun, token);
-          });
+      if (last.continues && trie.subtree_size(c) >= kWorthAsking && (!counting || next == remainder) &&
+          (vocabulary_.byte_complete() || !trie.below(c).leads) && loops_below(c, f.remainder, next, rival)) {
+        std::span<const uint32_t> tokens = keep_all_below(c);
         if (!vocabulary_.byte_complete() && !tokens.empty()) {
           auto [it, fresh] = ends.try_emplace({next, rival}, result->ends_.size());
           if (fresh) result->ends_.push_back({next, rival, {}});
           auto& list = result->ends_[it->second].tokens;
           list.insert(list.end(), tokens.begin(), tokens.end());
         }
-        if (last.exit) {
-          last.exit->spans.push_back({c, count});
-          for (unsigned i = 0; i < 2; ++i) last.exit->first.words[i] |= trie.below(c).ascii[i];
-          if (trie.below(c).beyond_ascii) last.exit->first = last.exit->first | ByteSet::range(0xC2, 0xF4);
+        if (counting) {
+          for_each_below(trie, c, [&](uint32_t node, uint32_t begun, bool) {
+            for (uint32_t token : trie.tokens(node)) counts->tokens.emplace_back(count + begun, token);
+          });
         }
+        if (last.exit && (counting || !vocabulary_.byte_complete())) {
+          last.exit->spans.push_back({c, count});
+          last.exit->first = last.exit->first | bytes_of(trie.below(c));
+        }
+        continue;
+      }
+      constexpr uint32_t kWorthExploring = 12;
+      if (last.continues && !counting && vocabulary_.byte_complete() && trie.subtree_size(c) >= kWorthExploring &&
+          stretches.goes_on(next, trie.below(c), child.height)) {
+        keep_all_below(c);
         continue;
       }
       if (last.exit) last.exit->places.push_back({c, count});
@@ -377,7 +359,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     }
   }
   store_stay(*result, std::move(stay));
-  if (starred) {
+  if (counting) {
     // By number of bodies, of which there are few: a counting sort.
     std::vector<std::size_t> starts;
     for (auto [begun, token] : counts->tokens) {
@@ -411,8 +393,7 @@ std::vector<LexRow::Exit::Place> LexRow::children_by(const TokenTrie& vocabulary
   };
   for (Exit::Place p : exit.places) ask(p.node, p.count);
   for (Exit::Place span : exit.spans) {
-    const TokenTrie::Below& below = vocabulary.below(span.node);
-    if (byte < 0x80 ? !(below.ascii[byte >> 6] >> (byte & 63) & 1) : !below.beyond_ascii) continue;
+    if (!vocabulary.below(span.node).has(byte)) continue;
     ask(span.node, span.count);
     for_each_below(vocabulary, span.node, [&](uint32_t node, uint32_t begun, bool complete) {
       if (complete) ask(node, span.count + begun);

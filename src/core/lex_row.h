@@ -7,8 +7,8 @@
 //    looked at one by one (see mask_builder.cpp).
 //  - body{m,n} is read off the row of body*: if every place of the trie has read a definite number of bodies, the tokens and ends of the counted
 //    remainder are those of the starred one with a suitable number, so the thousand states of a `maxLength` cost one walk.
-//  - where a lexeme loops on every byte or character that occurs below a place of the trie, as a string does nearly everywhere, all
-//    tokens there keep it going and nobody walks there (TokenTrie::below).
+//  - where a lexeme surely reads all that occurs below a place of the trie, as a string does nearly everywhere, all tokens there keep it
+//    going and nobody walks there (lexeme_stretch.h).
 // Tokens in which the lexeme ends are grouped by (tags, obligation) and kept as tries of what is left over, one per first byte, made when
 // a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
 #pragma once
@@ -41,7 +41,8 @@ class LexRow {
     std::vector<uint32_t> tags;
     Node competing, follow = kAll;
     std::vector<Place> places;
-    // At these nodes and everywhere below them where a character ends, the lexeme may end as well (it loops on all that is there).
+    // At these nodes and everywhere below them where a character ends, the lexeme may end as well (it loops on all that is there). Only
+    // where it matters: in rows that count, and for vocabularies in which not every byte is a token.
     std::vector<Place> spans;
     std::array<std::atomic<const TokenTrie*>, 256> left;  // by first byte left over; built on demand
     ByteSet first;                                        // which bytes may be left over first
@@ -125,14 +126,18 @@ class LexRowCache {
   Plan make_plan(Node remainder);
   bool is_broad(Node remainder);
   bool excludes_little(Node excluded);
-  std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place);
+  using Rows = std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash>;
+  const LexRow& keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh);
+  // The row of body*, with numbers of bodies if they are definite.
+  const LexRow& counting_row(Node starred, uint32_t place);
+  std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place, bool counting);
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);
 
   const Vocabulary& vocabulary_;
   Lexicon& lexicon_;
   mutable std::mutex mutex_;
-  std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash> rows_;
+  Rows rows_, counting_;
   std::unordered_map<Key, const LexRow*, KeyHash> saturated_;  // remainders whose row is that of their saturated twin
   std::unordered_map<uint32_t, Plan> plans_;
   std::unordered_map<uint32_t, bool> broad_;

@@ -154,17 +154,19 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, place, c.except);
   Thread t = thread;
   t.lexeme = plan.reference;
+  const Ranges looked_at = c.except;
+  // These cannot keep the lexeme going; they may still end it on the way.
   if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
   // Where the text decides what follows the lexeme, all tokens are looked at as if it were some text, and then those where that is not enough.
   if (t.text != kNoText) t.text = kSomeText;
-  walk_left_over(*c.row, t, plan.rest, c.except);
+  walk_left_over(*c.row, t, plan.rest, looked_at);
   t.text = thread.text;
   if (!doubtful_.empty()) read_doubtful(thread, place);
   if (plan.rest != kEpsilon && plan.first_nullable) {
     // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
     t.lexeme = plan.rest;
     if (plan.excludes)
-      walk(vocabulary_.trie(), place, {&t, 1}, true, c.except.empty() ? nullptr : &c.except);
+      walk(vocabulary_.trie(), place, {&t, 1}, true, looked_at.empty() ? nullptr : &looked_at);
     else
       more.push_back(t);
   }
@@ -306,25 +308,30 @@ MaskRow MaskBuilder::assemble() {
   const Contribution* base = nullptr;
   for (const Contribution& c : contributions_)
     if (c.row->dense() && !base) base = &c;
+  // `words` holds the words that somebody has touched; the others are the base's.
+  const uint32_t* under = base ? base->row->stay().data() : nullptr;
   std::vector<uint32_t>& words = scratch().words;
   std::vector<uint64_t>& touched = scratch().touched;
-  if (base)
-    words.assign(base->row->stay().begin(), base->row->stay().end());
-  else
-    words.assign(num_words, 0);
+  words.resize(num_words);
   touched.assign((num_words + 63) / 64, 0);
-  auto touch = [&](uint32_t word) { touched[word >> 6] |= uint64_t{1} << (word & 63); };
+  std::size_t num_touched = 0;
+  auto value = [&](uint32_t word) {
+    return touched[word >> 6] >> (word & 63) & 1 ? words[word] : under ? under[word] : 0;
+  };
+  auto set = [&](uint32_t word, uint32_t bits) {
+    uint64_t& mark = touched[word >> 6];
+    uint64_t bit = uint64_t{1} << (word & 63);
+    num_touched += !(mark & bit);
+    mark |= bit;
+    words[word] = bits;
+  };
   std::span<const uint32_t> by_rank = vocabulary_.trie().all_tokens();
   if (base)
     for (auto [first, last] : base->except)
-      for (uint32_t token : by_rank.subspan(first, last - first)) {
-        touch(token >> 5);
-        words[token >> 5] &= ~(uint32_t{1} << (token & 31));
-      }
+      for (uint32_t token : by_rank.subspan(first, last - first))
+        set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
   auto add = [&](uint32_t word, uint32_t bits) {
-    if ((bits & ~words[word]) == 0) return;
-    touch(word);
-    words[word] |= bits;
+    if (uint32_t now = value(word); bits & ~now) set(word, now | bits);
   };
   std::vector<uint32_t> absent;  // tokens of an exception that nobody has allowed so far: the row must not either
   for (const Contribution& c : contributions_) {
@@ -332,30 +339,30 @@ MaskRow MaskBuilder::assemble() {
     absent.clear();
     for (auto [first, last] : c.except)
       for (uint32_t token : by_rank.subspan(first, last - first))
-        if (!(words[token >> 5] >> (token & 31) & 1)) absent.push_back(token);
+        if (!(value(token >> 5) >> (token & 31) & 1)) absent.push_back(token);
     if (c.row->dense()) {
       for (uint32_t i = 0; i < num_words; ++i) add(i, c.row->stay()[i]);
     } else {
       for (LexRow::Word w : c.row->stay_words()) add(w.index, w.bits);
     }
-    for (uint32_t token : absent) words[token >> 5] &= ~(uint32_t{1} << (token & 31));
+    for (uint32_t token : absent) set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
   }
-  for (uint32_t token : sets_) {
-    touch(token >> 5);
-    words[token >> 5] |= uint32_t{1} << (token & 31);
-  }
-  std::size_t num_touched = 0;
-  for (uint64_t t : touched) num_touched += static_cast<std::size_t>(std::popcount(t));
-  if (num_touched * 3 > num_words) {
-    row.own_ = words;
-    return row;
-  }
-  row.base_ = base ? base->row->stay().data() : nullptr;
-  row.patches_.reserve(num_touched);
+  for (uint32_t token : sets_) add(token >> 5, uint32_t{1} << (token & 31));
+  bool own = num_touched * 3 > num_words;
+  if (own && under)
+    row.own_.assign(under, under + num_words);
+  else if (own)
+    row.own_.assign(num_words, 0);
+  else
+    row.base_ = under;
+  if (!own) row.patches_.reserve(num_touched);
   for (uint32_t i = 0; i < touched.size(); ++i)
     for (uint64_t t = touched[i]; t; t &= t - 1) {
       uint32_t word = i * 64 + static_cast<uint32_t>(std::countr_zero(t));
-      if (words[word] != (row.base_ ? row.base_[word] : 0)) row.patches_.push_back({word, words[word]});
+      if (own)
+        row.own_[word] = words[word];
+      else if (words[word] != (under ? under[word] : 0))
+        row.patches_.push_back({word, words[word]});
     }
   return row;
 }

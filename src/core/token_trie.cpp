@@ -112,11 +112,12 @@ void TokenTrie::summarize() {
       const Below& c = below_[child];
       b.ascii[0] |= c.ascii[0];
       b.ascii[1] |= c.ascii[1];
-      b.beyond_ascii = b.beyond_ascii || c.beyond_ascii || byte >= 0x80;
+      b.leads |= c.leads;
       if (byte < 0x80) {
         b.ascii[byte >> 6] |= uint64_t{1} << (byte & 63);
         b.utf8 = b.utf8 && c.utf8;
       } else {
+        if (byte >= 0xC0) b.leads |= uint64_t{1} << (byte & 63);
         const Utf8Lead* lead = utf8_lead(byte);
         b.utf8 = b.utf8 && lead && continues_character(child, lead->more, lead->first, lead->last);
       }

@@ -60,12 +60,16 @@ class TokenTrie {
     return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4 + below_.size() * sizeof(Below);
   }
 
-  // What the strings strictly below a node are made of: a lexeme that loops on all of it need not walk there.
+  // What the strings strictly below a node are made of: a lexeme that surely reads all of it need not be walked there.
   struct Below {
     std::array<uint64_t, 2> ascii{};  // the ASCII bytes that occur
-    bool beyond_ascii = false;        // other bytes occur
-    bool utf8 =
-        true;  // if the node ends a character, all of these strings are UTF-8, but for a last character that may be cut off
+    uint64_t leads = 0;               // the bytes from 0xC0 on, which begin characters
+    // If the node ends a character, all of these strings are UTF-8, but for a last character that may be cut off.
+    bool utf8 = true;
+    bool has(uint8_t byte) const {
+      if (byte < 0x80) return ascii[byte >> 6] >> (byte & 63) & 1;
+      return byte < 0xC0 ? !utf8 || leads : leads >> (byte & 63) & 1;
+    }
   };
   // Computes below() for every node; not done for tries of what is left over.
   void summarize();
