@@ -284,8 +284,8 @@ def test_streams_of_one_model_share_a_pass_and_off_costs_nothing() -> None:
     processor = GuidanceLogitsProcessor(term, model=model)
     model.generate(**inputs, logits_processor=[processor], max_new_tokens=STEPS, do_sample=False)
     counts = processor.engine.runner().counts
-    assert counts.passes == STEPS
-    assert counts.prefills == 1
+    # A term with a perturbed stream runs a pass of its own for each token; the others are rows of generate's passes.
+    assert (counts.passes, counts.prefills, counts.shared) == (STEPS, 1, 0)
     # After the prefill one token per row: 2 sequences x 3 streams; equal prefixes at the start are evaluated once.
     assert counts.tokens <= (4 + 1 + 4) * 2 + 6 * (STEPS - 1)
     off = GuidanceLogitsProcessor(gr.ClassifierFree(1.0, NEGATIVE), model=model)
@@ -297,6 +297,82 @@ def test_streams_of_one_model_share_a_pass_and_off_costs_nothing() -> None:
     assert not off.engine.runners or off.engine.runner().counts.passes == 0
     scores = torch.randn(2, models.VOCAB)
     assert torch.equal(off(inputs["input_ids"], scores), scores)
+
+
+def test_streams_are_computed_in_the_passes_that_generate_runs_anyway() -> None:
+    model, inputs = models.llama(), models.left_padded(models.prompts(26, (6, 2)))
+    fixed = {"max_new_tokens": STEPS, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    passes = []
+    handle = model.register_forward_hook(lambda module, args, output: passes.append(output.logits.shape[0]))
+    try:
+        processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, NEGATIVE) + gr.Prompts([([6], -0.5)]), model=model)
+        guided = model.generate(**inputs, logits_processor=[processor], **fixed)
+    finally:
+        handle.remove()
+    counts = processor.engine.runner().counts
+    assert (counts.passes, counts.shared) == (1, STEPS - 1)
+    # generate's prefill, ours (the two rows share both prompts), then two rows of its own and two of each stream
+    assert passes == [2, 2] + [6] * (STEPS - 1)
+    # What generate sees of its own rows is what it would have computed itself.
+    forced = model.generate(
+        **inputs,
+        logits_processor=[
+            lambda ids, scores: torch.full_like(scores, -1e9).scatter(1, guided.sequences[:, ids.shape[1]][:, None], 0)
+        ],
+        **fixed,
+    )
+    assert forced.sequences.tolist() == guided.sequences.tolist()
+    torch.testing.assert_close(torch.stack(guided.logits), torch.stack(forced.logits), atol=1e-4, rtol=1e-4)
+    assert guided.past_key_values.get_seq_length() == forced.past_key_values.get_seq_length()
+    for ours, theirs in zip(guided.past_key_values.layers, forced.past_key_values.layers, strict=True):
+        assert ours.keys.shape == theirs.keys.shape
+        torch.testing.assert_close(ours.values[0], theirs.values[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"output_hidden_states": True}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str
+)
+def test_passes_that_are_more_than_a_decoding_step_are_left_alone(settings: dict[str, object]) -> None:
+    model, rows, case = models.llama(), models.prompts(26, (6, 2)), BY_NAME["classifier-free"]
+    processor = GuidanceLogitsProcessor(case.term(), model=model)
+    output = model.generate(
+        **models.left_padded(rows), logits_processor=[processor], max_new_tokens=STEPS, do_sample=False,
+        return_dict_in_generate=True, **settings,
+    )  # fmt: skip
+    assert processor.engine.runner().counts.shared == 0
+    assert_greedy(case, model, rows, output.sequences[:, 6:])
+    assert all(layer.shape[0] == 2 for step in output.hidden_states or () for layer in step)
+
+
+def test_a_wrong_guess_about_the_next_rows_costs_one_pass() -> None:
+    """Beams are permuted between the call and the next pass: the streams' rows are computed once in vain."""
+    model, rows = models.llama(), models.prompts(3, (5,))
+    processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, NEGATIVE), model=model)
+    model.generate(
+        **models.left_padded(rows), logits_processor=[processor], max_new_tokens=STEPS, num_beams=4, do_sample=False
+    )
+    counts = processor.engine.runner().counts
+    assert counts.shared <= 2
+    assert counts.passes + counts.shared <= STEPS + 1
+
+
+def test_nothing_is_kept_when_a_call_is_over() -> None:
+    model, inputs = models.llama(), models.left_padded(models.prompts(26, (6, 2)))
+    processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, NEGATIVE), model=model)
+    states: list[weakref.ref[torch.Tensor]] = []
+
+    def watched(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        states.extend(
+            weakref.ref(layer.keys)
+            for batch in processor.engine.runner()._batches.values()
+            for layer in batch.cache.layers
+        )
+        return scores
+
+    model.generate(**inputs, logits_processor=[processor, watched], max_new_tokens=STEPS, do_sample=False)
+    gc.collect()
+    assert len(states) == 2 * STEPS
+    assert not any(reference() is not None for reference in states)
 
 
 def test_a_skipped_stream_catches_up_by_one_prefill() -> None:
@@ -313,8 +389,9 @@ def test_adaptive_stop_saves_passes_and_its_state_follows_the_tokens() -> None:
     term = gr.ClassifierFree(1.5, NEGATIVE, stop=gr.AdaptiveStop(threshold=0.7, patience=2, probe_every=4))
     processor = GuidanceLogitsProcessor(term, model=model)
     output = model.generate(**inputs, logits_processor=[processor], max_new_tokens=12, do_sample=False)
-    # Jensen-Shannon divergence never exceeds log 2 < 0.7: quiet at 0 and 1, then only probes at 5 and 9
-    assert processor.engine.runner().counts.passes == 4
+    # Jensen-Shannon divergence never exceeds log 2 < 0.7: quiet at 0 and 1, then only probes at 5 and 9. At 1 the null
+    # stream is one token behind and is computed in the model's own pass.
+    assert (processor.engine.runner().counts.passes, processor.engine.runner().counts.shared) == (3, 1)
     model.generate(**inputs, logits_processor=[processor], max_new_tokens=12, num_beams=2, do_sample=False)
     again = model.generate(**inputs, logits_processor=[processor], max_new_tokens=12, do_sample=False)
     assert again.tolist() == output.tolist()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guiderail.guidance.runner import Evaluation, Request, StreamRunner
+from guiderail.guidance.runner import Evaluation, GuestRows, Request, StreamRunner
 from guiderail.guidance.streams import (
     ChangedInputs,
     ControlCode,
@@ -121,6 +121,19 @@ class GuidanceEngine:
         step.raw = scores
         self._fill(step, answers)
         return apply_contribution(step, scores, self.term.contribute(step))
+
+    def as_guests(self, rows: Sequence[Row]) -> GuestRows | None:
+        """The guided model's streams for these rows, to be computed in a pass of the model that is about to run for its
+        own sake; None if that cannot be. See `StreamRunner.as_guests`."""
+        step = Step(rows, torch.empty(len(rows), 0), memory=self.memory)
+        requests = [
+            self.request(stream, row)
+            for stream, flags in self.term.wanted(step).items()
+            if stream.model is None
+            for row, flag in zip(rows, flags, strict=True)
+            if flag
+        ]
+        return self.runner().as_guests(requests) if requests else None
 
     def conditional(self, rows: Sequence[Row]) -> Tensor:
         """The guided model's own logits (rows, vocab), no other stream."""

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,13 +81,14 @@ class RunnerCounts:
 
     Args:
         passes: forward passes of the model. rows: rows in them. tokens: positions computed. prefills: passes from
-            nothing.
+            nothing. shared: passes somebody else ran anyway, in which rows of ours were computed too.
     """
 
     passes: int = 0
     rows: int = 0
     tokens: int = 0
     prefills: int = 0
+    shared: int = 0
 
 
 _Key = tuple[RowInputs | None, Perturbation | None]
@@ -108,16 +109,47 @@ class _CachedRow:
 
 @dataclass(slots=True)
 class _Batch:
-    """A rectangular cache. `mask` (rows, slots): 1 where a slot holds a token of its row."""
+    """A rectangular cache. `mask` (rows, slots): 1 where a slot holds a token of its row; None: all of them do."""
 
     cache: Any = None
     rows: list[_CachedRow] = field(default_factory=list)
+    slot_count: int = 0
     mask: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def slot_count(self) -> int:
-        return 0 if self.mask is None else int(self.mask.shape[1])
+    def full_mask(self, device: torch.device) -> Tensor:
+        if self.mask is not None:
+            return self.mask
+        return torch.ones(len(self.rows), self.slot_count, dtype=torch.long, device=device)
+
+
+@dataclass(slots=True)
+class _Block:
+    """What one pass feeds: the new tokens of every row, right-aligned. `mask` (rows, slots with the new ones) or None:
+    no hole and no padding."""
+
+    ids: Tensor
+    new: list[list[int]]
+    pads: list[int]
+    mask: Tensor | None
+    positions: Tensor | None
+
+
+@dataclass(slots=True)
+class GuestRows:
+    """Rows of a runner that a pass run by somebody else can compute as well, one token each.
+
+    Args:
+        ids, positions: int64 (rows, 1). mask: int64 (rows, slots + 1). cache: the states of these rows before the pass;
+            afterwards they must hold one slot more.
+        finish: to be called with the logits (rows, 1, vocab) of these rows.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    cache: Any
+    finish: Callable[[Tensor], None]
 
 
 @dataclass(slots=True)
@@ -158,6 +190,7 @@ class StreamRunner:
         self._capacity = _MIN_REMEMBERED
         self._remembered: OrderedDict[Request, Evaluation] = OrderedDict()
         self._encoded: dict[RowInputs, tuple[Any, Tensor, Tensor]] = {}
+        self._known_device: torch.device | None = None
 
     def reset(self) -> None:
         """Forget all cached states and results."""
@@ -165,6 +198,7 @@ class StreamRunner:
         self._parked.clear()
         self._remembered.clear()
         self._encoded.clear()
+        self._known_device = None
 
     def remember(self, results: int) -> None:
         """Keep at least this many results; a loop that asks again for what it drafted says how much that is."""
@@ -213,19 +247,57 @@ class StreamRunner:
                 same = [chain for chain in chains if len(chain[0].tokens) == length]
                 self._forward(_Batch(), same, [_Plan(0, 0)] * len(same), rigid, answers)
             return [answers[request] for request in requests]
-        batch = self._batches.get(group, _Batch())
-        if not rigid:
-            self._park_and_recall(group, batch, {chain[0].owner for chain in chains})
-        plans = [_plan(batch, chain) for chain in chains]
+        batch, plans = self._planned(group, chains, rigid)
         reused = sum(plan.reuse for plan in plans)
         wanted = sum(len(chain[0].tokens) for chain in chains)
         uniform = len({plan.reuse for plan in plans}) == 1
         # Feeding nearly everything into an old rectangle would only widen it.
         worthwhile = reused > 0 and (uniform if rigid else 2 * reused >= wanted or len(plans) == 1)
-        if not worthwhile or not _keep_rows(batch, plans, rigid):
+        if not worthwhile or not _keep_rows(batch, plans, rigid, self._device()):
             batch, plans = _Batch(), [_Plan(0, 0)] * len(chains)
         self._batches[group] = self._forward(batch, chains, plans, rigid, answers)
         return [answers[request] for request in requests]
+
+    def _planned(self, group: Any, chains: list[list[Request]], rigid: bool) -> tuple[_Batch, list[_Plan]]:
+        batch = self._batches.get(group, _Batch())
+        if not rigid:
+            self._park_and_recall(group, batch, {chain[0].owner for chain in chains})
+        return batch, [_plan(batch, chain) for chain in chains]
+
+    def as_guests(self, requests: Sequence[Request]) -> GuestRows | None:
+        """Prepare requests for a pass of this model that somebody else is about to run.
+
+        None, and nothing has happened, unless each of them is one token away from a cached row of a cache that other
+        rows can be joined to. Afterwards `evaluate` finds the answers without a pass.
+        """
+        missing = [request for request in dict.fromkeys(requests) if request not in self._remembered]
+        group = (frozenset[str](), False, None)
+        if not missing or self._rigid or any(self._group_of(request) != group for request in missing):
+            return None
+        if any(r.perturbation is not None or r.with_likelihood or r.early_layers or not r.tokens for r in missing):
+            return None
+        chains = _chains(missing)
+        if any(len(chain) > 1 for chain in chains):
+            return None
+        batch, plans = self._planned(group, chains, rigid=False)
+        if any(plan.reuse != len(chain[0].tokens) - 1 for plan, chain in zip(plans, chains, strict=True)):
+            return None
+        if not any(plan.reuse for plan in plans) or _plain_layers(batch.cache) is None:
+            return None
+        if not _keep_rows(batch, plans, False, self._device()):
+            return None
+        block = self._block(batch, chains, plans)
+        mask = torch.ones(len(chains), batch.slot_count + 1, dtype=torch.long, device=block.ids.device)
+        positions = torch.tensor([[plan.reuse] for plan in plans], device=block.ids.device)
+
+        def finish(logits: Tensor) -> None:
+            self.counts.shared += 1
+            self._count(block)
+            answers: dict[Request, Evaluation] = {}
+            self._absorb(batch, block, chains, plans, logits, None, answers)
+            self._remembered.update(answers)
+
+        return GuestRows(block.ids, positions, mask if block.mask is None else block.mask, batch.cache, finish)
 
     def _park_and_recall(self, group: Any, batch: _Batch, owners: set[Any]) -> None:
         """Set aside the rows of owners that ask for nothing, and bring back those of owners that ask again.
@@ -240,10 +312,10 @@ class StreamRunner:
                 self._parked[group] = parked
             return
         if paused:
-            index = torch.tensor(paused, device=self.model.device)
-            assert batch.mask is not None
+            device = self._device()
+            index = torch.tensor(paused, device=device)
             states = [(layer.keys[index], layer.values[index]) for layer in layers]
-            fresh = _Parked([batch.rows[i].copy() for i in paused], batch.mask[index], states)
+            fresh = _Parked([batch.rows[i].copy() for i in paused], batch.full_mask(device)[index], states)
             parked = fresh if parked is None else _joined(parked, fresh)
         if parked is None:
             return
@@ -251,9 +323,9 @@ class StreamRunner:
         if not back:
             self._parked[group] = parked
             return
-        own = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
+        own = _Parked(batch.rows, batch.full_mask(self._device()), [(layer.keys, layer.values) for layer in layers])
         together = _joined(own, _selected(parked, back))
-        batch.rows, batch.mask = together.rows, together.mask
+        batch.rows, batch.mask, batch.slot_count = together.rows, together.mask, int(together.mask.shape[1])
         for layer, (keys, values) in zip(layers, together.states, strict=True):
             layer.keys, layer.values = keys, values
         stay = [index for index, row in enumerate(parked.rows) if row.owner not in owners]
@@ -272,30 +344,18 @@ class StreamRunner:
 
         `batch` holds the parents of these rows, cut to what `plans` reuse.
         """
-        device = self.model.device
         leaders = [chain[0] for chain in chains]
-        new = [list(leader.tokens[plan.reuse :]) for leader, plan in zip(leaders, plans, strict=True)]
-        width = max(len(tokens) for tokens in new)
-        pads = [width - len(tokens) for tokens in new]
-        start = batch.slot_count
-        ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(pads, new, strict=True)], device=device)
-        block_mask = torch.ones_like(ids)
-        for index, pad in enumerate(pads):
-            if pad:
-                block_mask[index, :pad] = 0
-        mask = block_mask if batch.mask is None else torch.cat([batch.mask, block_mask], dim=1)
+        block = self._block(batch, chains, plans)
         inputs: dict[str, Any] = {"use_cache": True}
         if self.is_encoder_decoder:
-            inputs["decoder_input_ids"] = ids
+            inputs["decoder_input_ids"] = block.ids
         else:
-            inputs["input_ids"] = ids
+            inputs["input_ids"] = block.ids
             # Without a hole the model's own mask and positions are the right ones, and cheaper than being told.
-            if any(start + width != len(leader.tokens) for leader in leaders):
-                inputs["attention_mask"] = mask
+            if block.mask is not None:
+                inputs["attention_mask"] = block.mask
                 if not rigid:
-                    ends = [(plan.reuse, len(leader.tokens)) for plan, leader in zip(plans, leaders, strict=True)]
-                    positions = [[0] * pad + list(range(*end)) for pad, end in zip(pads, ends, strict=True)]
-                    inputs["position_ids"] = torch.tensor(positions, device=device)
+                    inputs["position_ids"] = block.positions
         if batch.cache is not None:
             inputs["past_key_values"] = batch.cache
         inputs |= batch.extra if batch.cache is not None else self._extra_inputs(batch, leaders)
@@ -304,31 +364,70 @@ class StreamRunner:
         if any(request.early_layers for chain in chains for request in chain):
             inputs["output_hidden_states"] = True
         self.counts.passes += 1
-        self.counts.rows += len(chains)
-        self.counts.tokens += sum(len(tokens) for tokens in new)
         self.counts.prefills += batch.cache is None
+        self._count(block)
         output = self._call(inputs, [leader.perturbation for leader in leaders])
         batch.cache = getattr(output, "past_key_values", None)
-        batch.mask = mask
+        self._absorb(batch, block, chains, plans, output.logits, output, answers)
+        # A cache that cannot be addressed by tokens is not kept; the next pass starts from nothing.
+        return batch if _is_one_slot_per_token(batch.cache, batch.slot_count) else _Batch()
+
+    def _block(self, batch: _Batch, chains: list[list[Request]], plans: list[_Plan]) -> _Block:
+        device = self._device()
+        leaders = [chain[0] for chain in chains]
+        new = [list(leader.tokens[plan.reuse :]) for leader, plan in zip(leaders, plans, strict=True)]
+        width = max(len(tokens) for tokens in new)
+        pads = [width - len(tokens) for tokens in new]
+        ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(pads, new, strict=True)], device=device)
+        if all(batch.slot_count + width == len(leader.tokens) for leader in leaders):
+            return _Block(ids, new, pads, None, None)
+        fresh = torch.ones_like(ids)
+        for index, pad in enumerate(pads):
+            if pad:
+                fresh[index, :pad] = 0
+        mask = fresh if not batch.slot_count else torch.cat([batch.full_mask(device), fresh], dim=1)
+        ends = [(plan.reuse, len(leader.tokens)) for plan, leader in zip(plans, leaders, strict=True)]
+        positions = [[0] * pad + list(range(*end)) for pad, end in zip(pads, ends, strict=True)]
+        return _Block(ids, new, pads, mask, torch.tensor(positions, device=device))
+
+    def _count(self, block: _Block) -> None:
+        self.counts.rows += len(block.new)
+        self.counts.tokens += sum(map(len, block.new))
+
+    def _absorb(
+        self,
+        batch: _Batch,
+        block: _Block,
+        chains: list[list[Request]],
+        plans: list[_Plan],
+        all_logits: Tensor,
+        output: Any,
+        answers: dict[Request, Evaluation],
+    ) -> None:
+        """Read the answers off a pass, and note which tokens the rows of the batch now hold."""
+        start, end = batch.slot_count, batch.slot_count + int(block.ids.shape[1])
         rows = []
         for index, (chain, plan) in enumerate(zip(chains, plans, strict=True)):
             leader = chain[0]
             old = batch.rows[index] if batch.rows else None
-            logits = output.logits[index]
+            logits = all_logits[index]
             log_probs = None
             if leader.with_likelihood:
-                log_probs = _token_log_probs(logits[pads[index] :], leader.tokens, plan.reuse, old)
+                log_probs = _token_log_probs(logits[block.pads[index] :], leader.tokens, plan.reuse, old)
             for request in chain:
                 back = len(leader.tokens) - len(request.tokens) + 1
                 likelihood = 0.0 if log_probs is None else sum(log_probs[: len(request.tokens) - 1])
                 early = self._early_logits(output, index, back, request.early_layers)
                 answers[request] = Evaluation(logits[-back], likelihood, early)
-            slots = [*(old.slots[: plan.reuse] if old else []), *range(start + pads[index], start + width)]
+            slots = [*(old.slots[: plan.reuse] if old else []), *range(start + block.pads[index], end)]
             last_logits = None if log_probs is None else logits[-1]
             rows.append(_CachedRow(_key(leader), leader.owner, leader.tokens, slots, log_probs, last_logits))
-        batch.rows = rows
-        # A cache that cannot be addressed by tokens is not kept; the next pass starts from nothing.
-        return batch if _is_one_slot_per_token(batch.cache, mask.shape[1]) else _Batch()
+        batch.rows, batch.slot_count, batch.mask = rows, end, block.mask
+
+    def _device(self) -> torch.device:
+        if self._known_device is None:  # a property that walks the model's modules; models move between calls only
+            self._known_device = self.model.device
+        return self._known_device
 
     def _call(self, inputs: dict[str, Any], perturbations: list[Perturbation | None]) -> Any:
         self.is_running = True
@@ -462,11 +561,6 @@ def _plan(batch: _Batch, chain: list[Request]) -> _Plan:
     return best
 
 
-def _mask_of(batch: _Batch) -> Tensor:
-    assert batch.mask is not None
-    return batch.mask
-
-
 def _selected(parked: _Parked, indices: list[int]) -> _Parked:
     index = torch.tensor(indices, device=parked.mask.device)
     states = [(keys[index], values[index]) for keys, values in parked.states]
@@ -491,21 +585,23 @@ def _joined(a: _Parked, b: _Parked) -> _Parked:
     return _Parked([*a.rows, *b.rows], torch.cat([a.mask, b.mask]), states)
 
 
-def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool) -> bool:
+def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool, device: torch.device) -> bool:
     """Turn the cached rows into the parents of the wanted ones. False if this cache cannot (the caller starts
     afresh)."""
-    assert batch.mask is not None
     parents = [plan.parent for plan in plans]
     rows = [batch.rows[parent] for parent in parents]
+    whole = batch.mask is None and all(plan.reuse == len(row.tokens) for row, plan in zip(rows, plans, strict=True))
+    if not whole and batch.mask is None:
+        batch.mask = batch.full_mask(device)
     if parents != list(range(len(batch.rows))):
-        index = torch.tensor(parents, device=batch.mask.device)
+        index = torch.tensor(parents, device=device)
         batch.cache.batch_select_indices(index)
-        batch.mask = batch.mask[index]
+        batch.mask = None if batch.mask is None else batch.mask[index]
         batch.extra = {name: _select(value, index) for name, value in batch.extra.items()}
-    else:
+    elif batch.mask is not None:
         batch.mask = batch.mask.clone()
     for position, (row, plan) in enumerate(zip(rows, plans, strict=True)):
-        if plan.reuse < len(row.tokens):
+        if batch.mask is not None and plan.reuse < len(row.tokens):
             batch.mask[position, row.slots[plan.reuse :]] = 0
     batch.rows = [
         _CachedRow(
@@ -523,8 +619,11 @@ def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool) -> bool:
     if surplus:
         if not _cut(batch.cache, used):
             return False
-        batch.mask = batch.mask[:, :used]
+        batch.slot_count = used
+        batch.mask = None if batch.mask is None else batch.mask[:, :used]
     longest = max(len(row.slots) for row in batch.rows)
+    if all(len(row.slots) == batch.slot_count for row in batch.rows):
+        batch.mask = None
     if rigid:
         return used == longest and all(len(row.slots) == longest for row in batch.rows)
     if used - longest > max(_COMPACT_ABOVE, longest):
@@ -581,6 +680,7 @@ def _compact(batch: _Batch, longest: int) -> None:
         index = order.to(layer.keys.device)[:, None, :, None]
         layer.keys = layer.keys.gather(2, index.expand(-1, layer.keys.shape[1], -1, layer.keys.shape[3]))
         layer.values = layer.values.gather(2, index.expand(-1, layer.values.shape[1], -1, layer.values.shape[3]))
+    batch.slot_count = longest
     batch.mask = torch.zeros_like(order)
     for position, row in enumerate(batch.rows):
         row.slots = list(range(longest - len(row.slots), longest))

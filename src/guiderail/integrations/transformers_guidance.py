@@ -10,6 +10,9 @@ that a new call began. Everything here follows from two facts:
     prompt's width, its padding, its image or source. Where no such pass was seen (an assistant drafts before the model
     has run) the width at the first call is the prompt's, and leading pad tokens are padding.
 
+Streams of the guided model cost no passes of their own where they can be computed in those of `generate`, see
+`shared_pass`.
+
 A call belongs to a new `generate` if its prompt differs, or if its rows do not extend rows seen before by one token;
 then every cached state is dropped, so that weights may change between calls.
 """
@@ -18,17 +21,18 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import DynamicCache, LogitsProcessor
 
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import ChangedInputs, Row, RowInputs, SamePrompt
 from guiderail.guidance.terms import Term, agreed_count
+from guiderail.integrations.shared_pass import SharedPass
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 
 # Forward arguments that belong to the caller's pass and not to the prompt's content.
@@ -95,10 +99,17 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         self._prefills: deque[_Prefill] = deque(maxlen=8)
         self._source: dict[str, Any] = {}
         self._prompts: _Prompts | None = None
+        self._shared: SharedPass | None = None
+        self._calls = 0
+        self._last: list[Row] = []
+        self._expected: list[Row] = []
         self._watch(model)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         rows = self._rows(input_ids)
+        if self._expected and self._expected != rows:
+            self._shared = None  # beams: which row is continued is not known before the call
+        self._expected, self._last = [], rows
         legal = None
         if self._constraint is not None:
             legal = self._constraint.legal(rows, scores.shape[-1], scores.device)
@@ -135,6 +146,28 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         if any(isinstance(stream.condition, SamePrompt | ChangedInputs) for stream in self.engine.term.streams()):
             inputs = _row_inputs(tokens, paddings, prefill)
         self._prompts = _Prompts(tokens, paddings, count, inputs)
+        cache = None if prefill is None else prefill.kwargs.get("past_key_values")
+        self._shared = None
+        if isinstance(cache, DynamicCache):
+            self._calls += 1
+            self._shared = SharedPass(cache, _forgetting(weakref.ref(self), self._calls))
+
+    def _join(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """The arguments of a decoding step with our streams' rows added, if they are known and fit."""
+        if self._shared is None or not self._shared.can_join(kwargs):
+            return None
+        tokens = kwargs["input_ids"][:, 0].tolist()
+        if len(tokens) != len(self._last):
+            return None
+        rows = [
+            Row(row.prompt, (*row.generated, token), row.prompt_index, row.inputs)
+            for row, token in zip(self._last, tokens, strict=True)
+        ]
+        guests = self.engine.as_guests(rows)
+        if guests is None:
+            return None
+        self._expected = rows
+        return self._shared.join(guests, kwargs)
 
     def _watch(self, model: Any) -> None:
         this = weakref.ref(self)  # the model must not keep its processors alive
@@ -144,11 +177,14 @@ class GuidanceLogitsProcessor(LogitsProcessor):
             busy = processor is None or any(runner.is_running for runner in processor.engine.runners)
             return None if busy or torch.compiler.is_compiling() else processor
 
-        def before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def before_forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             processor = ours()
             cache = kwargs.get("past_key_values")
-            if processor is None or (cache is not None and cache.get_seq_length() > 0):
-                return
+            if processor is None:
+                return None
+            if cache is not None and cache.get_seq_length() > 0:
+                joined = processor._join(kwargs) if not args else None
+                return None if joined is None else ((), joined)
             ids = kwargs.get("decoder_input_ids") if "decoder_input_ids" in kwargs else kwargs.get("input_ids")
             if ids is None and args and isinstance(args[0], Tensor):
                 ids = args[0]
@@ -156,6 +192,12 @@ class GuidanceLogitsProcessor(LogitsProcessor):
                 source, processor._source = processor._source, {}
                 cached = kwargs.get("use_cache") is not False
                 processor._prefills.append(_Prefill(ids, dict(kwargs), source, cached))
+            return None
+
+        def after_forward(module: Any, args: tuple[Any, ...], output: Any) -> None:
+            processor = ours()
+            if processor is not None and processor._shared is not None:
+                processor._shared.part(output)
 
         def before_encoder(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             processor = ours()
@@ -164,11 +206,27 @@ class GuidanceLogitsProcessor(LogitsProcessor):
                 if args and isinstance(args[0], Tensor):
                     processor._source[module.main_input_name] = args[0]
 
-        handles = [model.register_forward_pre_hook(before_forward, with_kwargs=True)]
+        handles = [
+            model.register_forward_pre_hook(before_forward, with_kwargs=True),
+            model.register_forward_hook(after_forward),
+        ]
         for encoder in _encoders(model):
             handles.append(encoder.register_forward_pre_hook(before_encoder, with_kwargs=True))
         for handle in handles:
             weakref.finalize(self, handle.remove)
+
+
+def _forgetting(this: weakref.ref[GuidanceLogitsProcessor], call: int) -> Callable[[], None]:
+    """What to do when a call's cache is gone: free the streams' states, which may be views of the same memory."""
+
+    def forget() -> None:
+        processor = this()
+        if processor is not None and processor._calls == call:
+            processor._shared = None
+            for runner in processor.engine.runners:
+                runner.reset()
+
+    return forget
 
 
 @dataclass(slots=True)
