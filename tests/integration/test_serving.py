@@ -19,7 +19,13 @@ from guiderail.integrations.request_grammars import RequestCompiler, RequestGram
 from guiderail.integrations.vllm import contract, metrics, plugin
 from guiderail.integrations.vllm.guidance_request import GuidanceRequest
 from guiderail.integrations.vllm.serve import arguments_for_vllm
-from guiderail.integrations.vllm.settings import LOGITS_PROCESSOR, SCHEDULER, request_obstacle, server_obstacle
+from guiderail.integrations.vllm.settings import (
+    LOGITS_PROCESSOR,
+    SCHEDULER,
+    guide_models,
+    request_obstacle,
+    server_obstacle,
+)
 
 BYTES = gr.Vocabulary.from_bytes([*(bytes([b]) for b in range(256)), b"", b""], eos_token_ids=[256])
 
@@ -130,9 +136,47 @@ def test_schedules_follow_the_output_position():
     assert GuidanceRequest.from_extra_args({"guidance_scale": 2.0, "guidance_interval": [0, -1]}).stop is None
 
 
+def test_guide_models_and_classes():
+    arguments = {
+        "guidance_models": ["expert", "idle", "antiexpert"],
+        "guidance_model_weights": [2, 0, -2],
+        "guidance_class_model": "classes",
+        "guidance_desired": "good",
+        "guidance_undesired": [7],
+        "guidance_interval": [1, 3],
+    }
+    request = GuidanceRequest.from_extra_args(arguments)
+    assert request.prompts == ()
+    assert request.model_names == {"expert", "antiexpert", "classes"}
+    assert [request.weights_at(t) for t in range(4)] == [[0.0, -0.0], [2.0, -2.0], [2.0, -2.0], [0.0, -0.0]]
+    assert [request.omega_at(t) for t in range(4)] == [0.0, 30.0, 30.0, 0.0]
+    assert request.class_codes(lambda text: [5], 10) == ([5], [7])
+    assert (request.classes.filter_mass, request.classes.filter_threshold) == (0.2, 0.8)
+    with pytest.raises(ValueError, match="2 tokens and guidance_undesired 1"):
+        request.class_codes(lambda text: [5, 6], 10)
+    assert GuidanceRequest.from_extra_args({**arguments, "guidance_omega": 0}).model_names == {"expert", "antiexpert"}
+    off = {"guidance_models": ["a"], "guidance_model_weights": [0]}
+    assert GuidanceRequest.from_extra_args(off) is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"guidance_models": ["a"]}, "as many numbers"),
+        ({"guidance_models": ["a", "a"], "guidance_model_weights": [1, 1]}, "twice"),
+        ({"guidance_models": ["a"], "guidance_model_weights": ["1"]}, "not a finite number"),
+        ({"guidance_omega": 3}, "guidance_omega needs guidance_class_model"),
+        ({"guidance_class_model": "a", "guidance_desired": "b"}, "needs guidance_undesired"),
+        ({"guidance_class_model": "a", "guidance_desired": "b", "guidance_undesired": [0.5]}, "token ids"),
+        (
+            {
+                "guidance_class_model": "a",
+                "guidance_desired": "b",
+                "guidance_undesired": "c",
+                "guidance_class_filter": [0.2, 2],
+            },
+            "no probabilities",
+        ),
         ({"guidance_scal": 2}, "unknown guidance argument 'guidance_scal'"),
         ({"guidance_scale": "2"}, "not a finite number"),
         ({"guidance_scale": float("nan")}, "not a finite number"),
@@ -220,6 +264,7 @@ def test_requests_that_cannot_be_right_name_the_reason():
     assert "--logprobs-mode" in request_obstacle(SimpleNamespace(prompt_logprobs=None, logprobs=1), settings(), [[1]])
     assert "--max-num-seqs" in request_obstacle(plain, settings(), [[1]] * 4)
     assert "--max-model-len" in request_obstacle(plain, settings(), [[1] * 31])
+    assert "--guide-model small=PATH" in request_obstacle(plain, settings(), [], {"small"})
 
 
 def test_serve_adds_what_guidance_needs_unless_it_is_given(monkeypatch):
@@ -234,6 +279,24 @@ def test_serve_adds_what_guidance_needs_unless_it_is_given(monkeypatch):
     arguments, environment = arguments_for_vllm("m", ["--no-guidance", "--structured-outputs-config={}"])
     assert arguments == ["--model", "m", "--structured-outputs-config={}", "--tool-strict-level", "parameter"]
     assert "VLLM_USE_V2_MODEL_RUNNER" not in environment
+
+
+def test_serve_names_guide_models():
+    arguments, _ = arguments_for_vllm("m", ["--guide-model", "small=/a=b", "--guide-model=classes=c", "--port", "1"])
+    assert arguments[:4] == ["--model", "m", "--port", "1"]
+    config = json.loads(arguments[arguments.index("--additional-config") + 1])
+    assert config == {"guiderail": {"guide_models": {"small": "/a=b", "classes": "c"}}}
+    assert guide_models(SimpleNamespace(additional_config=config)) == {"small": "/a=b", "classes": "c"}
+    assert guide_models(SimpleNamespace(additional_config={"other": 1})) == {}
+    for wrong in (["--guide-model"], ["--guide-model", "a"], ["--guide-model=a=b", "--guide-model=a=c"]):
+        with pytest.raises(ValueError, match="NAME=PATH"):
+            arguments_for_vllm("m", wrong)
+    with pytest.raises(ValueError, match="--additional-config: put"):
+        arguments_for_vllm("m", ["--guide-model=a=b", "--additional-config={}"])
+    with pytest.raises(ValueError, match="--no-guidance exclude"):
+        arguments_for_vllm("m", ["--guide-model=a=b", "--no-guidance"])
+    with pytest.raises(ValueError, match="guide_models"):
+        guide_models(SimpleNamespace(additional_config={"guiderail": {"guide_models": ["a"]}}))
 
 
 def test_serve_refuses_what_excludes_guidance(monkeypatch, capsys):

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -199,6 +199,27 @@ class StreamRunner:
         self._remembered.clear()
         self._encoded.clear()
         self._known_device = None
+
+    def forget(self, owners: Collection[Any]) -> None:
+        """Drop cached rows of these owners, for a loop in which sequences come and go. Changes no result."""
+        gone = set(owners)
+        for group, parked in list(self._parked.items()):
+            stay = [index for index, row in enumerate(parked.rows) if row.owner not in gone]
+            if not stay:
+                del self._parked[group]
+            elif len(stay) < len(parked.rows):
+                self._parked[group] = _selected(parked, stay)
+        for group, batch in list(self._batches.items()):
+            stay = [index for index, row in enumerate(batch.rows) if row.owner not in gone]
+            layers = _plain_layers(batch.cache) if batch.cache is not None else None
+            if not stay:
+                del self._batches[group]
+            elif len(stay) < len(batch.rows) and layers is not None and not batch.extra:
+                kept = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
+                kept = _selected(kept, stay)
+                batch.rows, batch.mask = kept.rows, kept.mask
+                for layer, (keys, values) in zip(layers, kept.states, strict=True):
+                    layer.keys, layer.values = keys, values
 
     def remember(self, results: int) -> None:
         """Keep at least this many results; a loop that asks again for what it drafted says how much that is."""

@@ -8,6 +8,7 @@ loaded, so call `register()` first there.
     guidance_request.py  what a request says about guidance (knows nothing of vLLM)
     scheduler.py         hidden companion requests, in lockstep with the request that they guide
     logits_processor.py  mixes the rows of a request and its companions
+    guide_models.py      smaller models that guide, inside the logits processor
     plugin.py            `register`: what is patched where, and when it refuses
     contract.py          the interfaces of vLLM that all this relies on, as recorded
     metrics.py           counters from every process to the Prometheus endpoint

@@ -7,11 +7,18 @@
 | `negative_prompt_ids` | token ids | the same as tokens. Neither of both: the last token of the prompt, i.e. no
 condition |
 | `guidance_prompts`, `guidance_weights` | texts, numbers | more prompts: towards (> 0) or away from (< 0); 0 is off |
+| `guidance_models`, `guidance_model_weights` | names, numbers | guide models of the server, reading the request's own
+prompt: [-0.5] is contrastive decoding (set `plausibility`), [2, -2] an expert and an antiexpert |
+| `guidance_class_model` | name | GeDi: a class-conditional guide model, with the next three |
+| `guidance_desired`, `guidance_undesired` | text or token ids | control codes of the two classes, equally many tokens |
+| `guidance_omega` | number | weight of the class posterior, 30 if absent; 0 is off |
+| `guidance_class_filter` | [rho, tau] | GeDi's filter, [0.2, 0.8] if absent; [] for none |
 | `guidance_interval` | [start, stop] | guide output positions start <= t < stop only; stop -1: to the end |
 | `guidance_ramp` | steps | grow linearly from nothing at position 0 to all at position steps - 1 |
 | `plausibility` | 0 < p <= 1 | only tokens within the factor p of the likeliest legal one |
 
     g  =  c + sum_i w_i (l_i - c)         w = 1 - guidance_scale for the negative prompt; log-probabilities
+    g  =  g + omega log P(desired | text, token)                                   with a class-conditional model
 
 Positions are those of the output, so a schedule is right under preemption and whatever else is in the batch.
 """
@@ -32,6 +39,13 @@ _KEYS = frozenset(
         "negative_prompt_ids",
         "guidance_prompts",
         "guidance_weights",
+        "guidance_models",
+        "guidance_model_weights",
+        "guidance_class_model",
+        "guidance_desired",
+        "guidance_undesired",
+        "guidance_omega",
+        "guidance_class_filter",
         "guidance_interval",
         "guidance_ramp",
         "plausibility",
@@ -40,6 +54,25 @@ _KEYS = frozenset(
 # A misspelt key must not go unnoticed: a request would run unguided.
 _PREFIXES = ("guidance", "negative_prompt", "plausib")
 MOST_PROMPTS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ClassGuidance:
+    """GeDi, see `guiderail.guidance.GeDi`.
+
+    Args:
+        model: name of a class-conditional guide model.
+        desired, undesired: control codes: text or token ids.
+        omega: weight at full strength.
+        filter_mass, filter_threshold: rho and tau; rho None: no filter.
+    """
+
+    model: str
+    desired: str | tuple[int, ...]
+    undesired: str | tuple[int, ...]
+    omega: float = 30.0
+    filter_mass: float | None = 0.2
+    filter_threshold: float = 0.8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +85,8 @@ class GuidanceRequest:
         start, stop: output positions at which guidance is on; stop None: to the end.
         ramp: number of steps until full strength; 0: at once.
         plausibility: 0: no filter.
+        models, model_weights: guide models by name, and the weight of each at full strength.
+        classes: GeDi, if it is asked for.
     """
 
     prompts: tuple[str | tuple[int, ...] | None, ...]
@@ -60,6 +95,9 @@ class GuidanceRequest:
     stop: int | None = None
     ramp: int = 0
     plausibility: float = 0.0
+    models: tuple[str, ...] = ()
+    model_weights: tuple[float, ...] = ()
+    classes: ClassGuidance | None = None
 
     @classmethod
     def from_extra_args(cls, extra_args: Mapping[str, Any] | None) -> GuidanceRequest | None:
@@ -82,15 +120,46 @@ class GuidanceRequest:
             stop,
             _ramp(given.get("guidance_ramp", 0)),
             _plausibility(given.get("plausibility")),
+            *_models(given),
+            _classes(given),
         )
-        return request if request.prompts or request.plausibility else None
+        return request if request.prompts or request.plausibility or request.model_names else None
+
+    @property
+    def model_names(self) -> set[str]:
+        """The guide models that the request needs."""
+        return {*self.models, *([self.classes.model] if self.classes is not None else [])}
 
     def weights_at(self, position: int) -> list[float]:
-        """The weight of each stream for the output token at `position` (0 is the first)."""
+        """The weight of each stream, prompts first, then models, for the output token at `position` (0: the first)."""
+        strength = self._strength(position)
+        return [strength * weight for weight in (*self.weights, *self.model_weights)]
+
+    def omega_at(self, position: int) -> float:
+        """The weight of the class posterior for the output token at `position`."""
+        return self._strength(position) * self.classes.omega if self.classes is not None else 0.0
+
+    def _strength(self, position: int) -> float:
         if position < self.start or (self.stop is not None and position >= self.stop):
-            return [0.0] * len(self.weights)
-        strength = min(position / (self.ramp - 1), 1.0) if self.ramp > 1 else 1.0
-        return [strength * weight for weight in self.weights]
+            return 0.0
+        return min(position / (self.ramp - 1), 1.0) if self.ramp > 1 else 1.0
+
+    def class_codes(
+        self, encode: Callable[[str], Sequence[int]] | None, vocab_size: int
+    ) -> tuple[list[int], list[int]] | None:
+        """Token ids of the desired and the undesired code; None without GeDi. Raises: as `prompt_ids`."""
+        if self.classes is None:
+            return None
+        desired, undesired = (
+            _tokens_of(code, encode, vocab_size, "a control code")
+            for code in (self.classes.desired, self.classes.undesired)
+        )
+        if len(desired) != len(undesired):
+            raise ValueError(
+                f"guidance_desired has {len(desired)} tokens and guidance_undesired {len(undesired)}: likelihoods of "
+                "texts are compared, which needs equally many"
+            )
+        return desired, undesired
 
     def prompt_ids(
         self, own: Sequence[int], encode: Callable[[str], Sequence[int]] | None, vocab_size: int
@@ -103,21 +172,28 @@ class GuidanceRequest:
         Raises: ValueError for a prompt without tokens, a token id that the model does not have, or a text without
         tokenizer.
         """
-        found = []
-        for prompt in self.prompts:
-            if isinstance(prompt, str):
-                if encode is None:
-                    raise ValueError("a prompt given as text needs a tokenizer; give negative_prompt_ids")
-                ids = list(encode(prompt))
-            else:
-                ids = [own[-1]] if prompt is None else list(prompt)
-            if not ids:
-                raise ValueError("a guidance prompt has no tokens")
-            wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
-            if wrong is not None:
-                raise ValueError(f"negative_prompt_ids: {wrong} is not a token of this model (0 to {vocab_size - 1})")
-            found.append(ids)
-        return found
+        own_end = (own[-1],)
+        return [
+            _tokens_of(own_end if prompt is None else prompt, encode, vocab_size, "a guidance prompt")
+            for prompt in self.prompts
+        ]
+
+
+def _tokens_of(
+    given: str | tuple[int, ...], encode: Callable[[str], Sequence[int]] | None, vocab_size: int, what: str
+) -> list[int]:
+    if isinstance(given, str):
+        if encode is None:
+            raise ValueError(f"{what} given as text needs a tokenizer; give token ids")
+        ids = list(encode(given))
+    else:
+        ids = list(given)
+    if not ids:
+        raise ValueError(f"{what} has no tokens")
+    wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
+    if wrong is not None:
+        raise ValueError(f"{what}: {wrong} is not a token of this model (0 to {vocab_size - 1})")
+    return ids
 
 
 def _streams(given: Mapping[str, Any]) -> tuple[tuple[str | tuple[int, ...] | None, ...], tuple[float, ...]]:
@@ -151,15 +227,55 @@ def _negative(given: Mapping[str, Any]) -> str | tuple[int, ...] | None:
             raise ValueError("negative_prompt is a text")
         return str(given["negative_prompt"])
     if "negative_prompt_ids" in given:
-        ids = given["negative_prompt_ids"]
-        if not isinstance(ids, list) or not ids or any(not float(i).is_integer() for i in map(_whole, ids)):
-            raise ValueError("negative_prompt_ids is an array of token ids, not empty")
-        return tuple(int(i) for i in ids)
+        return _ids("negative_prompt_ids", given["negative_prompt_ids"])
     return None
 
 
-def _whole(value: Any) -> float:
-    return _number("negative_prompt_ids", value)
+def _ids(key: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or any(not _number(key, token).is_integer() for token in value):
+        raise ValueError(f"{key} is an array of token ids, not empty")
+    return tuple(int(token) for token in value)
+
+
+def _models(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    names, weights = given.get("guidance_models", []), given.get("guidance_model_weights", [])
+    if not _is_list(names, str) or not isinstance(weights, list) or len(names) != len(weights):
+        raise ValueError("guidance_models is an array of names and guidance_model_weights one of as many numbers")
+    if len(set(names)) < len(names):
+        raise ValueError("guidance_models names a model twice: add up its weights")
+    pairs = [(name, _number("guidance_model_weights", weight)) for name, weight in zip(names, weights, strict=True)]
+    if len(pairs) > MOST_PROMPTS:
+        raise ValueError(f"guidance_models: {len(pairs)} models; at most {MOST_PROMPTS}")
+    used = [(name, weight) for name, weight in pairs if weight != 0.0]
+    return tuple(name for name, _ in used), tuple(weight for _, weight in used)
+
+
+_CLASS_KEYS = ("guidance_desired", "guidance_undesired", "guidance_omega", "guidance_class_filter")
+
+
+def _classes(given: Mapping[str, Any]) -> ClassGuidance | None:
+    if "guidance_class_model" not in given:
+        alone = next((key for key in _CLASS_KEYS if key in given), None)
+        if alone is not None:
+            raise ValueError(f"{alone} needs guidance_class_model")
+        return None
+    model = given["guidance_class_model"]
+    if not isinstance(model, str):
+        raise ValueError("guidance_class_model is the name of a guide model")
+    codes = []
+    for key in ("guidance_desired", "guidance_undesired"):
+        if key not in given:
+            raise ValueError(f"guidance_class_model needs {key}")
+        codes.append(given[key] if isinstance(given[key], str) else _ids(key, given[key]))
+    bounds = given.get("guidance_class_filter", [0.2, 0.8])
+    if not isinstance(bounds, list) or len(bounds) not in (0, 2):
+        raise ValueError("guidance_class_filter is [rho, tau], or [] for none")
+    numbers = [_number("guidance_class_filter", bound) for bound in bounds]
+    if any(not 0 <= number <= 1 for number in numbers):
+        raise ValueError(f"guidance_class_filter: {bounds} are no probabilities")
+    mass, threshold = numbers or (None, 0.0)
+    omega = _number("guidance_omega", given.get("guidance_omega", 30.0))
+    return ClassGuidance(model, codes[0], codes[1], omega, mass, threshold) if omega != 0.0 else None
 
 
 def _interval(value: Any) -> tuple[int, int | None]:

@@ -5,6 +5,7 @@ request ids. In each step, the row of role 0 gets
 
     g  =  c + sum_i w_i (l_i - c)        over log-probabilities; the grammar's bans in c stay bans
 
+where the streams l_i are rows of companions and scores of guide models (guide_models.py); GeDi's posterior is added,
 and after sampling the companions get its token. Rows of a group are combined when they are at the same output
 position; where one is not, the scheduler takes the position back, and what is computed here is discarded.
 
@@ -19,6 +20,7 @@ with the setting that helps (settings.py has the reason), and leaves all others 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -26,21 +28,35 @@ import torch
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
 
+from guiderail.guidance.runner import Evaluation, Request
 from guiderail.integrations.vllm.guidance_request import GuidanceRequest
+from guiderail.integrations.vllm.guide_models import GuideModels
+from guiderail.integrations.vllm.settings import guide_models
 from guiderail.logits.combination import affine_combination
+from guiderail.logits.gedi import gedi_class_posterior, gedi_guidance
 from guiderail.logits.plausibility import plausible_tokens, restrict
 
 __all__ = ["STAMP", "GuidanceLogitsProcessor", "noise_seed"]
 
+_CODES = ("desired", "undesired")
 STAMP = "_guiderail"
 """Key in `extra_args`: [number of the group, role in it]. Role 0 is the request, the others are its companions."""
 
 
 class _Row:
-    __slots__ = ("group", "output", "request", "role", "seed")
+    __slots__ = ("group", "output", "prompt", "request", "role", "seed")
 
-    def __init__(self, group: int, role: int, request: GuidanceRequest | None, output: list[int], seed: int | None):
+    def __init__(
+        self,
+        group: int,
+        role: int,
+        request: GuidanceRequest | None,
+        prompt: tuple[int, ...],
+        output: list[int],
+        seed: int | None,
+    ) -> None:
         self.group = group
+        self.prompt = prompt
         self.role = role
         self.request = request
         self.output = output  # vLLM's own list: it grows, and shrinks when a position is taken back
@@ -72,11 +88,15 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
     """See the head of this file.
 
     Args:
-        vllm_config, interface: what either runner gives; nothing is kept of it.
+        vllm_config, interface: what either runner gives: V1 the device and whether memory is pinned.
+    Raises: ValueError for a guide model that does not fit the served one.
     """
 
     def __init__(self, vllm_config: Any, *interface: Any) -> None:
         self._rows: dict[int, _Row] = {}
+        self._guides: GuideModels | None = None
+        if guide_models(vllm_config) and not vllm_config.use_v2_model_runner:
+            self._guides = GuideModels(vllm_config, interface[0])
         # (row of the request, rows of its companions in the order of their roles), for this step
         self._groups: list[tuple[int, list[int]]] = []
 
@@ -95,22 +115,27 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         if batch_update is None:
             return
         rows = self._rows
+        before = {row.group for row in rows.values()}
         for index in batch_update.removed:
             rows.pop(index, None)
-        for index, params, _, output in batch_update.added:
+        for index, params, prompt, output in batch_update.added:
             stamp = (params.extra_args or {}).get(STAMP)
             if stamp is None:
                 rows.pop(index, None)
                 continue
             group, role = stamp
             request = GuidanceRequest.from_extra_args(params.extra_args) if role == 0 else None
-            rows[index] = _Row(group, role, request, output, params.seed)
+            rows[index] = _Row(group, role, request, tuple(prompt or ()), output, params.seed)
         for source, target, direction in batch_update.moved:
             moved, displaced = rows.pop(source, None), rows.pop(target, None)
             if moved is not None:
                 rows[target] = moved
             if displaced is not None and direction == MoveDirectionality.SWAP:
                 rows[source] = displaced
+        if self._guides is not None:
+            gone = before - {row.group for row in rows.values()}
+            if gone:
+                self._guides.forget({(group, key) for group in gone for key in (*self._guides.names, *_CODES)})
 
     def before_sampling(self, generators: dict[int, torch.Generator]) -> None:
         """Noise of a seeded request depends on its seed and the output position alone, whatever was discarded."""
@@ -136,12 +161,13 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         if ctx is not None:
             return logits
         self._groups = self._complete_groups()
-        for streams, weights, plausibility, owners in self._batches():
-            own = logits[owners]
-            guided = affine_combination([own, *(logits[rows] for rows in streams)], weights)
-            if plausibility > 0:
-                guided = restrict(guided, plausible_tokens(own, plausibility))
-            logits[owners] = guided
+        plans = [plan for own, companions in self._groups if (plan := self._plan(own, companions)) is not None]
+        evaluated = self._evaluate(plans)
+        shapes: dict[Any, list[_Plan]] = {}
+        for plan in plans:
+            shapes.setdefault(plan.shape, []).append(plan)
+        for alike in shapes.values():
+            self._guide(logits, alike, evaluated)
         return logits
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
@@ -165,20 +191,100 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
                 found.append((own, companions))
         return found
 
-    def _batches(self) -> list[tuple[list[list[int]], list[torch.Tensor], float, list[int]]]:
-        """Groups of the same shape together: companions' rows by role, weights by role, plausibility, own rows."""
-        shapes: dict[tuple[int, float], list[tuple[int, list[int], list[float]]]] = {}
-        for own, companions in self._groups:
-            row = self._rows[own]
-            assert row.request is not None
-            weights = row.request.weights_at(len(row.output))
-            if any(weights) or row.request.plausibility:
-                key = (len(companions), row.request.plausibility)
-                shapes.setdefault(key, []).append((own, companions, weights))
-        batches = []
-        for (count, plausibility), entries in shapes.items():
-            streams = [[companions[role] for _, companions, _ in entries] for role in range(count)]
-            columns = [[1.0 - math.fsum(weights) for _, _, weights in entries]]
-            columns += [[weights[role] for _, _, weights in entries] for role in range(count)]
-            batches.append((streams, [torch.tensor(c) for c in columns], plausibility, [own for own, _, _ in entries]))
-        return batches
+    def _plan(self, own: int, companions: list[int]) -> _Plan | None:
+        """What this step asks for a group; None where nothing guides at this position."""
+        row = self._rows[own]
+        assert row.request is not None
+        position = len(row.output)
+        weights, omega = row.request.weights_at(position), row.request.omega_at(position)
+        if not any(weights) and not omega and not row.request.plausibility:
+            return None
+        return _Plan(own, companions, row, row.request, weights, omega)
+
+    def _evaluate(self, plans: list[_Plan]) -> dict[tuple[int, Any], Evaluation]:
+        """What guide models say: (own row, number of the model or of the class code) -> answer."""
+        asked: list[tuple[str, Request]] = []
+        keys: list[tuple[int, Any]] = []
+        for plan in plans:
+            row = plan.row
+            models = plan.request.models if any(plan.weights) else ()
+            for number, name in enumerate(models):
+                tokens = (*row.prompt, *row.output)
+                asked.append((name, Request(tokens, len(row.prompt), owner=(row.group, name))))
+                keys.append((plan.own, number))
+            if not plan.omega:
+                continue
+            classes = plan.request.classes
+            assert classes is not None
+            for name, code in (("desired", classes.desired), ("undesired", classes.undesired)):
+                assert not isinstance(code, str)  # the scheduler has given us its tokens
+                tokens = (*code, *row.prompt, *row.output)
+                owner = row.group, name
+                asked.append((classes.model, Request(tokens, len(code), with_likelihood=True, owner=owner)))
+                keys.append((plan.own, name))
+        if not asked:
+            return {}
+        assert self._guides is not None
+        return dict(zip(keys, self._guides.evaluate(asked), strict=True))
+
+    def _guide(self, logits: torch.Tensor, plans: list[_Plan], evaluated: dict[tuple[int, Any], Evaluation]) -> None:
+        """Guide groups of the same shape together, in place."""
+        first = plans[0]
+        owners = [plan.own for plan in plans]
+        own = logits[owners]
+        streams = [logits[[plan.companions[role] for plan in plans]] for role in range(len(first.companions))]
+        if any(first.weights):
+            streams += [_column(plans, evaluated, number) for number in range(len(first.request.models))]
+        columns = [[1.0 - math.fsum(plan.weights) for plan in plans]]
+        columns += [[plan.weights[index] for plan in plans] for index in range(len(streams))]
+        guided = affine_combination([own, *streams], [torch.tensor(column) for column in columns])
+        if first.omega:
+            guided = _towards_class(guided, plans, evaluated)
+        if first.request.plausibility > 0:
+            guided = restrict(guided, plausible_tokens(own, first.request.plausibility))
+        logits[owners] = guided
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Plan:
+    """One group in one step: rows of the batch, and the weights at this position (companions, then models)."""
+
+    own: int
+    companions: list[int]
+    row: _Row
+    request: GuidanceRequest
+    weights: list[float]
+    omega: float
+
+    @property
+    def shape(self) -> Any:
+        """Equal for plans that are computed together."""
+        classes = self.request.classes if self.omega else None
+        bounds = (classes.filter_mass, classes.filter_threshold) if classes is not None else None
+        return len(self.companions), len(self.request.models), any(self.weights), bounds, self.request.plausibility
+
+
+def _column(plans: list[_Plan], evaluated: dict[tuple[int, Any], Evaluation], key: Any) -> torch.Tensor:
+    return torch.stack([evaluated[plan.own, key].logits for plan in plans])
+
+
+def _towards_class(
+    scores: torch.Tensor, plans: list[_Plan], evaluated: dict[tuple[int, Any], Evaluation]
+) -> torch.Tensor:
+    """GeDi: the class posterior added, then its filter. Lengths count every token after the code's first."""
+    desired_sum, undesired_sum = (
+        torch.tensor([evaluated[plan.own, key].log_likelihood for plan in plans]) for key in _CODES
+    )
+    classes = plans[0].request.classes
+    assert classes is not None
+    lengths = [
+        float(len(plan.request.classes.desired) + len(plan.row.prompt) + len(plan.row.output))
+        for plan in plans
+        if plan.request.classes is not None
+    ]
+    desired, undesired = (_column(plans, evaluated, key) for key in _CODES)
+    posterior = gedi_class_posterior(desired, undesired, desired_sum, undesired_sum, torch.tensor(lengths))
+    omegas = torch.tensor([plan.omega for plan in plans])
+    return gedi_guidance(
+        scores, posterior, omegas, filter_mass=classes.filter_mass, filter_threshold=classes.filter_threshold
+    )

@@ -217,8 +217,10 @@ def _validate_guidance(params: Any, vllm_config: Any, tokenizer: Any) -> None:
         if request is None:
             return
         vocab_size = vllm_config.model_config.get_vocab_size()
-        prompts = request.prompt_ids([0], tokenizer.encode if tokenizer else None, vocab_size)
-        obstacle = server_obstacle(vllm_config) or request_obstacle(params, vllm_config, prompts)
+        encode = tokenizer.encode if tokenizer else None
+        prompts = request.prompt_ids([0], encode, vocab_size)
+        request.class_codes(encode, vocab_size)
+        obstacle = server_obstacle(vllm_config) or request_obstacle(params, vllm_config, prompts, request.model_names)
     except ValueError as error:
         raise VLLMValidationError(f"guiderail: {error}") from None
     if obstacle:

@@ -40,6 +40,7 @@ __all__ = ["GuidedScheduler"]
 logger = init_logger(__name__)
 
 _SUFFIX = "#guiderail-"
+_CODES = ("guidance_desired", "guidance_undesired")
 # Steps in a row in which a group sampled in part while a member waits for room, before others make room for it.
 _PATIENCE = 2
 _WAITING = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
@@ -128,7 +129,9 @@ class GuidedScheduler(Scheduler):
             raise ValueError("guidance and streaming input exclude each other")
         tokenizer = getattr(self.structured_output_manager, "tokenizer", None)
         vocab_size = self.vllm_config.model_config.get_vocab_size()
-        prompts = guidance.prompt_ids(request.prompt_token_ids, tokenizer.encode if tokenizer else None, vocab_size)
+        encode = tokenizer.encode if tokenizer else None
+        prompts = guidance.prompt_ids(request.prompt_token_ids, encode, vocab_size)
+        codes = guidance.class_codes(encode, vocab_size)
         lengths = [request.num_prompt_tokens, *map(len, prompts)]
         if len(lengths) > self.max_num_active_reqs:
             raise ValueError(f"the request takes {len(lengths)} places in the batch: raise --max-num-seqs")
@@ -142,6 +145,8 @@ class GuidedScheduler(Scheduler):
             request.max_tokens = most  # as vLLM does where the model's length is the limit: the answer ends by length
         self._made += 1
         request.sampling_params = _stamped(request.sampling_params, self._made, 0)
+        if codes is not None:  # the worker has no tokenizer
+            request.sampling_params.extra_args |= dict(zip(_CODES, codes, strict=True))
         companions = [self._make_companion(request, prompt, role) for role, prompt in enumerate(prompts, start=1)]
         return _Group(request, companions)
 

@@ -1,6 +1,11 @@
 """`guiderail serve MODEL …`: vLLM's OpenAI server with guiderail switched on, and the settings checked first.
 
-Every argument that is not ours goes to vLLM as it is. What is added, unless it is given:
+Every argument that is not ours goes to vLLM as it is. Ours:
+
+    --no-guidance             structured outputs alone, with vLLM's defaults otherwise
+    --guide-model NAME=PATH   a smaller model that requests may be guided by; as often as there are models
+
+What is added, unless it is given:
 
     --structured-outputs-config backend=guiderail
     --tool-strict-level parameter              arguments of tool calls are constrained whether or not a tool says strict
@@ -18,6 +23,7 @@ tags.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +34,7 @@ from guiderail.integrations.vllm.settings import LOGITS_PROCESSOR, SCHEDULER
 __all__ = ["arguments_for_vllm", "serve"]
 
 _NO_GUIDANCE = "--no-guidance"
+_GUIDE_MODEL = "--guide-model"
 # vLLM arguments under which guidance cannot be right -> what to do
 _AGAINST_GUIDANCE = {
     "--speculative-config": "speculative decoding",
@@ -42,11 +49,19 @@ def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dic
     Raises: ValueError for arguments that exclude guidance, with what to change.
     """
     guided = _NO_GUIDANCE not in given
-    arguments = ["--model", model, *(argument for argument in given if argument != _NO_GUIDANCE)]
+    models, rest = _guide_models([argument for argument in given if argument != _NO_GUIDANCE])
+    arguments = ["--model", model, *rest]
     _default(arguments, "--structured-outputs-config", '{"backend": "guiderail"}')
     _default(arguments, "--tool-strict-level", "parameter")
     if not guided:
+        if models:
+            raise ValueError(f"{_GUIDE_MODEL} and {_NO_GUIDANCE} exclude each other")
         return arguments, {}
+    if models:
+        if _has(arguments, "--additional-config"):
+            own = f'"guiderail": {{"guide_models": {json.dumps(models)}}}'
+            raise ValueError(f"{_GUIDE_MODEL} and --additional-config: put {own} into the latter")
+        arguments += ["--additional-config", json.dumps({"guiderail": {"guide_models": models}})]
     for flag, what in _AGAINST_GUIDANCE.items():
         if _has(arguments, flag):
             raise ValueError(f"{what} and guidance exclude each other: remove {flag}, or serve with {_NO_GUIDANCE}")
@@ -82,6 +97,23 @@ def serve(model: str, given: Sequence[str]) -> int:
     sys.argv = ["guiderail serve", *arguments]
     main()
     return 0
+
+
+def _guide_models(given: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The guide models among the arguments, and the other arguments."""
+    models: dict[str, str] = {}
+    rest: list[str] = []
+    left = iter(given)
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if flag != _GUIDE_MODEL:
+            rest.append(argument)
+            continue
+        name, separator, path = (value if equals else next(left, "")).partition("=")
+        if not separator or not name or not path or name in models:
+            raise ValueError(f"{_GUIDE_MODEL} takes NAME=PATH, each name once")
+        models[name] = path
+    return models, rest
 
 
 def _has(arguments: Sequence[str], flag: str) -> bool:

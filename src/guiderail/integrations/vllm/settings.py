@@ -6,10 +6,10 @@ untested on some hardware.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["LOGITS_PROCESSOR", "SCHEDULER", "request_obstacle", "server_obstacle"]
+__all__ = ["LOGITS_PROCESSOR", "SCHEDULER", "guide_models", "request_obstacle", "server_obstacle"]
 
 SCHEDULER = "guiderail.integrations.vllm.scheduler.GuidedScheduler"
 LOGITS_PROCESSOR = "guiderail.integrations.vllm.logits_processor:GuidanceLogitsProcessor"
@@ -50,8 +50,31 @@ def server_obstacle(vllm_config: Any, *, in_engine: bool = False) -> str | None:
     return None
 
 
-def request_obstacle(params: Any, vllm_config: Any, prompts: Sequence[Sequence[int]]) -> str | None:
-    """Why this request cannot be guided on this engine; None if it can."""
+def guide_models(vllm_config: Any) -> dict[str, str]:
+    """The server's guide models: name -> path.
+
+    Raises: ValueError for a configuration that is not `{"guiderail": {"guide_models": {name: path}}}`.
+    """
+    additional = getattr(vllm_config, "additional_config", None)
+    own = additional.get("guiderail", {}) if isinstance(additional, dict) else {}
+    found = own.get("guide_models", {}) if isinstance(own, dict) else own
+    if not isinstance(found, dict) or not all(isinstance(path, str) for path in found.values()):
+        raise ValueError('--additional-config: "guiderail" is {"guide_models": {name: path}}')
+    return found
+
+
+def request_obstacle(
+    params: Any, vllm_config: Any, prompts: Sequence[Sequence[int]], models: Collection[str] = ()
+) -> str | None:
+    """Why this request cannot be guided on this engine; None if it can.
+
+    Args: prompts of its companions; models: names of the guide models that it needs.
+    """
+    known = guide_models(vllm_config)
+    unknown = sorted(set(models) - set(known))
+    if unknown:
+        served = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        return f"no guide model {unknown[0]!r} on this server, {served}: start with --guide-model {unknown[0]}=PATH"
     if params.prompt_logprobs is not None:
         return "guidance and prompt_logprobs exclude each other"
     mode = vllm_config.model_config.logprobs_mode
