@@ -357,6 +357,7 @@ def main() -> int:
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"no part {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped as well
     options.logs.mkdir(parents=True, exist_ok=True)
     path = options.out / "vllm_server.json"
     found = json.loads(path.read_text()) if path.exists() else {}

@@ -61,6 +61,23 @@ def test_random_walks(family: str, compact_above: int, monkeypatch: pytest.Monke
             torch.testing.assert_close(answer.logits, fresh_logits(model, request.tokens), atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_forgetting_drops_rows_and_changes_no_result(family: str) -> None:
+    model = getattr(models, family)()
+    runner = StreamRunner(model)
+    for number, asked in enumerate(walk(5, 12, 4)):
+        for (_, tokens), answer in zip(
+            asked, runner.evaluate([Request(tokens, 1, owner=owner) for owner, tokens in asked]), strict=True
+        ):
+            torch.testing.assert_close(answer.logits, fresh_logits(model, tokens), atol=2e-4, rtol=1e-3)
+        runner.forget({number % 4})
+        held = [row.owner for batch in (*runner._batches.values(), *runner._parked.values()) for row in batch.rows]
+        assert number % 4 not in held
+    runner.forget(range(4))
+    assert not runner._batches
+    assert not runner._parked
+
+
 def test_compaction_happens_and_narrows_the_rectangle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "_COMPACT_ABOVE", 0)
     compacted = []

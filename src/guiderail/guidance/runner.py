@@ -215,8 +215,8 @@ class StreamRunner:
             if not stay:
                 del self._batches[group]
             elif len(stay) < len(batch.rows) and layers is not None and not batch.extra:
-                kept = _Parked(batch.rows, _mask_of(batch), [(layer.keys, layer.values) for layer in layers])
-                kept = _selected(kept, stay)
+                states = [(layer.keys, layer.values) for layer in layers]
+                kept = _selected(_Parked(batch.rows, batch.full_mask(self._device()), states), stay)
                 batch.rows, batch.mask = kept.rows, kept.mask
                 for layer, (keys, values) in zip(layers, kept.states, strict=True):
                     layer.keys, layer.values = keys, values
