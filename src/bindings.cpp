@@ -135,14 +135,22 @@ class Regex {
 using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
 using IndentationSpec =
     std::tuple<uint32_t, uint32_t, uint32_t, std::vector<uint32_t>, std::vector<uint32_t>, uint32_t>;
+using LexerSpec = std::pair<std::vector<uint32_t>, std::vector<std::pair<uint32_t, std::vector<uint32_t>>>>;
 using RuleSpec = std::pair<std::string, std::vector<std::vector<std::variant<uint32_t, std::string>>>>;
 
 std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals, const std::vector<RuleSpec>& rules,
                                       const std::string& start, const std::string& lexing,
                                       std::vector<uint32_t> ignored, const std::vector<int>& priorities,
-                                      const std::optional<IndentationSpec>& indentation) {
-  if (lexing != "free" && lexing != "munch" && lexing != "lark-dynamic")
-    throw GrammarError("unknown lexing discipline '" + lexing + "'");
+                                      const std::optional<IndentationSpec>& indentation,
+                                      const std::vector<LexerSpec>& lexers,
+                                      std::vector<std::pair<uint32_t, uint32_t>> shifts) {
+  static const std::unordered_map<std::string_view, Lexing> disciplines{{"free", Lexing::kFree},
+                                                                        {"munch", Lexing::kMunch},
+                                                                        {"lark-dynamic", Lexing::kDynamic},
+                                                                        {"lark-basic", Lexing::kOrdered},
+                                                                        {"lark-contextual", Lexing::kOrdered}};
+  auto discipline = disciplines.find(lexing);
+  if (discipline == disciplines.end()) throw GrammarError("unknown lexing discipline '" + lexing + "'");
   if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
   std::vector<StaticTerminal> table;
   for (std::size_t i = 0; i < terminals.size(); ++i) {
@@ -167,9 +175,9 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     }
     table.push_back(std::move(t));
   }
+  std::size_t num_terminals = terminals.size() + shifts.size();
   std::unordered_map<std::string, uint32_t> ids;
-  for (const auto& [name, alternatives] : rules)
-    ids.emplace(name, static_cast<uint32_t>(terminals.size() + ids.size()));
+  for (const auto& [name, alternatives] : rules) ids.emplace(name, static_cast<uint32_t>(num_terminals + ids.size()));
   std::vector<StaticRule> rule_table(ids.size());
   auto id_of = [&](const std::string& name) {
     auto it = ids.find(name);
@@ -177,12 +185,12 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     return it->second;
   };
   for (const auto& [name, alternatives] : rules) {
-    StaticRule& rule = rule_table[id_of(name) - terminals.size()];
+    StaticRule& rule = rule_table[id_of(name) - num_terminals];
     rule.name = name;
     for (const auto& alternative : alternatives) {
       std::vector<uint32_t> symbols;
       for (const auto& s : alternative) {
-        if (std::holds_alternative<uint32_t>(s) && std::get<uint32_t>(s) >= terminals.size())
+        if (std::holds_alternative<uint32_t>(s) && std::get<uint32_t>(s) >= num_terminals)
           throw GrammarError("terminal index out of range in rule '" + name + "'");
         symbols.push_back(std::holds_alternative<uint32_t>(s) ? std::get<uint32_t>(s)
                                                               : id_of(std::get<std::string>(s)));
@@ -195,12 +203,11 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     const auto& [newline, indent, dedent, opens, closes, tab_width] = *indentation;
     blocks = StaticIndentation{newline, indent, dedent, opens, closes, tab_width};
   }
-  auto source = std::make_shared<StaticSource>(std::move(table), std::move(rule_table),
-                                               static_cast<uint32_t>(id_of(start) - terminals.size()),
-                                               lexing == "munch"  ? Lexing::kMunch
-                                               : lexing == "free" ? Lexing::kFree
-                                                                  : Lexing::kDynamic,
-                                               std::move(ignored), std::move(blocks));
+  std::vector<StaticLexer> lexer_table;
+  for (const auto& [patterns, replaced] : lexers) lexer_table.push_back({patterns, replaced});
+  auto source = std::make_shared<StaticSource>(
+      std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - num_terminals), discipline->second,
+      std::move(ignored), std::move(blocks), std::move(lexer_table), std::move(shifts));
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
   result->match("");  // an empty language, a limit: now, not at the first token
@@ -497,7 +504,8 @@ NB_MODULE(_core, m) {
       .def("report", &SchemaSource::report, "Rows of (JSON pointer, status, reason).");
 
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a,
-        "indentation"_a = nb::none());
+        "indentation"_a = nb::none(), "lexers"_a = std::vector<LexerSpec>{},
+        "shifts"_a = std::vector<std::pair<uint32_t, uint32_t>>{});
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
   m.def("composite_source", &composite_source, "parts"_a, "rules"_a, "names"_a, "start"_a, "triggers"_a);
   m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,

@@ -35,8 +35,8 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
   parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_, limits_.grammar_bytes);
   if (grammar_.lexing == Lexing::kMunch) {
     all_terminals_ = lexicon().either(grammar_.competitors);
-    viability_ =
-        std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, grammar_.marked, limits_.munch_states);
+    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, grammar_.marked,
+                                                  grammar_.num_lexers, grammar_.shadowed, limits_.munch_states);
   }
   if (grammar_.indentation) { indentation_ = std::make_unique<Indentation>(*grammar_.indentation, symbols_, mutex_); }
   states_.emplace_back(std::vector<Thread>{}, false);
@@ -107,8 +107,8 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
 // their kernel items. Without this, every way to cut an ambiguous text into lexemes would be a thread of its own.
 void Engine::merge(std::vector<Thread>& threads) {
   if (threads.size() < 2) return;
-  auto key = [](const Thread& t) {
-    return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text, t.indentation);
+  auto key = [this](const Thread& t) {
+    return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text, t.indentation, parser_->lexer(t.parser));
   };
   std::ranges::sort(threads, {}, [&](const Thread& t) { return std::tuple_cat(key(t), std::tuple(t.parser)); });
   std::size_t kept = 0;

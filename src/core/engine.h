@@ -100,7 +100,9 @@ class Engine {
   }
   // Null unless the grammar has blocks by indentation.
   const Indentation* indentation() const { return indentation_.get(); }
-  bool marked() const { return grammar_.marked; }  // see OpenGrammar
+  bool marked() const { return grammar_.marked; }              // see OpenGrammar
+  uint32_t num_lexers() const { return grammar_.num_lexers; }  // see OpenGrammar
+  bool shadowed() const { return grammar_.shadowed; }          // see OpenGrammar
   // Munch: the union of every terminal, else kNone.
   Node all_terminals() const { return all_terminals_; }
   const Limits& limits() const { return limits_; }

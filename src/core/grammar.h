@@ -66,6 +66,9 @@ class SymbolTable {
   // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
   // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
   Symbol terminal(Node start, uint32_t tag = 0, std::string_view name = "");
+  // A terminal under several lexers (Lexing::kOrdered): `starts[i]` is what it matches under lexer i, kNone where that does
+  // not know it. A new symbol each time.
+  Symbol terminal(std::vector<Node> starts, uint32_t next_lexer, std::string name);
   // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
   // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
   Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
@@ -87,6 +90,10 @@ class SymbolTable {
     Node start;    // kNone for a special token
     uint32_t tag;  // of a special token: index into special_tokens()
     std::string name;
+    std::vector<Node> starts;  // what it matches under each lexer, where there are several; else empty
+    uint32_t next_lexer = 0;   // the lexer that reads on behind it
+
+    Node start_under(uint32_t lexer) const { return starts.empty() ? start : starts[lexer]; }
   };
   const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
   const Capture& capture_info(Symbol s) const { return captures_[index_of(s)]; }
@@ -113,6 +120,9 @@ enum class Lexing : uint8_t {
   // Every terminal on its own: where the parser asks for it, it matches what re.match takes, whatever others would match
   // (Lark's Earley parser with lexer="dynamic").
   kDynamic,
+  // Terminals are tried in order, the first that re.match takes wins (Lark's basic lexer). With several lexers, the terminal read last
+  // decides which one reads on (Lark's contextual lexer).
+  kOrdered,
 };
 
 // Blocks by indentation (indentation.h). `indent` and `dedent` match the empty string and stand for no text.
@@ -130,7 +140,9 @@ struct OpenGrammar {
   std::vector<Symbol> ignored;    // terminals that may stand between any two lexemes
   std::vector<Node> competitors;  // munch: what each terminal matches, whoever wins it
   std::optional<IndentationRule> indentation;
-  bool marked = false;  // munch: competitors hold marked languages (Lexicon::kMarker)
+  uint32_t num_lexers = 1;  // the text begins under lexer 0
+  bool shadowed = false;    // may a lexer be asked for a terminal that it never gives?
+  bool marked = false;      // munch: competitors hold marked languages (Lexicon::kMarker)
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

@@ -91,9 +91,9 @@ bool Liveness::completable(const Thread& thread, Rests& rests, Node (Liveness::*
   Lexicon& lexicon = engine_.lexicon();
   if (!rests.viability) {
     rests.language = (this->*language)();
-    rests.viability =
-        std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.all_terminals(), engine_.marked(),
-                                         engine_.limits().munch_states, rests.language, special_);
+    rests.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.all_terminals(),
+                                                       engine_.marked(), engine_.num_lexers(), engine_.shadowed(),
+                                                       engine_.limits().munch_states, rests.language, special_);
   }
   Thread t = thread;
   t.obligation = lexicon.both({t.obligation, rests.language});

@@ -16,10 +16,11 @@ constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 }  // namespace
 
 MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked,
-                               std::size_t max_states, Node rests, std::vector<bool> special)
+                               uint32_t num_lexers, bool shadowed, std::size_t max_states, Node rests,
+                               std::vector<bool> special)
     : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), all_terminals_(all_terminals), rests_(rests),
-      special_(std::move(special)), effort_(max_states), obligations_(lexicon_, parser.mutex(), effort_),
-      ends_(lexicon_, obligations_, effort_) {
+      num_lexers_(num_lexers), special_(std::move(special)), effort_(max_states),
+      obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
   for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
@@ -29,9 +30,9 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, Node all_te
   if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
   if (marked) obligations_.expect_markers();
   if (no_tags_) ends_.promise_no_tags();
-  // The separator stands for 'any productive rule can be completed', which holds of bytes and of special tokens that
-  // there are.
-  if (rests_ == kAll && std::ranges::count(special_, false) == 0) find_separator();
+  // The separator stands for 'any productive rule can be completed', which holds of bytes, of special tokens that
+  // there are, and of lexers that give what they are asked for.
+  if (rests_ == kAll && std::ranges::count(special_, false) == 0 && !shadowed) find_separator();
 }
 
 // --- terminals ------------------------------------------------------------------------------------------------------
@@ -40,107 +41,130 @@ bool MunchViability::is_ignored(Symbol terminal) const {
   return std::ranges::find(parser_.ignored(), terminal) != parser_.ignored().end();
 }
 
-void MunchViability::keep_weakest(std::vector<Node>& set, Node obligation) {
-  for (Node other : set)
-    if (obligations_.implies(obligation, other)) return;
-  std::erase_if(set, [&](Node other) { return obligations_.implies(other, obligation); });
-  set.push_back(obligation);
+MunchViability::Situation MunchViability::situation(Node obligation, uint32_t lexer) {
+  if (lexer == 0) return Situation{id(obligation)};
+  auto [it, fresh] = situation_ids_.try_emplace(key(id(obligation), lexer), Situation{});
+  if (fresh) {
+    it->second = Situation{static_cast<uint32_t>(situations_.size()) | kOtherLexer};
+    situations_.emplace_back(obligation, lexer);
+    effort_.spend(64);
+  }
+  return it->second;
+}
+
+void MunchViability::keep_weakest(std::vector<Situation>& set, Situation situation) {
+  for (Situation other : set)
+    if (implies(situation, other)) return;
+  std::erase_if(set, [&](Situation other) { return implies(other, situation); });
+  set.push_back(situation);
 }
 
 // What one lexeme of the terminal, read right here, can leave.
-void MunchViability::ends_of(Symbol terminal, Node obligation, std::vector<Node>& out) {
+void MunchViability::ends_of(Symbol terminal, Situation from, std::vector<Situation>& out) {
   const auto& info = symbols_.terminal_info(terminal);
-  for (const LexemeEnds::End& end : ends_.weakest_ends(ends_.state(info.start, all_terminals_, obligation)))
-    if (end.tag == info.tag) keep_weakest(out, end.obligation);
+  uint32_t lexer = lexer_of(from);
+  Node start = info.start_under(lexer);
+  if (start == kNone) return;
+  uint32_t next_lexer = is_ignored(terminal) ? lexer : info.next_lexer;
+  for (const LexemeEnds::End& end : ends_.weakest_ends(ends_.state(start, all_terminals_, obligation_of(from))))
+    if (end.tag == info.tag) keep_weakest(out, situation(end.obligation, next_lexer));
 }
 
-// The weakest obligations after any number of ignored lexemes.
-const std::vector<Node>& MunchViability::after_ignored(Node obligation) {
-  auto known = after_ignored_.find(id(obligation));
+// The weakest situations after any number of ignored lexemes.
+const std::vector<MunchViability::Situation>& MunchViability::after_ignored(Situation from) {
+  uint32_t number = static_cast<uint32_t>(from);
+  auto known = after_ignored_.find(number);
   if (known != after_ignored_.end()) return known->second;
-  std::vector<Node> weakest{obligation}, queue{obligation};
-  std::unordered_set<uint32_t> seen{id(obligation)};
+  std::vector<Situation> weakest{from}, queue{from};
+  std::unordered_set<uint32_t> seen{number};
   for (std::size_t at = 0; at < queue.size(); ++at) {
     // What only a stronger obligation could reach, a weaker one that is in the queue reaches too.
     if (std::ranges::find(weakest, queue[at]) == weakest.end()) continue;
-    std::vector<Node> reached;
+    std::vector<Situation> reached;
     for (Symbol ignored : parser_.ignored()) ends_of(ignored, queue[at], reached);
-    for (Node next : reached) {
+    for (Situation next : reached) {
       keep_weakest(weakest, next);
-      if (seen.insert(id(next)).second) queue.push_back(next);
+      if (seen.insert(static_cast<uint32_t>(next)).second) queue.push_back(next);
     }
   }
-  effort_.spend(64 + weakest.size() * sizeof(Node));
-  return after_ignored_.emplace(id(obligation), std::move(weakest)).first->second;
+  effort_.spend(64 + weakest.size() * sizeof(Situation));
+  return after_ignored_.emplace(number, std::move(weakest)).first->second;
 }
 
 // What a lexeme of the terminal can leave, ignored ones before it included.
-const std::vector<Node>& MunchViability::after_terminal(Symbol terminal, Node obligation) {
-  uint64_t which = key(static_cast<uint32_t>(terminal), id(obligation));
+const std::vector<MunchViability::Situation>& MunchViability::after_terminal(Symbol terminal, Situation from) {
+  uint64_t which = key(static_cast<uint32_t>(terminal), static_cast<uint32_t>(from));
   auto known = after_terminal_.find(which);
   if (known != after_terminal_.end()) return known->second;
-  std::vector<Node> result;
-  if (symbols_.terminal_info(terminal).start == kNone) {
+  std::vector<Situation> result;
+  const auto& info = symbols_.terminal_info(terminal);
+  if (info.start == kNone) {
     // A special token is no text: longest match ends before it as it does at the end.
-    uint32_t index = symbols_.terminal_info(terminal).tag;
-    if ((index >= special_.size() || special_[index]) && may_end(obligation)) result.push_back(rests_);
-  } else if (lexicon_.nullable(symbols_.terminal_info(terminal).start)) {
-    result.push_back(obligation);  // stands for no text (IndentationRule)
+    if ((info.tag >= special_.size() || special_[info.tag]) && may_end(from))
+      result.push_back(situation(rests_, info.next_lexer));
+  } else if (lexicon_.nullable(info.start)) {
+    result.push_back(from);  // stands for no text (IndentationRule)
   } else if (!is_ignored(terminal)) {
-    for (Node before : after_ignored(obligation)) ends_of(terminal, before, result);
+    for (Situation before : after_ignored(from)) ends_of(terminal, before, result);
   }
-  effort_.spend(64 + result.size() * sizeof(Node));
+  effort_.spend(64 + result.size() * sizeof(Situation));
   return after_terminal_.emplace(which, std::move(result)).first->second;
 }
 
-bool MunchViability::may_end(Node obligation) {
-  return std::ranges::any_of(after_ignored(obligation), [this](Node o) { return lexicon_.nullable(o); });
+bool MunchViability::may_end(Situation from) {
+  return std::ranges::any_of(after_ignored(from), [this](Situation s) { return lexicon_.nullable(obligation_of(s)); });
 }
 
 // --- the separator --------------------------------------------------------------------------------------------------
 
-bool MunchViability::clean(uint32_t candidate, Node obligation) {
-  uint64_t which = key(candidate, id(obligation));
+bool MunchViability::clean(uint32_t candidate, Situation from) {
+  uint64_t which = key(candidate * num_lexers_ + lexer_of(from), id(obligation_of(from)));
   uint32_t known = clean_.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
-  Node separator = candidates_[candidate];
-  bool result =
-      std::ranges::any_of(after_ignored(obligation), [&](Node o) { return obligations_.implies(separator, o); });
+  Situation separator = situation(candidates_[candidate], lexer_of(from));
+  bool result = std::ranges::any_of(after_ignored(from), [&](Situation s) { return implies(separator, s); });
   effort_.spend(clean_.insert(which, result ? 1 : 0));
   return result;
 }
 
-bool MunchViability::known_clean(Node obligation) const {
+bool MunchViability::known_clean(Node obligation, uint32_t lexer) const {
   if (separator_ == kNoSeparator) return false;
-  return obligation == kAll || clean_.find(key(separator_, id(obligation))) == 1;
+  return obligation == kAll || clean_.find(key(separator_ * num_lexers_ + lexer, id(obligation))) == 1;
 }
 
 bool MunchViability::separates(uint32_t candidate) {
   if (!lexicon_.nullable(candidates_[candidate])) return false;
-  uint32_t question = num_questions_++;
+  std::vector<uint32_t> questions;
+  for (uint32_t lexer = 0; lexer < num_lexers_; ++lexer) questions.push_back(num_questions_++);
   for (std::size_t t = 0; t < symbols_.num_terminals(); ++t) {
     Symbol terminal{static_cast<uint32_t>(t) | kTerminalBit};
     const auto& info = symbols_.terminal_info(terminal);
     if (info.start == kNone || is_ignored(terminal) || lexicon_.nullable(info.start)) continue;
-    if (!no_tags_) question = num_questions_++;
-    uint32_t from = ends_.state(info.start, all_terminals_, candidates_[candidate]);
-    if (!ends_.leads_to(from, question, [&](const LexemeEnds::End& end) {
-          return end.tag == info.tag && clean(candidate, end.obligation);
-        }))
-      return false;
+    if (!no_tags_) questions[info.next_lexer] = num_questions_++;
+    for (uint32_t lexer = 0; lexer < (info.starts.empty() ? 1 : num_lexers_); ++lexer) {
+      Node start = info.start_under(lexer);
+      if (start == kNone) continue;
+      uint32_t from = ends_.state(start, all_terminals_, candidates_[candidate]);
+      if (!ends_.leads_to(from, questions[info.next_lexer], [&](const LexemeEnds::End& end) {
+            return end.tag == info.tag && clean(candidate, situation(end.obligation, info.next_lexer));
+          }))
+        return false;
+    }
   }
-  separator_question_ = question;
+  separator_questions_ = std::move(questions);
   return true;
 }
 
 void MunchViability::find_separator() {
-  for (Symbol ignored : parser_.ignored()) {
-    std::vector<Node> left;
-    ends_of(ignored, kAll, left);
-    for (Node obligation : left)
-      if (std::ranges::find(candidates_, obligation) == candidates_.end()) candidates_.push_back(obligation);
+  auto add = [this](Node obligation) {
+    if (std::ranges::find(candidates_, obligation) == candidates_.end()) candidates_.push_back(obligation);
+  };
+  for (uint32_t lexer = 0; lexer < num_lexers_; ++lexer) {
+    std::vector<Situation> left;
+    for (Symbol ignored : parser_.ignored()) ends_of(ignored, situation(kAll, lexer), left);
+    for (Situation s : left) add(obligation_of(s));
   }
-  if (std::ranges::find(candidates_, kAll) == candidates_.end()) candidates_.push_back(kAll);
+  add(kAll);
   for (uint32_t candidate = 0; candidate < candidates_.size(); ++candidate)
     if (separates(candidate)) {
       separator_ = candidate;
@@ -150,14 +174,15 @@ void MunchViability::find_separator() {
 
 // --- the fixpoint ---------------------------------------------------------------------------------------------------
 
-uint32_t MunchViability::variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation,
+uint32_t MunchViability::variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Situation situation,
                                   bool is_symbol) {
-  auto found = table.find(key(which, id(obligation)));
+  uint64_t what = key(which, static_cast<uint32_t>(situation));
+  auto found = table.find(what);
   if (found != table.end()) return found->second;
   effort_.spend(sizeof(Variable) + 64);
   uint32_t number = static_cast<uint32_t>(variables_.size());
-  variables_.push_back({key(which, id(obligation)), is_symbol, false, false, {}, {}});
-  table.emplace(key(which, id(obligation)), number);
+  variables_.push_back({what, is_symbol, false, false, {}, {}});
+  table.emplace(what, number);
   enqueue(number);
   return number;
 }
@@ -168,11 +193,11 @@ void MunchViability::enqueue(uint32_t number) {
   queue_.push_back(number);
 }
 
-void MunchViability::add(uint32_t number, Node value) {
-  std::vector<Node>& values = variables_[number].values;
-  for (Node other : values)
-    if (obligations_.implies(value, other)) return;
-  effort_.spend(sizeof(Node));
+void MunchViability::add(uint32_t number, Situation value) {
+  std::vector<Situation>& values = variables_[number].values;
+  for (Situation other : values)
+    if (implies(value, other)) return;
+  effort_.spend(sizeof(Situation));
   values.push_back(value);
   enqueue(number);
 }
@@ -188,13 +213,13 @@ void MunchViability::connect(uint32_t from, uint32_t to) {
 void MunchViability::start(uint32_t number) {
   Variable& v = variables_[number];
   uint32_t which = static_cast<uint32_t>(v.what >> 32);
-  Node obligation{static_cast<uint32_t>(v.what)};
+  Situation from{static_cast<uint32_t>(v.what)};
   if (!v.is_symbol) {
     uint32_t symbol = parser_.symbol_at(which);
     if (symbol == Parser::kEnd) {
-      add(number, obligation);
+      add(number, from);
     } else {
-      uint32_t first = symbol_variable(symbol, obligation);
+      uint32_t first = symbol_variable(symbol, from);
       if (parser_.symbol_at(which + 1) == Parser::kEnd) {
         connect(first, number);
       } else {
@@ -204,10 +229,10 @@ void MunchViability::start(uint32_t number) {
       }
     }
   } else if (is_terminal(Symbol{which})) {
-    for (Node end : after_terminal(Symbol{which}, obligation)) add(number, end);
+    for (Situation end : after_terminal(Symbol{which}, from)) add(number, end);
   } else {
-    if (symbols_.nonterminal_info(Symbol{which}).nullable) add(number, obligation);
-    for (uint32_t production : parser_.productions(which)) connect(suffix_variable(production, obligation), number);
+    if (symbols_.nonterminal_info(Symbol{which}).nullable) add(number, from);
+    for (uint32_t production : parser_.productions(which)) connect(suffix_variable(production, from), number);
   }
   v.started = true;
 }
@@ -217,7 +242,7 @@ void MunchViability::propagate(uint32_t number) {
   if (!v.started) start(number);
   for (std::size_t e = 0; e < v.edges.size(); ++e) {
     while (v.edges[e].done < v.values.size()) {
-      Node value = v.values[v.edges[e].done];
+      Situation value = v.values[v.edges[e].done];
       auto [position, target, done] = v.edges[e];
       if (position == kCopy)
         add(target, value);
@@ -228,8 +253,8 @@ void MunchViability::propagate(uint32_t number) {
   }
 }
 
-const std::vector<Node>& MunchViability::suffix(uint32_t position, Node obligation) {
-  uint32_t wanted = suffix_variable(position, obligation);
+const std::vector<MunchViability::Situation>& MunchViability::suffix(uint32_t position, Situation situation) {
+  uint32_t wanted = suffix_variable(position, situation);
   while (!queue_.empty()) {
     uint32_t number = queue_.back();
     queue_.pop_back();
@@ -254,7 +279,7 @@ const Parser::Continuations& MunchViability::continuations(uint32_t context) {
   return continuations_.emplace(context, std::move(found)).first->second;
 }
 
-// Breadth-first from (context, obligation) pairs, read 'an item returning there is complete'. As in any search for one
+// Breadth-first from (context, situation) pairs, read 'an item returning there is complete'. As in any search for one
 // hit: the way to it is true, and if there is none, all that was visited is false.
 bool MunchViability::returns_to_acceptance(const std::vector<uint64_t>& roots) {
   struct Visit {
@@ -282,12 +307,12 @@ bool MunchViability::returns_to_acceptance(const std::vector<uint64_t>& roots) {
     if (meet(root, kRoot)) return true;
   for (std::size_t at = 0; at < queue.size(); ++at) {
     uint32_t context = static_cast<uint32_t>(queue[at].at >> 32);
-    Node obligation{static_cast<uint32_t>(queue[at].at)};
+    Situation from{static_cast<uint32_t>(queue[at].at)};
     const Parser::Continuations& next = continuations(context);
-    if (next.accepting && may_end(obligation)) return mark_path(at);
+    if (next.accepting && may_end(from)) return mark_path(at);
     for (const Parser::Entry& item : next.items)
-      for (Node left : suffix(item.position, obligation))
-        if (meet(key(item.context, id(left)), at)) return mark_path(at);
+      for (Situation left : suffix(item.position, from))
+        if (meet(key(item.context, static_cast<uint32_t>(left)), at)) return mark_path(at);
   }
   for (const Visit& visit : queue) {
     effort_.spend(32);
@@ -296,38 +321,49 @@ bool MunchViability::returns_to_acceptance(const std::vector<uint64_t>& roots) {
   return false;
 }
 
-bool MunchViability::decide(ParserState parser, Node obligation) {
-  if (parser_.accepting(parser) && may_end(obligation)) return true;
+bool MunchViability::decide(ParserState parser, Situation from) {
+  if (parser_.accepting(parser) && may_end(from)) return true;
   std::vector<uint64_t> complete;
   for (const Parser::Entry& item : parser_.kernel_items(parser))
-    for (Node left : suffix(item.position, obligation)) complete.push_back(key(item.context, id(left)));
+    for (Situation left : suffix(item.position, from))
+      complete.push_back(key(item.context, static_cast<uint32_t>(left)));
   return returns_to_acceptance(complete);
 }
 
 bool MunchViability::viable(ParserState parser, Node obligation) {
   if (obligation == kNone) return false;
-  if (known_clean(obligation)) return true;
+  uint32_t lexer = parser_.lexer(parser);
+  if (known_clean(obligation, lexer)) return true;
   uint64_t which = key(static_cast<uint32_t>(parser), id(obligation));
   uint32_t known = boundaries_.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
-  if (separator_ != kNoSeparator && clean(separator_, obligation)) return true;
+  if (separator_ != kNoSeparator && clean(separator_, situation(obligation, lexer))) return true;
   Node canonical = obligations_.canonical(obligation);
-  bool result = canonical == obligation ? decide(parser, obligation) : viable(parser, canonical);
+  bool result = canonical == obligation ? decide(parser, situation(obligation, lexer)) : viable(parser, canonical);
   effort_.spend(boundaries_.insert(which, result ? 1 : 0));
   return result;
 }
 
 // --- inside lexemes -------------------------------------------------------------------------------------------------
 
+// The lexer that reads on when the lexeme is complete.
+uint32_t MunchViability::lexer_after(const Thread& t) {
+  const Parser::Expected* expected = Parser::find(parser_.lookahead(t.parser), t.group, 0);
+  if (!expected || expected->num_entries == 0) return parser_.lexer(t.parser);  // ignored
+  return symbols_.terminal_info(expected->terminal).next_lexer;
+}
+
 bool MunchViability::viable(const Thread& t, bool dropped) {
   constexpr uint32_t kDropped = uint32_t{1} << 31;  // beyond all nodes
   uint64_t place = key(static_cast<uint32_t>(t.parser), id(t.group) | (dropped ? kDropped : 0));
+  // Parser states expect whole groups where terminals have no tags, so any clean end will do.
   bool separated = no_tags_ && separator_ != kNoSeparator;
+  uint32_t lexer = separated && num_lexers_ > 1 ? lexer_after(t) : 0;
   uint32_t state = ends_.find(t.lexeme, t.competing, t.obligation);
   if (state != LexemeEnds::kUnknown) {
-    if (separated && ends_.answer(separator_question_, state) == 1) return true;
+    if (separated && ends_.answer(separator_questions_[lexer], state) == 1) return true;
     uint32_t question = questions_.find(place);
     if (question != PublishedMap::kUnknown) {
       uint32_t known = ends_.answer(question, state);
@@ -337,9 +373,9 @@ bool MunchViability::viable(const Thread& t, bool dropped) {
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question guard(effort_);
   state = ends_.state(t.lexeme, t.competing, t.obligation);
-  // Parser states expect whole groups where terminals have no tags, so any clean end will do.
-  if (separated && ends_.leads_to(state, separator_question_,
-                                  [&](const LexemeEnds::End& end) { return clean(separator_, end.obligation); }))
+  if (separated && ends_.leads_to(state, separator_questions_[lexer], [&](const LexemeEnds::End& end) {
+        return clean(separator_, situation(end.obligation, lexer));
+      }))
     return true;
   uint32_t question = questions_.find(place);
   if (question == PublishedMap::kUnknown) {
@@ -376,9 +412,10 @@ const MunchViability::GroupEnds& MunchViability::group_ends(Node group) {
   GroupEnds found{false, false, {}};
   found.known = ends_.all_ends(ends_.state(group, all_terminals_, kAll), kMaxGroupStates, found.ends);
   if (found.known && lexicon_.after_marker(group) != kAll) found.known = every_state_ends(group);
-  found.clean =
-      found.known && no_tags_ && separator_ != kNoSeparator &&
-      std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) { return clean(separator_, end.obligation); });
+  found.clean = found.known && no_tags_ && separator_ != kNoSeparator && num_lexers_ == 1 &&
+                std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) {
+                  return clean(separator_, situation(end.obligation, 0));
+                });
   effort_.spend(sizeof(found) + found.ends.size() * sizeof(LexemeEnds::End));
   return group_ends_.emplace(id(group), std::move(found)).first->second;
 }

@@ -18,6 +18,9 @@
 // read from s on, has an end after which ignored lexemes lead back to s (or to something weaker); an obligation is
 // *clean* if they lead from it to s. Then every productive rule can be completed from every clean obligation, whatever
 // the parser state: one lookup. With ignored spaces, s is 'no further space'.
+//
+// Where several lexers read in turn (Lexing::kOrdered), the terminal read last says which one is next, so an obligation
+// comes with a lexer everywhere above: a *situation*.
 #pragma once
 
 #include <cstddef>
@@ -44,8 +47,8 @@ class MunchViability {
   // Every terminal of the grammar is registered in `symbols` by now. `marked`: some look past their end (OpenGrammar). `max_states` bounds a single question (LimitError
   // `munch_states`). `rests`: what the text after a special token must lie in, for obligations that say so of all other
   // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may.
-  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked, std::size_t max_states,
-                 Node rests = kAll, std::vector<bool> special = {});
+  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked, uint32_t num_lexers,
+                 bool shadowed, std::size_t max_states, Node rests = kAll, std::vector<bool> special = {});
 
   // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals.
   // Equal languages are the same node.
@@ -67,9 +70,27 @@ class MunchViability {
   std::size_t bytes_used() const { return effort_.bytes_used(); }
 
  private:
-  // Sets of obligations that grow until they obey all edges.
+  // An obligation and the lexer that reads on under it. Under lexer 0 the number is that of the obligation.
+  enum class Situation : uint32_t {};
+  static constexpr uint32_t kOtherLexer = uint32_t{1} << 31;  // beyond all nodes; below: an index into situations_
+  Situation situation(Node obligation, uint32_t lexer);
+  Node obligation_of(Situation s) const {
+    uint32_t number = static_cast<uint32_t>(s);
+    return number & kOtherLexer ? situations_[number & ~kOtherLexer].first : Node{number};
+  }
+  uint32_t lexer_of(Situation s) const {
+    uint32_t number = static_cast<uint32_t>(s);
+    return number & kOtherLexer ? situations_[number & ~kOtherLexer].second : 0;
+  }
+  // Does what follows the stronger one follow the weaker one, too?
+  bool implies(Situation stronger, Situation weaker) {
+    return lexer_of(stronger) == lexer_of(weaker) &&
+           obligations_.implies(obligation_of(stronger), obligation_of(weaker));
+  }
+
+  // Sets of situations that grow until they obey all edges.
   struct Variable {
-    uint64_t what;  // symbol or position, obligation
+    uint64_t what;  // symbol or position, situation
     bool is_symbol;
     bool started = false, queued = false;
     struct Edge {
@@ -77,7 +98,7 @@ class MunchViability {
       uint32_t target;
       uint32_t done = 0;  // values already handed on
     };
-    std::vector<Node> values;
+    std::vector<Situation> values;
     std::vector<Edge> edges;
   };
   static constexpr uint32_t kCopy = UINT32_MAX;
@@ -85,32 +106,33 @@ class MunchViability {
   static constexpr uint64_t key(uint32_t a, uint32_t b) { return (uint64_t{a} << 32) | b; }
 
   bool is_ignored(Symbol terminal) const;
-  void keep_weakest(std::vector<Node>& set, Node obligation);
-  const std::vector<Node>& after_ignored(Node obligation);
-  const std::vector<Node>& after_terminal(Symbol terminal, Node obligation);
-  void ends_of(Symbol terminal, Node obligation, std::vector<Node>& out);
-  bool may_end(Node obligation);
+  uint32_t lexer_after(const Thread& inside_lexeme);
+  void keep_weakest(std::vector<Situation>& set, Situation situation);
+  const std::vector<Situation>& after_ignored(Situation situation);
+  const std::vector<Situation>& after_terminal(Symbol terminal, Situation situation);
+  void ends_of(Symbol terminal, Situation situation, std::vector<Situation>& out);
+  bool may_end(Situation situation);
 
   void find_separator();
   bool separates(uint32_t candidate);
-  bool clean(uint32_t candidate, Node obligation);
-  bool known_clean(Node obligation) const;
+  bool clean(uint32_t candidate, Situation situation);
+  bool known_clean(Node obligation, uint32_t lexer) const;
 
-  uint32_t symbol_variable(uint32_t symbol, Node obligation) {
-    return variable(symbol_variables_, symbol, obligation, true);
+  uint32_t symbol_variable(uint32_t symbol, Situation situation) {
+    return variable(symbol_variables_, symbol, situation, true);
   }
-  uint32_t suffix_variable(uint32_t position, Node obligation) {
-    return variable(suffix_variables_, position, obligation, false);
+  uint32_t suffix_variable(uint32_t position, Situation situation) {
+    return variable(suffix_variables_, position, situation, false);
   }
-  uint32_t variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Node obligation, bool is_symbol);
+  uint32_t variable(std::unordered_map<uint64_t, uint32_t>& table, uint32_t which, Situation situation, bool is_symbol);
   void enqueue(uint32_t variable);
-  void add(uint32_t variable, Node value);
+  void add(uint32_t variable, Situation value);
   void connect(uint32_t from, uint32_t to);
   void start(uint32_t variable);
   void propagate(uint32_t variable);
-  const std::vector<Node>& suffix(uint32_t position, Node obligation);
+  const std::vector<Situation>& suffix(uint32_t position, Situation situation);
 
-  bool decide(ParserState parser, Node obligation);
+  bool decide(ParserState parser, Situation situation);
   bool returns_to_acceptance(const std::vector<uint64_t>& roots);
   const Parser::Continuations& continuations(uint32_t context);
 
@@ -119,19 +141,22 @@ class MunchViability {
   Lexicon& lexicon_;
   Node all_terminals_;
   Node rests_;
+  uint32_t num_lexers_;
   std::vector<bool> special_;
   MunchEffort effort_;
   Obligations obligations_;
   LexemeEnds ends_;
 
   bool no_tags_ = true;  // every terminal has the tag 0: an end is an end
-  std::unordered_map<uint32_t, std::vector<Node>> after_ignored_;
-  std::unordered_map<uint64_t, std::vector<Node>> after_terminal_;
+  std::vector<std::pair<Node, uint32_t>> situations_;
+  std::unordered_map<uint64_t, Situation> situation_ids_;
+  std::unordered_map<uint32_t, std::vector<Situation>> after_ignored_;
+  std::unordered_map<uint64_t, std::vector<Situation>> after_terminal_;
 
   std::vector<Node> candidates_;  // for the separator
   uint32_t separator_ = kNoSeparator;
-  uint32_t separator_question_ = 0;
-  PublishedMap clean_;  // candidate, obligation → 0, 1
+  std::vector<uint32_t> separator_questions_;  // by the lexer that is next
+  PublishedMap clean_;                         // candidate and lexer, obligation → 0, 1
 
   std::deque<Variable> variables_;
   std::unordered_map<uint64_t, uint32_t> symbol_variables_, suffix_variables_;
@@ -139,7 +164,7 @@ class MunchViability {
   std::vector<uint32_t> queue_;
 
   std::unordered_map<uint32_t, Parser::Continuations> continuations_;
-  std::unordered_map<uint64_t, bool> returns_;  // context, obligation → acceptance can be reached
+  std::unordered_map<uint64_t, bool> returns_;  // context, situation → acceptance can be reached
   PublishedMap boundaries_;                     // parser state, obligation → 0, 1
   PublishedMap questions_;                      // parser state, group → question for `ends_`
   uint32_t num_questions_ = 0;

@@ -150,18 +150,18 @@ uint32_t Parser::context(std::vector<uint64_t> waiters) {
   return id;
 }
 
-ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting) {
+ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting, uint32_t lexer) {
   sort_unique(kernels);
-  uint64_t hash = hash_of(kernels, accepting ? 3 : 2);
+  uint64_t hash = hash_of(kernels, (uint64_t{lexer} << 2) | (accepting ? 3 : 2));
   auto [begin, end] = state_ids_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
     const State& s = states_[it->second];
-    if (s.accepting == accepting && s.kernels == kernels) return ParserState{it->second};
+    if (s.accepting == accepting && s.lexer == lexer && s.kernels == kernels) return ParserState{it->second};
   }
   charge(4 * kernels.size() + sizeof(State) + 40);
   bool capturing =
       symbols_.has_captures() && std::ranges::any_of(kernels, [this](uint32_t k) { return captures(kernels_[k]); });
-  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::move(kernels), accepting, capturing));
+  uint32_t id = static_cast<uint32_t>(states_.emplace_back(std::move(kernels), accepting, capturing, lexer));
   state_ids_.emplace(hash, id);
   return ParserState{id};
 }
@@ -177,7 +177,7 @@ ParserState Parser::unite(ParserState a, ParserState b) {
     kernels.insert(kernels.end(), y.kernels.begin(), y.kernels.end());
     bool accepting = x.accepting || y.accepting;
     charge(32);
-    it->second = static_cast<uint32_t>(state(std::move(kernels), accepting));
+    it->second = static_cast<uint32_t>(state(std::move(kernels), accepting, x.lexer));
   }
   return ParserState{it->second};
 }
@@ -255,14 +255,17 @@ const Parser::Expansion& Parser::expand(ParserState which) {
     for (; i < scans.size() && scans[i].first == symbol; ++i) expansion->entries.push_back(scans[i].second);
     if (std::ranges::find(ignored_, Symbol{symbol}) != ignored_.end()) continue;
     const auto& info = symbols_.terminal_info(Symbol{symbol});
-    look.expected.emplace_back(Symbol{symbol}, info.start, info.tag, kUnknown, first,
+    Node start = info.start_under(s.lexer);
+    if (start == kNone && !info.starts.empty()) continue;  // the lexer never gives it
+    look.expected.emplace_back(Symbol{symbol}, start, info.tag, kUnknown, first,
                                static_cast<uint32_t>(expansion->entries.size()) - first);
   }
   look.captures = symbols_.has_captures() &&
                   std::ranges::any_of(expansion->entries, [this](const Entry& entry) { return captures(entry); });
   for (Symbol ignored : ignored_) {
     const auto& info = symbols_.terminal_info(ignored);
-    look.expected.emplace_back(ignored, info.start, info.tag, static_cast<uint32_t>(which), 0, 0);
+    Node start = info.start_under(s.lexer);
+    if (start != kNone) look.expected.emplace_back(ignored, start, info.tag, static_cast<uint32_t>(which), 0, 0);
   }
   // Expected has atomics: sort an index and rebuild.
   std::vector<uint32_t> order(look.expected.size());
@@ -447,7 +450,8 @@ void Parser::mark_captures(const std::vector<std::pair<uint32_t, Entry>>& waits,
   }
 }
 
-ParserState Parser::after(std::span<const Entry> entries, uint32_t text, bool& captured, bool& doubtful) {
+ParserState Parser::after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured,
+                          bool& doubtful) {
   std::vector<uint32_t> kernels, completed;
   std::vector<Entry> at_captures;
   bool accepting = false;
@@ -461,7 +465,7 @@ ParserState Parser::after(std::span<const Entry> entries, uint32_t text, bool& c
   }
   captured = !at_captures.empty();
   for (const Entry& entry : at_captures) kernels.push_back(resume(entry, text, doubtful));
-  return state(std::move(kernels), accepting);
+  return state(std::move(kernels), accepting, lexer);
 }
 
 ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t text, bool& doubtful) {
@@ -470,8 +474,8 @@ ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t t
   std::lock_guard lock(mutex_);
   const Expansion& expansion = expand(from);
   bool captured = false;
-  ParserState to =
-      after({expansion.entries.data() + expected.first_entry, expected.num_entries}, text, captured, doubtful);
+  ParserState to = after({expansion.entries.data() + expected.first_entry, expected.num_entries},
+                         symbols_.terminal_info(expected.terminal).next_lexer, text, captured, doubtful);
   if (captured) return to;
   expected.target.store(static_cast<uint32_t>(to), std::memory_order_release);
   return to;

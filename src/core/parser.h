@@ -44,6 +44,8 @@ class Parser {
 
   ParserState initial() const { return initial_; }
   bool accepting(ParserState state) const;
+  // Which lexer reads on (SymbolTable::Terminal::next_lexer).
+  uint32_t lexer(ParserState state) const { return states_[static_cast<uint32_t>(state)].lexer; }
 
   // A terminal that may come next.
   struct Expected {
@@ -73,7 +75,7 @@ class Parser {
   // Is some capture open, so that the text must go on being remembered?
   bool capturing(ParserState state) const { return states_[static_cast<uint32_t>(state)].capturing; }
   CapturedTexts& texts() { return texts_; }
-  // The state whose future is that of both.
+  // The state whose future is that of both, which must have the same lexer.
   ParserState unite(ParserState a, ParserState b);
   // The entry for the terminal (start, tag), or null if the state does not expect it.
   static const Expected* find(const Lookahead& lookahead, Node start, uint32_t tag);
@@ -118,9 +120,10 @@ class Parser {
   struct State {
     std::vector<uint32_t> kernels;
     bool accepting, capturing;
+    uint32_t lexer;
     std::atomic<const Expansion*> expansion{nullptr};
-    State(std::vector<uint32_t> kernels, bool accepting, bool capturing)
-        : kernels(std::move(kernels)), accepting(accepting), capturing(capturing) {}
+    State(std::vector<uint32_t> kernels, bool accepting, bool capturing, uint32_t lexer)
+        : kernels(std::move(kernels)), accepting(accepting), capturing(capturing), lexer(lexer) {}
     ~State() { delete expansion.load(); }
   };
   struct Rules {
@@ -148,7 +151,7 @@ class Parser {
   void heads(uint32_t position, OnTerminal on_terminal, OnNonterminal on_nonterminal) const;
   uint32_t kernel(uint32_t position, uint32_t context);
   uint32_t context(std::vector<uint64_t> waiters);
-  ParserState state(std::vector<uint32_t> kernels, bool accepting);
+  ParserState state(std::vector<uint32_t> kernels, bool accepting, uint32_t lexer = 0);
   const Expansion& expand(ParserState state);
   void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed,
                std::vector<Entry>& captures);
@@ -159,7 +162,7 @@ class Parser {
   // The item that goes on where a capture has read `text`.
   uint32_t resume(const Entry& capture, uint32_t text, bool& doubtful);
   const Completion& complete(uint32_t context);
-  ParserState after(std::span<const Entry> entries, uint32_t text, bool& captured, bool& doubtful);
+  ParserState after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured, bool& doubtful);
   // Called before something is built, never in the middle of it: a table is whole or not there.
   void check_room() const;
   void charge(std::size_t bytes) {

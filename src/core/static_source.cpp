@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <string_view>
+#include <tuple>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "errors.h"
@@ -31,9 +33,10 @@ class Opener {
  public:
   Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start,
          Lexing lexing, const std::vector<uint32_t>& ignored, const std::optional<StaticIndentation>& indentation,
+         const std::vector<StaticLexer>& lexers, const std::vector<std::pair<uint32_t, uint32_t>>& shifts,
          SymbolTable& symbols)
       : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored),
-        indentation_(indentation), symbols_(symbols), lexicon_(symbols.lexicon()) {}
+        indentation_(indentation), lexers_(lexers), shifts_(shifts), symbols_(symbols), lexicon_(symbols.lexicon()) {}
 
   OpenGrammar run() {
     make_nodes();
@@ -50,8 +53,11 @@ class Opener {
   static bool is_text(const StaticTerminal& t) {
     return t.kind != StaticTerminal::Kind::kSpecial && t.kind != StaticTerminal::Kind::kBlock;
   }
-  bool is_rule(uint32_t symbol) const { return symbol >= terminals_.size(); }
-  uint32_t rule_of(uint32_t symbol) const { return symbol - static_cast<uint32_t>(terminals_.size()); }
+  bool is_rule(uint32_t symbol) const { return symbol >= terminals_.size() + shifts_.size(); }
+  uint32_t rule_of(uint32_t symbol) const { return symbol - static_cast<uint32_t>(terminals_.size() + shifts_.size()); }
+  uint32_t terminal_of(uint32_t symbol) const {
+    return symbol < terminals_.size() ? symbol : shifts_[symbol - terminals_.size()].first;
+  }
 
   void make_nodes() {
     for (const StaticTerminal& t : terminals_) {
@@ -78,16 +84,14 @@ class Opener {
     }
     whole_ = nodes_;
     if (lexing_ == Lexing::kMunch) subtract_winners();
-    if (lexing_ == Lexing::kDynamic) demand_own_longest();
+    if (lexing_ == Lexing::kDynamic) take_own_matches();
+    if (lexing_ == Lexing::kOrdered) take_first_matches();
   }
 
   bool is_marked(uint32_t t) const { return !marked_.empty() && marked_[t] != kNone; }
 
   // The terminal's matches with what may follow them.
-  Node marked(uint32_t t) {
-    if (is_marked(t)) return marked_[t];
-    return lexicon_.concat(whole_[t], lexicon_.concat(lexicon_.bytes(ByteSet::of(Lexicon::kMarker)), kAll));
-  }
+  Node marked(uint32_t t) { return is_marked(t) ? marked_[t] : anything_after(whole_[t]); }
 
   // As below where `t` or one of the terminals of higher priority looks past its end: which of them matches a text may depend on what
   // follows it. False if none of them does.
@@ -140,18 +144,111 @@ class Opener {
     competitors_ = order;
   }
 
-  // Nothing competes, but of the beginnings of a text that a terminal matches, re.match takes the longest: what follows
-  // u must not make u r with a non-empty r a match. Terminals that look past their end say so already.
-  void demand_own_longest() {
+  // What a lexer takes where it takes one terminal: as a marked language; if `plain` is not kNone, that is `plain` whatever follows.
+  struct Match {
+    Node marked, plain;
+  };
+
+  Node anything_after(Node text) {
+    return lexicon_.concat(text, lexicon_.concat(lexicon_.bytes(ByteSet::of(Lexicon::kMarker)), kAll));
+  }
+
+  // What re.match takes. Of the beginnings of a text that a terminal matches it takes the longest: what follows u must not make u r with a
+  // non-empty r a match. Terminals that look past their end say so already.
+  Match own_match(uint32_t t) {
+    if (is_marked(t)) return {marked_[t], kNone};
+    Match plain{marked(t), whole_[t]};
+    if (terminals_[t].kind != StaticTerminal::Kind::kRegex) return plain;
     Node marker = lexicon_.bytes(ByteSet::of(Lexicon::kMarker));
     Node more = lexicon_.concat(kAll, lexicon_.concat(marker, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)));
+    Node longer = lexicon_.concat(lexicon_.both({lexicon_.with_marker(whole_[t]), more}), kAll);
+    // Is no match the beginning of another?
+    if (whole_[t] == kNone || !lexicon_.alive(lexicon_.both({plain.marked, longer}))) return plain;
+    return {lexicon_.both({plain.marked, lexicon_.complement(longer), lexicon_.texts_with_a_marker()}), kNone};
+  }
+
+  // Those of the texts that are (are not) in `language`, whatever follows them.
+  Match restricted(const Match& match, Node language, bool to) {
+    Node marked_language = anything_after(language);
+    if (!to) marked_language = lexicon_.complement(marked_language);
+    Node marked = lexicon_.both({match.marked, marked_language, lexicon_.texts_with_a_marker()});
+    if (match.plain == kNone) return {marked, kNone};
+    return {marked, to ? lexicon_.both({match.plain, language}) : lexicon_.difference(match.plain, language)};
+  }
+
+  Node lexeme_of(const std::vector<Match>& matches) {
+    std::vector<Node> marked, plain;
+    for (const Match& m : matches) {
+      if (!lexicon_.alive(m.marked)) continue;
+      marked.push_back(m.marked);
+      if (m.plain != kNone) plain.push_back(m.plain);
+    }
+    if (marked.empty()) return kNone;
+    if (plain.size() == marked.size()) return lexicon_.either(std::move(plain));
+    uses_markers_ = true;
+    return lexicon_.before_marker(lexicon_.either(std::move(marked)));
+  }
+
+  // Each terminal on its own.
+  void take_own_matches() {
+    for (uint32_t t = 0; t < terminals_.size(); ++t)
+      if (terminals_[t].kind == StaticTerminal::Kind::kRegex && !is_marked(t)) nodes_[t] = lexeme_of({own_match(t)});
+  }
+
+  // A terminal wins where it matches and none that is tried before it matches anything, short or long.
+  void take_first_matches() {
+    std::vector<Match> own;
+    std::vector<Node> begins;  // texts that begin with a match
     for (uint32_t t = 0; t < terminals_.size(); ++t) {
-      if (terminals_[t].kind != StaticTerminal::Kind::kRegex || is_marked(t)) continue;
-      Node longer = lexicon_.both({lexicon_.with_marker(whole_[t]), more});
-      Node both_match = lexicon_.both({marked(t), lexicon_.concat(longer, kAll)});
-      if (whole_[t] == kNone || !lexicon_.alive(both_match)) continue;  // no match is the beginning of another
-      nodes_[t] = lexicon_.before_marker(lexicon_.both(
-          {marked(t), lexicon_.complement(lexicon_.concat(longer, kAll)), lexicon_.texts_with_a_marker()}));
+      bool text = is_text(terminals_[t]);
+      own.push_back(text ? own_match(t) : Match{kNone, kNone});
+      begins.push_back(!text          ? kNone
+                       : is_marked(t) ? lexicon_.without_marker(marked_[t])
+                                      : lexicon_.concat(whole_[t], kAll));
+    }
+    std::unordered_map<uint64_t, bool> meeting;  // pairs of terminals: may both match at one place?
+    auto meet = [&](uint32_t t, uint32_t earlier) {
+      auto [it, fresh] = meeting.try_emplace((uint64_t{t} << 32) | earlier, false);
+      if (fresh && !(lexicon_.first_bound(whole_[t]) & lexicon_.first_bound(whole_[earlier])).empty())
+        it->second = lexicon_.alive(lexicon_.both({own[t].marked, lexicon_.with_marker(begins[earlier])}));
+      return it->second;
+    };
+    given_.assign(lexers_.size(), std::vector<Node>(terminals_.size(), kNone));
+    for (std::size_t l = 0; l < lexers_.size(); ++l) {
+      const StaticLexer& lexer = lexers_[l];
+      std::vector<std::vector<Match>> wins(terminals_.size());
+      std::vector<Match> ignored;
+      for (std::size_t place = 0; place < lexer.patterns.size(); ++place) {
+        uint32_t t = lexer.patterns[place];
+        std::vector<Node> earlier;
+        for (uint32_t e : std::span(lexer.patterns).first(place))
+          if (meet(t, e)) earlier.push_back(lexicon_.with_marker(begins[e]));
+        Match match = own[t];
+        if (!earlier.empty())
+          match = {lexicon_.both({match.marked, lexicon_.complement(lexicon_.either(std::move(earlier))),
+                                  lexicon_.texts_with_a_marker()}),
+                   kNone};
+        if (std::ranges::find(ignored_, t) != ignored_.end()) {
+          ignored.push_back(match);  // Lark asks before it replaces
+          continue;
+        }
+        for (const auto& [pattern, texts] : lexer.replaced) {
+          if (pattern != t) continue;
+          for (uint32_t text : texts) {
+            wins[text].push_back(restricted(match, whole_[text], true));
+            match = restricted(match, whole_[text], false);
+          }
+        }
+        wins[t].push_back(match);
+      }
+      for (uint32_t t = 0; t < terminals_.size(); ++t) given_[l][t] = lexeme_of(wins[t]);
+      ignored_lexemes_.push_back(lexeme_of(ignored));
+    }
+    for (uint32_t t = 0; t < terminals_.size(); ++t) {
+      if (!is_text(terminals_[t])) continue;
+      std::vector<Node> anywhere;
+      for (const std::vector<Node>& given : given_) anywhere.push_back(given[t]);
+      nodes_[t] = lexicon_.either(std::move(anywhere));
     }
   }
 
@@ -160,14 +257,14 @@ class Opener {
   }
 
   bool alternative_productive(const std::vector<uint32_t>& alternative) const {
-    return std::ranges::all_of(alternative,
-                               [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[s]; });
+    return std::ranges::all_of(
+        alternative, [this](uint32_t s) { return is_rule(s) ? productive_[rule_of(s)] : useful_[terminal_of(s)]; });
   }
 
   // Under munch an ignored lexeme never reaches the parser, so a production that asks for one derives nothing.
   void find_productive() {
     for (uint32_t t = 0; t < terminals_.size(); ++t) useful_.push_back(terminal_usable(t));
-    if (lexing_ != Lexing::kDynamic)
+    if (lexing_ == Lexing::kFree || lexing_ == Lexing::kMunch)
       for (uint32_t t : ignored_) useful_[t] = false;
     productive_ = derivable([this](uint32_t t) { return useful_[t]; });
   }
@@ -194,7 +291,7 @@ class Opener {
     };
     for (uint32_t r = 0; r < rules_.size(); ++r) {
       for (const auto& a : rules_[r].alternatives) {
-        if (!std::ranges::all_of(a, [&](uint32_t s) { return is_rule(s) || good(s); })) continue;
+        if (!std::ranges::all_of(a, [&](uint32_t s) { return is_rule(s) || good(terminal_of(s)); })) continue;
         uint32_t number = static_cast<uint32_t>(alternatives.size());
         alternatives.push_back({r, 0});
         for (uint32_t s : a) {
@@ -307,21 +404,46 @@ class Opener {
     return symbols_.nonterminal(provider_, local, true);
   }
 
-  Symbol terminal_symbol(uint32_t t) {
-    if (!terminal_symbols_[t]) {
+  Symbol terminal_symbol(uint32_t symbol) {
+    uint32_t t = symbol;
+    if (!terminal_symbols_[symbol] && symbol >= terminals_.size()) {
+      uint32_t next_lexer;
+      std::tie(t, next_lexer) = shifts_[symbol - terminals_.size()];
+      std::vector<Node> starts;
+      for (const std::vector<Node>& given : given_) starts.push_back(given[t]);
+      terminal_symbols_[symbol] = symbols_.terminal(std::move(starts), next_lexer, terminals_[t].name);
+    }
+    if (!terminal_symbols_[symbol]) {
       const StaticTerminal& terminal = terminals_[t];
       terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
                              : terminal.kind == StaticTerminal::Kind::kBlock
                                  ? symbols_.terminal(nodes_[t], 0, terminal.name)
                                  : lexical(nodes_[t], terminal.name);
     }
-    return *terminal_symbols_[t];
+    return *terminal_symbols_[symbol];
+  }
+
+  void ignore_lexemes(OpenGrammar& result) {
+    result.num_lexers = static_cast<uint32_t>(lexers_.size());
+    if (result.num_lexers == 1) {
+      if (ignored_lexemes_[0] != kNone) result.ignored.push_back(symbols_.terminal(ignored_lexemes_[0], 0, "ignored"));
+      return;
+    }
+    if (lexicon_.either(ignored_lexemes_) != kNone)
+      result.ignored.push_back(symbols_.terminal(ignored_lexemes_, 0, "ignored"));
+    for (std::size_t l = 0; l < lexers_.size(); ++l)
+      for (uint32_t t : lexers_[l].patterns) {
+        bool ignored = std::ranges::find(ignored_, t) != ignored_.end();
+        result.shadowed = result.shadowed || (!ignored && given_[l][t] == kNone);
+        for (const auto& [pattern, texts] : lexers_[l].replaced)
+          for (uint32_t text : texts) result.shadowed = result.shadowed || given_[l][text] == kNone;
+      }
   }
 
   OpenGrammar build() {
     auto owned = std::make_unique<StaticRules>();
     provider_ = owned.get();
-    terminal_symbols_.resize(terminals_.size());
+    terminal_symbols_.resize(terminals_.size() + shifts_.size());
     provider_->productions_of.resize(rules_.size());
     for (const StaticRule& r : rules_) provider_->names.push_back(r.name);
     std::vector<Symbol> rule_symbols(rules_.size());
@@ -356,9 +478,11 @@ class Opener {
     }
     OpenGrammar result;
     result.start = rule_symbols[start_];
-    result.lexing = lexing_ == Lexing::kDynamic ? Lexing::kMunch : lexing_;  // without competitors
-    result.marked = !marked_.empty();
-    for (uint32_t t : ignored_) {
+    // Without competitors: the lexemes say all that there is to say about each other.
+    result.lexing = lexing_ == Lexing::kDynamic || lexing_ == Lexing::kOrdered ? Lexing::kMunch : lexing_;
+    result.marked = !marked_.empty() || uses_markers_;
+    if (lexing_ == Lexing::kOrdered) ignore_lexemes(result);
+    for (uint32_t t : lexing_ == Lexing::kOrdered ? std::vector<uint32_t>{} : ignored_) {
       if (!terminal_usable(t)) continue;
       result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
       if (lexing_ != Lexing::kDynamic) continue;
@@ -396,8 +520,13 @@ class Opener {
   Lexing lexing_;
   const std::vector<uint32_t>& ignored_;
   const std::optional<StaticIndentation>& indentation_;
+  const std::vector<StaticLexer>& lexers_;
+  const std::vector<std::pair<uint32_t, uint32_t>>& shifts_;
   SymbolTable& symbols_;
   Lexicon& lexicon_;
+  std::vector<std::vector<Node>> given_;  // ordered: per lexer and terminal
+  std::vector<Node> ignored_lexemes_;     // ordered: per lexer, all that it ignores
+  bool uses_markers_ = false;
   std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
   std::vector<Node>
       marked_;  // munch: with what may follow, for terminals that look past their end; else kNone or not there
@@ -412,14 +541,16 @@ class Opener {
 }  // namespace
 
 StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start,
-                           Lexing lexing, std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation)
+                           Lexing lexing, std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation,
+                           std::vector<StaticLexer> lexers, std::vector<std::pair<uint32_t, uint32_t>> shifts)
     : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing),
-      ignored_(std::move(ignored)), indentation_(std::move(indentation)) {
+      ignored_(std::move(ignored)), indentation_(std::move(indentation)), lexers_(std::move(lexers)),
+      shifts_(std::move(shifts)) {
   if (start_ >= rules_.size()) throw GrammarError("the start rule is not defined");
   for (const StaticRule& r : rules_)
     for (const auto& a : r.alternatives)
       for (uint32_t s : a)
-        if (s >= terminals_.size() + rules_.size())
+        if (s >= terminals_.size() + shifts_.size() + rules_.size())
           throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
   if (lexing_ != Lexing::kFree)
     for (const StaticTerminal& t : terminals_)
@@ -427,13 +558,28 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
         throw GrammarError("terminal '" + t.name +
                            "': a lookbehind, a word boundary or a start anchor that sees what stands before the lexeme "
                            "is not supported");
+  auto check = [this](uint32_t t) {
+    if (t >= terminals_.size()) throw GrammarError("a lexer uses a symbol that is not a terminal");
+  };
+  for (const StaticLexer& lexer : lexers_) {
+    std::ranges::for_each(lexer.patterns, check);
+    for (const auto& [pattern, texts] : lexer.replaced) {
+      check(pattern);
+      std::ranges::for_each(texts, check);
+    }
+  }
+  if (lexers_.empty() == (lexing_ == Lexing::kOrdered)) throw GrammarError("lexers are for ordered lexing");
+  for (const auto& [terminal, next_lexer] : shifts_)
+    if (terminal >= terminals_.size() || next_lexer >= lexers_.size())
+      throw GrammarError("a shift is of an undefined terminal, or to an undefined lexer");
   if (indentation_) {
     std::vector<uint32_t> used{indentation_->newline, indentation_->indent, indentation_->dedent};
     used.insert(used.end(), indentation_->opens.begin(), indentation_->opens.end());
     used.insert(used.end(), indentation_->closes.begin(), indentation_->closes.end());
     for (uint32_t t : used)
       if (t >= terminals_.size()) throw GrammarError("indentation is by a symbol that is not a terminal");
-    if (lexing_ != Lexing::kMunch) throw GrammarError("blocks by indentation need longest match");
+    if (lexing_ != Lexing::kMunch && lexing_ != Lexing::kOrdered)
+      throw GrammarError("blocks by indentation need a lexer of their own");
   }
   for (uint32_t t : ignored_)
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
@@ -441,7 +587,7 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
 }
 
 OpenGrammar StaticSource::open(SymbolTable& symbols) const {
-  return Opener(terminals_, rules_, start_, lexing_, ignored_, indentation_, symbols).run();
+  return Opener(terminals_, rules_, start_, lexing_, ignored_, indentation_, lexers_, shifts_, symbols).run();
 }
 
 }  // namespace guiderail

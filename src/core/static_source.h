@@ -26,7 +26,7 @@ struct StaticTerminal {
 
 struct StaticRule {
   std::string name;
-  // Symbols: terminals as their index, nonterminals as their index + number of terminals.
+  // Symbols: terminals as their index, then shifts, then nonterminals.
   std::vector<std::vector<uint32_t>> alternatives;
 };
 
@@ -37,11 +37,20 @@ struct StaticIndentation {
   uint32_t tab_width;
 };
 
+// One lexer of Lexing::kOrdered, terminals by index: at each place the first of `patterns` that re.match takes wins. Where all that it took is a text of
+// one of `replaced[pattern]` as well, the first such terminal stands for it.
+struct StaticLexer {
+  std::vector<uint32_t> patterns;
+  std::vector<std::pair<uint32_t, std::vector<uint32_t>>> replaced;
+};
+
 class StaticSource : public GrammarSource {
  public:
+  // `lexers`: of Lexing::kOrdered. `shifts`: symbols that stand for (terminal, index of the lexer that reads on behind it).
   // Throws GrammarError if a symbol is out of range, the language is empty, or a terminal matches the empty string under munch.
   StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start, Lexing lexing,
-               std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation = {});
+               std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation = {},
+               std::vector<StaticLexer> lexers = {}, std::vector<std::pair<uint32_t, uint32_t>> shifts = {});
   OpenGrammar open(SymbolTable& symbols) const override;
 
  private:
@@ -51,6 +60,8 @@ class StaticSource : public GrammarSource {
   Lexing lexing_;
   std::vector<uint32_t> ignored_;
   std::optional<StaticIndentation> indentation_;
+  std::vector<StaticLexer> lexers_;
+  std::vector<std::pair<uint32_t, uint32_t>> shifts_;
 };
 
 }  // namespace guiderail

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from guiderail import Grammar
 from guiderail.errors import GrammarError, LimitError
-from guiderail.grammars.lark import LEXERS, parse_lark
+from guiderail.grammars.lark import parse_lark
 
 COMMON = """
 start: statement*
@@ -134,12 +134,6 @@ def test_an_empty_language_is_refused(text: str) -> None:
 def test_terminals_that_can_be_empty_are_refused(text: str) -> None:
     with pytest.raises(GrammarError, match="empty"):
         Grammar.from_lark(text)
-
-
-@pytest.mark.parametrize("lexer", [lexer for lexer in LEXERS if lexer not in ("munch", "lark-dynamic")])
-def test_other_lexers_are_refused_by_name(lexer: str) -> None:
-    with pytest.raises(GrammarError, match=lexer):
-        Grammar.from_lark('start: "a"', lexer=lexer)
 
 
 def test_an_unknown_lexer_is_an_error() -> None:

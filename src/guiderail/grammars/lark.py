@@ -1,4 +1,4 @@
-"""Lark grammars, read by Lark's own loader, lexed by longest match or as Lark's Earley parser does.
+"""Lark grammars, read by Lark's own loader, lexed by longest match or as one of Lark's own lexers does.
 
     start: pair ("," pair)*
     pair: NAME "=" NUMBER
@@ -23,7 +23,9 @@ compete: where the parser may use one, it matches what `re.match` takes there an
 reads `ab`, `IF` may be a NAME, and priorities choose between trees only. Refused: a terminal that is ignored and stands
 in a rule as well, blocks by indentation (Lark refuses them too), terminals that look before their start.
 
-Lark's other lexers ("lark-basic", "lark-contextual") are refused by name.
+`lexer="lark-basic"`: the language of `lark.Lark(grammar, parser="earley", lexer="basic")`, and so of parser="lalr"
+where the LALR table has no conflict. `lexer="lark-contextual"`: that of `lark.Lark(grammar, parser="lalr")`; a grammar
+with a conflict is refused. See `lark_lexers.py`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from guiderail.errors import GrammarError, GuiderailError, LimitError
+from guiderail.grammars.lark_lexers import library_grammar
 from guiderail.grammars.regular import escape_text
 from guiderail.grammars.rules import (
     EMPTY,
@@ -71,7 +74,7 @@ def parse_lark(
         text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
             `%import .other` is looked for beside the file.
         start: the rule whose language it is.
-        lexer: "munch" or "lark-dynamic".
+        lexer: one of LEXERS.
         postlex: a `lark.indenter.Indenter`, or a class of them, as `lark.Lark` takes it. None: `PythonIndenter` for a
             grammar that declares its two terminals, _INDENT and _DEDENT, none for others.
     Returns: the grammar, and report rows (rule, status, reason).
@@ -83,13 +86,7 @@ def parse_lark(
     """
     if lexer not in LEXERS:
         raise ValueError(f"lexer must be one of {', '.join(LEXERS)}; got {lexer!r}")
-    lexing: Lexing
-    if lexer == "munch":
-        lexing = "munch"
-    elif lexer == "lark-dynamic":
-        lexing = "lark-dynamic"
-    else:
-        raise GrammarError(f"lexer={lexer!r} is not supported; lexer='munch' and lexer='lark-dynamic' are")
+    lexing: Lexing = lexer  # type: ignore[assignment]  # one of LEXERS
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
     with _lark_errors(text):
@@ -148,10 +145,12 @@ class _Reader:
         self.blocks: dict[str, Leaf] = {}  # the terminals that indentation makes
 
     def read(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
-        self.read_terminals()
         self.definitions = {str(rule[0]): rule for rule in self.loaded.rule_defs}
         if start not in self.definitions:
             raise GrammarError(f"there is no rule {start!r}, where the language starts")
+        if self.lexing in ("lark-basic", "lark-contextual"):
+            return self.read_as_library(start)
+        self.read_terminals()
         for name, parameters, tree, _ in self.loaded.rule_defs:
             if not parameters and tree is not None:
                 self.pending.append((str(name), tree, {}))
@@ -166,6 +165,19 @@ class _Reader:
         if start not in self.rules:
             raise self.error(f"rule {start!r} is a template or only declared; the language cannot start there", start)
         return self.finish(start)
+
+    def read_as_library(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
+        """Rules and terminals as Lark compiles them."""
+
+        def terminal_of(definition: Any) -> Terminal:
+            pattern, name = definition.pattern, str(definition.name)
+            if name.startswith("__ANON"):
+                name = pattern.raw or repr(pattern.value)
+            return _to_terminal(pattern, name, definition.priority)
+
+        self.find_blocks()
+        grammar = library_grammar(self.loaded, start, self.lexing, self.indenter, terminal_of)
+        return grammar, [(name, "enforced", "") for name in self.definitions if name in grammar.rules]
 
     def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
@@ -220,8 +232,8 @@ class _Reader:
             self.indenter = PythonIndenter
         if self.indenter is None:
             return
-        if self.lexing != "munch":
-            raise GrammarError("blocks by indentation (postlex) need lexer='munch'")
+        if self.lexing not in ("munch", "lark-basic"):
+            raise GrammarError("blocks by indentation (postlex) need lexer='munch' or lexer='lark-basic'")
         kind = self.indenter if isinstance(self.indenter, type) else type(self.indenter)
         if not issubclass(kind, Indenter) or kind._process is not Indenter._process:
             raise GrammarError(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from guiderail import _core
 
 TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "special", "block"]
-Lexing: TypeAlias = Literal["free", "munch", "lark-dynamic"]
+Lexing: TypeAlias = Literal["free", "munch", "lark-dynamic", "lark-basic", "lark-contextual"]
 Alternative: TypeAlias = tuple["int | str", ...]
 
 # Beyond these a grammar is an accident or an attack. A generous real one (SQL, Python) stays below a hundredth.
@@ -89,6 +89,19 @@ class Indentation:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderedLexer:
+    """One lexer of Lark's; "lark-basic" and "lark-contextual" only. Terminals by index.
+
+    Args:
+        tried: terminals in the order in which they are tried; the first that `re.match` takes anything for wins.
+        replaced: (terminal, others): what the terminal took is one of the others if that matches all of it.
+    """
+
+    tried: tuple[int, ...]
+    replaced: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Leaf:
     """A terminal, by its index."""
 
@@ -139,10 +152,14 @@ class StaticGrammar:
         terminals: indices into this tuple are the integers of alternatives.
         rules: nonterminal → alternatives; an alternative is a tuple of terminal indices and nonterminal names.
         start: a key of `rules`.
-        lexing: "free" (any segmentation the grammar admits), "munch" (longest match; see `Terminal.priority`) or
-            "lark-dynamic" (each terminal takes what `re.match` takes; terminals do not compete).
+        lexing: "free" (any segmentation the grammar admits), "munch" (longest match; see `Terminal.priority`),
+            "lark-dynamic" (each terminal takes what `re.match` takes; terminals do not compete), "lark-basic" and
+            "lark-contextual" (the first of several that matches; see `OrderedLexer`).
         ignored: terminals that may stand between any two lexemes and at both ends.
         indentation: which terminals make blocks, if any do.
+        lexers: of "lark-basic", one; of "lark-contextual", the text begins under the first.
+        shifts: (terminal, index of the lexer that reads on behind it); in alternatives their integers come after those
+            of `terminals`.
     """
 
     terminals: tuple[Terminal, ...]
@@ -151,6 +168,8 @@ class StaticGrammar:
     lexing: Lexing = "free"
     ignored: tuple[int, ...] = ()
     indentation: Indentation | None = None
+    lexers: tuple[OrderedLexer, ...] = ()
+    shifts: tuple[tuple[int, int], ...] = ()
 
     def priorities(self) -> list[int]:
         """One distinct integer per terminal, higher wins: by `Terminal.priority`, then in the order of definition."""
@@ -167,13 +186,18 @@ class StaticGrammar:
             for t in self.terminals
         ]
         rules = [[name, [list(alternative) for alternative in rule]] for name, rule in self.rules.items()]
-        return {
+        values: dict[str, Any] = {
             "terminals": terminals,
             "rules": rules,
             "start": self.start,
             "lexing": self.lexing,
             "ignored": list(self.ignored),
-        } | ({} if self.indentation is None else {"indentation": astuple(self.indentation)})
+        }
+        if self.indentation is not None:
+            values["indentation"] = astuple(self.indentation)
+        if self.lexers:
+            values |= {"lexers": [astuple(lexer) for lexer in self.lexers], "shifts": self.shifts}
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StaticGrammar:
@@ -187,7 +211,13 @@ class StaticGrammar:
         if "indentation" in values:
             newline, indent, dedent, opens, closes, tab_width = values["indentation"]
             indentation = Indentation(newline, indent, dedent, tuple(opens), tuple(closes), tab_width)
-        return cls(terminals, rules, values["start"], values["lexing"], tuple(values["ignored"]), indentation)
+        ignored = tuple(values["ignored"])
+        lexers = tuple(
+            OrderedLexer(tuple(tried), tuple((terminal, tuple(others)) for terminal, others in replaced))
+            for tried, replaced in values.get("lexers", ())
+        )
+        shifts = tuple((terminal, lexer) for terminal, lexer in values.get("shifts", ()))
+        return cls(terminals, rules, values["start"], values["lexing"], ignored, indentation, lexers, shifts)
 
     def source(self) -> _core.GrammarSource:
         """Hand the grammar to the core.
@@ -211,6 +241,8 @@ class StaticGrammar:
             list(self.ignored),
             self.priorities(),
             None if blocks is None else astuple(blocks),
+            [(lexer.tried, lexer.replaced) for lexer in self.lexers],
+            self.shifts,
         )
 
 
