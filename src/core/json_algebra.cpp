@@ -383,8 +383,14 @@ bool JsonAlgebra::satisfiable(Formula value) {
 
 bool JsonAlgebra::array_alive(Formula rest) {
   if (rest == kFalse) return false;
+  if (formulas_.has_unique(rest)) {
+    const std::vector<Formula>& parts = by_distinctness(rest);
+    if (parts.size() != 1 || parts.front() != rest)
+      return std::ranges::any_of(std::vector<Formula>(parts), [this](Formula part) { return array_alive(part); });
+  }
   if (array_may_end(rest)) return true;
   return least_fixpoint((uint64_t{1} << 60) | static_cast<uint32_t>(rest), [&] {
+    if (needs_repetition(rest)) return repetition_alive(rest);
     bool known = false;
     bool alive = array_conjunction_alive(rest, known);
     if (known) return alive;

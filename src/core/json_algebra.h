@@ -108,13 +108,17 @@ class JsonAlgebra {
   bool string_satisfies(Formula f, std::string_view text);
   bool number_satisfies(Formula f, const Decimal& value);
 
-  // --- arrays (json_arrays.cpp)
+  // --- arrays (json_arrays.cpp); uniqueItems (json_unique_items.cpp)
   std::vector<ValueCase> array_step(Formula rest);
   bool array_may_end(Formula rest);
   // Can uniqueItems of this schema be enforced? Empty if so, else why not.
   std::string unique_obstacle(SchemaId schema);
-  // Do all items have finitely many values, each with a name?
-  bool unique_listed(SchemaId schema);
+  // `rest` as an 'or' of at most two: unique and what then is required, not unique and what then is required. One if that decides nothing.
+  const std::vector<Formula>& by_distinctness(Formula rest);
+  // Must some item still come twice?
+  bool needs_repetition(Formula rest);
+  // `rest` where it is known whether all items differ.
+  Formula assume_distinct(Formula rest, bool distinct);
   // `rest` once an item equal to `value` has been read.
   Formula without_repetition(Formula rest, Formula value);
   // The value at the end of a text that may begin anywhere between two lexemes.
@@ -174,6 +178,11 @@ class JsonAlgebra {
   Formula item_formula(Formula atom);
   bool array_conjunction_alive(Formula rest, bool& known);
   void split_unique(std::vector<ValueCase>& cases);
+  void split_repetition(const ValueCase& one, std::vector<ValueCase>& out);
+  template <typename F>
+  Formula map_unique(Formula rest, F leaf);
+  bool visit_later_items(Formula rest, const std::function<bool(const ValueCase&)>& visit);
+  bool repetition_alive(Formula rest);
   bool scalar_values(Formula value, std::vector<Formula>& out);
   // Certainly more values than any text has room for?
   bool boundless(Formula value);
@@ -271,6 +280,7 @@ class JsonAlgebra {
   std::map<ObjectState, uint32_t> object_state_ids_;
   std::unordered_map<uint32_t, Formula> array_derivatives_;
   std::unordered_map<uint32_t, UniqueDemands> unique_demands_;
+  std::unordered_map<uint32_t, std::vector<Formula>> by_distinctness_;
 };
 
 }  // namespace guiderail

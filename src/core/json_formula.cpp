@@ -80,15 +80,17 @@ Formula FormulaStore::all(std::vector<Formula> parts) {
   std::ranges::sort(flat);
   flat.erase(std::unique(flat.begin(), flat.end()), flat.end());
   uint64_t least = 0, below = UINT64_MAX;  // count >= least, count < below
+  bool repeats = false;
   for (Formula part : flat) {
     if (kind(part) == FormulaKind::kNot) {
       if (std::ranges::binary_search(flat, child(part))) return kFalse;
       if (kind(child(part)) == FormulaKind::kCount) below = std::min(below, b(child(part)));
+      repeats = repeats || kind(child(part)) == FormulaKind::kUnique;
     } else if (kind(part) == FormulaKind::kCount) {
       least = std::max(least, b(part));
     }
   }
-  if (least >= below) return kFalse;
+  if (least >= below || (repeats && below == 1)) return kFalse;
   // Only the strictest counts stay; nothing can come twice where nothing comes.
   auto is_redundant = [&](Formula part) {
     if (kind(part) == FormulaKind::kCount) return b(part) != least;

@@ -31,12 +31,9 @@ class JsonSchemaRules : public RuleProvider {
   // Schemas whose uniqueItems cannot be enforced, and why.
   std::vector<std::pair<SchemaId, std::string>> unenforceable_unique() {
     std::vector<std::pair<SchemaId, std::string>> found;
-    std::vector<bool> violable = violable_schemas();
     for (uint32_t i = 0; i < algebra_.schemas().size(); ++i) {
       if (!algebra_.schemas()[SchemaId{i}].unique) continue;
       std::string obstacle = algebra_.unique_obstacle(SchemaId{i});
-      if (obstacle.empty() && violable[i] && !algebra_.unique_listed(SchemaId{i}))
-        obstacle = "uniqueItems under not or if, over items that are not listed";
       if (!obstacle.empty()) found.emplace_back(SchemaId{i}, obstacle);
     }
     return found;
@@ -67,28 +64,6 @@ class JsonSchemaRules : public RuleProvider {
   }
 
  private:
-  // Schemas that a value may have to violate: those under `not` and `if`, at the same place of the value.
-  std::vector<bool> violable_schemas() const {
-    const SchemaSet& schemas = algebra_.schemas();
-    std::vector<bool> found(schemas.size());
-    std::vector<SchemaId> open;
-    for (uint32_t i = 0; i < schemas.size(); ++i)
-      for (SchemaId id : {schemas[SchemaId{i}].negated, schemas[SchemaId{i}].condition})
-        if (id != kNoSchema) open.push_back(id);
-    while (!open.empty()) {
-      SchemaId id = open.back();
-      open.pop_back();
-      if (found[static_cast<uint32_t>(id)]) continue;
-      found[static_cast<uint32_t>(id)] = true;
-      const Schema& schema = schemas[id];
-      for (const auto* list : {&schema.references, &schema.all_of, &schema.any_of, &schema.one_of})
-        open.insert(open.end(), list->begin(), list->end());
-      for (SchemaId child : {schema.then_branch, schema.else_branch})
-        if (child != kNoSchema) open.push_back(child);
-    }
-    return found;
-  }
-
   struct Rule {
     enum class Kind : uint8_t { kValue, kMembers, kItems };
     Kind kind;
@@ -245,15 +220,27 @@ class JsonSchemaRules : public RuleProvider {
   }
 
   void item_productions(const Rule& rule, Productions& out) {
+    const std::vector<Formula> parts = algebra_.by_distinctness(rule.formula);  // a copy: more formulas may come
+    if (parts.size() != 1 || parts.front() != rule.formula) {
+      for (Formula part : parts)
+        if (algebra_.array_alive(part)) out.add({items(part, rule.place, rule.first, rule.owner)});
+      return;
+    }
     if (algebra_.array_may_end(rule.formula))
       out.add({symbols_.terminal(text_.close(rule.place, rule.first, ']'), 0, "]")});
     JsonPlace own = rule.place, place = text_.item_place(rule.place);
     bool first = rule.first;
     for (const ValueCase& one : algebra_.array_step(rule.formula)) {
-      if (!algebra_.satisfiable(one.value) || !algebra_.array_alive(one.rest)) continue;
+      // Where the item may be what will be repeated, only its text tells whether the array can go on.
+      bool repeats = one.captured && algebra_.needs_repetition(one.rest);
+      if (!algebra_.satisfiable(one.value) || (!repeats && !algebra_.array_alive(one.rest))) continue;
       Symbol item = value(one.value, place), rest = items(one.rest, own, false, rule.owner);
-      if (one.captured)
+      if (repeats) {
+        Symbol any = items(algebra_.assume_distinct(one.rest, false), own, false, rule.owner);
+        rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, any, true);
+      } else if (one.captured) {
         rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, rest, algebra_.may_run_out(one.rest));
+      }
       if (first)
         out.add({item, rest});
       else

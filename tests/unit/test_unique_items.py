@@ -76,13 +76,51 @@ def test_what_has_run_out_is_not_offered() -> None:
     "schema",
     [
         {**UNIQUE, "items": {"type": "integer", "minimum": 1, "maximum": 3}, "minItems": 2},
-        {"not": UNIQUE},
     ],
 )
 def test_what_cannot_be_decided_is_refused_by_place(schema: Any) -> None:
     with pytest.raises(gr.SchemaError) as caught:
         gr.Grammar.from_json_schema(schema)
     assert caught.value.pointer.endswith("/uniqueItems")
+
+
+REPEATED: dict[str, Any] = {"type": "array", "not": {"uniqueItems": True}}
+INTEGERS: dict[str, Any] = {"items": {"type": "integer"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        (REPEATED, ["[1, 2, 1.0]", '["a", {}, "a"]', "[[], [0], []]"], ["[]", "[1]", "[0, false, null]"]),
+        ({"not": {"uniqueItems": True}}, ["[2, 2]"], ["1", '"a"', "{}", "[2]"]),
+        ({"items": REPEATED}, ["[]", "[[1, 1]]", "3"], ["[[1]]", "[[1, 1], []]"]),
+        ({"not": {"properties": {"a": {"uniqueItems": True}}}}, ['{"a": [1, 1]}'], ["{}", '{"a": 1}', '{"a": [1]}']),
+        # Exactly one: unique, or of three strings.
+        (
+            {"type": "array", "oneOf": [{"uniqueItems": True}, {"items": {"type": "string"}, "minItems": 3}]},
+            ["[]", "[1, 2]", '["a", "b", "a"]', '["a", "b", "a", "c"]'],
+            ["[1, 1]", '["a", "b", "c"]', '["a", "b", "a", 1]', '["a", "a"]'],
+        ),
+        ({"if": {"uniqueItems": True}, "then": {"maxItems": 2}}, ["[1, 2]", "[1, 2, 1]", "[1, 1]"], ["[1, 2, 3]"]),
+        ({"contains": REPEATED, "type": "array"}, ["[[1, 1]]", "[[1], [2, 2]]"], ["[]", "[[1, 2]]"]),
+    ],
+)
+def test_items_that_must_not_all_differ(schema: Any, valid: list[str], invalid: list[str]) -> None:
+    for text in valid:
+        assert accepts(schema, text), text
+    for text in invalid:
+        assert not accepts(schema, text), text
+
+
+def test_an_item_that_cannot_be_repeated_is_not_offered() -> None:
+    places = {"prefixItems": [{"type": "integer"}, {"type": "integer", "maximum": 3}], "items": False}
+    grammar = gr.Grammar.from_json_schema({**REPEATED, **places})
+    assert grammar.accepts("[2, 2]")
+    assert not grammar.accepts_prefix("[4,")
+    assert not grammar.accepts_prefix("[2, 3")
+    with pytest.raises(gr.UnsatisfiableError):
+        never = {"prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False}
+        gr.Grammar.from_json_schema({**REPEATED, **never}).accepts_prefix("[")
 
 
 def test_forbidden_strings_are_forbidden_in_every_spelling() -> None:
@@ -118,6 +156,12 @@ WALKED: list[Any] = [
     {**UNIQUE, "items": {**UNIQUE, "items": {"type": "integer"}}, "minItems": 2},
     {"anyOf": [{**UNIQUE, "items": {"type": "integer"}}, {"type": "array", "items": {"type": "string"}}]},
     {"$defs": {"n": {**UNIQUE, "items": {"$ref": "#/$defs/n"}}}, "$ref": "#/$defs/n"},
+    {**REPEATED, "items": {"type": ["boolean", "string"], "maxLength": 1}},
+    {**REPEATED, **INTEGERS, "maxItems": 3},
+    {**REPEATED, "prefixItems": [{"type": "integer"}, {"type": "integer", "maximum": 3}], "items": False},
+    {**REPEATED, "items": {"type": "array", **INTEGERS}, "maxItems": 3},
+    {"type": "array", **INTEGERS, "oneOf": [{"uniqueItems": True}, {"minItems": 3}]},
+    {"type": "array", **INTEGERS, "if": {"uniqueItems": True}, "then": {"maxItems": 2}},
 ]
 # Whole items and more in one token; and so many tokens after a quote that rows of lexemes are taken.
 PIECES = b'"," ","a" ", 1, 2,1 1] 3, ab a"] "a" true, "],[ ],[ ]] },{" {"a": "a": "} "b": 11 [[ null'.split(b" ")
