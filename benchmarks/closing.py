@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ import guiderail as gr
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import real_tokenizers
+
+from .masks import machine
 
 FAR, CUT = 100_000, 40
 
@@ -56,16 +59,20 @@ def draw(rng: random.Random, compiled: gr.CompiledGrammar, limit: int, steps: in
     return taken, False
 
 
-def timed(compiled: gr.CompiledGrammar, limit: int | None, tokens: list[int]) -> list[float]:
-    """Microseconds of CPU for each mask and the acceptance of its token."""
-    matcher, row = compiled.matcher(max_tokens=limit), gr.allocate_token_bitmask(1, compiled.vocabulary)
+def timed(compiled: gr.CompiledGrammar, limit: int | None, tokens: list[int]) -> tuple[float, list[float]]:
+    """Microseconds of CPU for the matcher with its first mask, and for each mask with the acceptance of its token."""
+    row = gr.allocate_token_bitmask(1, compiled.vocabulary)
+    begin = time.process_time_ns()
+    matcher = compiled.matcher(max_tokens=limit)
+    matcher.fill_next_token_bitmask(row)
+    first = (time.process_time_ns() - begin) / 1000
     times = []
     for token in tokens:
         begin = time.process_time_ns()
         matcher.fill_next_token_bitmask(row)
         matcher.accept_token(token)
         times.append((time.process_time_ns() - begin) / 1000)
-    return times
+    return first, times
 
 
 def grammars(file: Path, limit: int) -> Iterator[gr.Grammar]:
@@ -85,37 +92,86 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--schemas", type=Path, default=Path(__file__).parent / "schemas-small.jsonl")
     parser.add_argument("--tokenizer", default="smollm2")
     parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "closing")
     options = parser.parse_args(arguments)
     vocabulary = gr.Vocabulary.from_tokenizer(real_tokenizers.load(options.tokenizer))
     rng = random.Random(0)
     counted = gr.Grammar.from_json_schema({"type": "string", "minLength": 100, "maxLength": 100_000})
-    for name, chosen in (("schemas", list(grammars(options.schemas, options.limit))), ("counted string", [counted])):
-        figures: dict[tuple[str, str], list[float]] = {}
-        walks = refused = open_ends = 0
-        for grammar in chosen:
-            compiled = gr.compile(grammar, vocabulary)
-            least = least_limit(compiled)
-            if least is None:
-                refused += 1
-                continue
-            for place, limit, steps in (
-                ("least", least, least + 1),
-                ("near", least + 20, least + 21),
-                ("far", FAR, CUT),
-            ):
-                tokens, ended = draw(rng, compiled, limit, steps)
-                walks += place != "far"
+    report: dict[str, Any] = {
+        "schemas": options.schemas.name,
+        "tokenizer": options.tokenizer,
+        "tokens": vocabulary.size,
+        "machine": machine(),
+        "workloads": {},
+    }
+    for name, chosen in (
+        (f"{options.limit} schemas", grammars(options.schemas, options.limit)),
+        ("counted string", [counted]),
+    ):
+        report["workloads"][name] = measure(rng, list(chosen), vocabulary)
+    options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    text = page(report)
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def measure(rng: random.Random, chosen: list[gr.Grammar], vocabulary: gr.Vocabulary) -> dict[str, Any]:
+    figures: dict[str, list[float]] = {}
+    result: dict[str, Any] = {"grammars": len(chosen), "no_completion_known": 0, "walks": 0, "not_closed": 0}
+    for grammar in chosen:
+        compiled = gr.compile(grammar, vocabulary)
+        least = least_limit(compiled)
+        if least is None:
+            result["no_completion_known"] += 1
+            continue
+        for place, limit, steps in (("least", least, least + 1), ("near", least + 20, least + 21), ("far", FAR, CUT)):
+            tokens, ended = draw(rng, compiled, limit, steps)
+            if place != "far":
                 text = b"".join(vocabulary.token_bytes[t] for t in tokens if t not in vocabulary.eos_token_ids)
-                open_ends += place != "far" and not (ended and grammar.accepts(text))
-                for kind, bound in ((f"{place}, limited", limit), (f"{place}, plain", None)):
-                    fresh = gr.compile(grammar, vocabulary)
-                    for visit in ("cold", "warm"):
-                        figures.setdefault((kind, visit), []).extend(timed(fresh, bound, tokens))
-        print(
-            f"{name}: {len(chosen)} grammars, {refused} without a known completion, {walks} walks to the limit, "
-            f"{open_ends} of them not closed"
-        )
-        print("| mask and accept, µs of CPU | tokens | p50 | p99 | mean |\n|---|---|---|---|---|")
-        for (kind, visit), times in sorted(figures.items()):
-            p50, p99 = np.percentile(times, [50, 99])
-            print(f"| {kind}, {visit} | {len(times)} | {p50:.1f} | {p99:.1f} | {np.mean(times):.1f} |")
+                result["walks"] += 1
+                result["not_closed"] += not (ended and grammar.accepts(text))
+            for kind, bound in ((f"{place}, limited", limit), (f"{place}, plain", None)):
+                fresh = gr.compile(grammar, vocabulary)
+                for visit in ("cold", "warm"):
+                    first, times = timed(fresh, bound, tokens)
+                    figures.setdefault(f"{kind}, {visit}", []).extend(times)
+                    figures.setdefault(f"{kind}, matcher and first mask, {visit}", []).append(first)
+    result["microseconds"] = {
+        kind: {
+            "count": len(times),
+            **{f"p{q}": round(float(np.percentile(times, q)), 1) for q in (50, 90, 99)},
+            "mean": round(float(np.mean(times)), 1),
+            "max": round(max(times), 1),
+        }
+        for kind, times in sorted(figures.items())
+    }
+    return result
+
+
+def page(report: dict[str, Any]) -> str:
+    lines = [
+        "# What `max_tokens` costs",
+        "",
+        f"Written by `python -m benchmarks closing`. Schemas from `{report['schemas']}`, vocabulary "
+        f"{report['tokenizer']} ({report['tokens']:,} tokens); µs of CPU time; "
+        + ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+        + ".",
+        "'Least' is the smallest limit that the grammar takes, 'near' is 20 tokens more, 'far' 100,000. 'Limited' and",
+        "'plain' take the same tokens with and without the limit. Unless it says 'matcher', a line is a mask with its",
+        "token's acceptance.",
+    ]
+    for name, workload in report["workloads"].items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{workload['grammars']} grammars, {workload['no_completion_known']} without a known completion, "
+            f"{workload['walks']} walks to the limit, {workload['not_closed']} of them not closed.",
+            "",
+            "| | number | p50 | p90 | p99 | mean | max |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for kind, row in workload["microseconds"].items():
+            shown = " | ".join(f"{row[key]:,}" for key in ("count", "p50", "p90", "p99", "mean", "max"))
+            lines.append(f"| {kind} | {shown} |")
+    return "\n".join(lines) + "\n"

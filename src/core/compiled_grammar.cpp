@@ -23,12 +23,29 @@ Epoch::Store::~Store() {
 
 const MaskRow& Epoch::row(StateId state, bool first) {
   if (const MaskRow* known = known_row(state, first)) return *known;
-  Store& store = first && first_ ? *first_ : main_;
+  Store& store = this->store(first);
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  auto fresh =
-      std::make_unique<MaskRow>(MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state));
+  return publish(store, state,
+                 std::make_unique<MaskRow>(
+                     MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state)));
+}
+
+uint32_t Epoch::most_after(StateId state, bool first) {
+  Completion& completion = this->completion();
+  if (std::optional<uint32_t> known = completion.known_most_after(state, first)) return *known;
+  Store& store = this->store(first);
+  Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+  Reach reach;
+  if (completion.can_estimate()) {
+    MaskRow row = MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state, &reach);
+    if (!known_row(state, first)) publish(store, state, std::make_unique<MaskRow>(std::move(row)));
+  }
+  return completion.most_after(state, first, reach);
+}
+
+const MaskRow& Epoch::publish(Store& store, StateId state, std::unique_ptr<MaskRow> fresh) {
   std::lock_guard lock(mutex_);
   std::size_t index = static_cast<std::size_t>(state);
   while (store.rows.size() <= index) store.rows.emplace_back(nullptr);
@@ -148,6 +165,10 @@ Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, 
   with_epoch([this] {
     if (states_.empty()) states_ = replay(*epoch_);
     if (!max_tokens_) return 0;
+    if (epoch_->completion().cost(states_.back(), at_first()) <= *max_tokens_) {
+      reserve_.emplace_back();
+      return 0;
+    }
     Completion::Plan plan = epoch_->completion().plan(states_.back(), at_first());
     if (!plan) throw LimitError("max_tokens", "no way to complete the text is known");
     if (plan->size() > *max_tokens_)
@@ -159,14 +180,25 @@ Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, 
 }
 
 // The plan of the state after the token, if there is room for it, or what is left of the plan there is, if the token keeps to it.
-std::optional<Matcher::Reserve> Matcher::after(const Reserve& reserve, uint32_t room, uint32_t token, StateId to) {
+std::optional<Matcher::Reserve> Matcher::after(Reserve& reserve, uint32_t room, uint32_t token, StateId from,
+                                               bool first, StateId to) {
   if (room == 0) return std::nullopt;
+  if (epoch_->completion().cost(to, false) < room) return Reserve{};
+  plan_of(reserve, from, first);
   Completion::Plan fresh = epoch_->completion().plan(to, false);
   bool keeps = reserve.next() == token;
   if (fresh && fresh->size() < room && !(keeps && reserve.rest().size() - 1 < fresh->size()))
     return Reserve{std::move(fresh), 0};
   if (keeps) return Reserve{reserve.plan, reserve.written + 1};
   return std::nullopt;
+}
+
+Matcher::Reserve& Matcher::plan_of(Reserve& reserve, StateId state, bool first) {
+  if (!reserve.plan) {
+    reserve.plan = epoch_->completion().plan(state, first);
+    if (!reserve.plan) throw LimitError("max_tokens", "no way to complete the text is known");
+  }
+  return reserve;
 }
 
 std::vector<StateId> Matcher::replay(Epoch& epoch) const {
@@ -189,7 +221,7 @@ bool Matcher::accept_token(uint32_t token) {
     StateId to = epoch_->after(from, token, at_first());
     std::optional<Reserve> reserve;
     if (max_tokens_ && to != kDead) {
-      reserve = after(reserve_.back(), room(), token, to);
+      reserve = after(reserve_.back(), room(), token, from, at_first(), to);
       if (!reserve) to = kDead;
     }
     if (to == kDead) {
@@ -230,19 +262,28 @@ void Matcher::fill(uint32_t* words) {
   });
 }
 
-void Matcher::fill(uint32_t* words, StateId state, bool first, const Reserve& reserve, uint32_t room) {
-  Completion& completion = epoch_->completion();
-  const Completion::Lengths& lengths = completion.lengths(state, first);
+void Matcher::fill(uint32_t* words, StateId state, bool first, Reserve& reserve, uint32_t room) {
+  bool narrow = near(state, first, room);
   epoch_->row(state, first).fill(words, compiled_->vocabulary().num_words());
-  completion.narrow(lengths, epoch_->engine().accepting(state), room, reserve.next(), words);
+  if (!narrow) return;
+  Completion& completion = epoch_->completion();
+  completion.narrow(completion.lengths(state, first), epoch_->engine().accepting(state), room,
+                    plan_of(reserve, state, first).next(), words);
 }
 
 bool Matcher::fill_known(uint32_t* words) {
   const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back(), at_first());
   if (!row) return false;
-  const Completion::Lengths* lengths =
-      max_tokens_ ? epoch_->completion().known_lengths(states_.back(), at_first()) : nullptr;
-  if (max_tokens_ && !lengths) return false;
+  const Completion::Lengths* lengths = nullptr;
+  if (max_tokens_) {
+    Completion& completion = epoch_->completion();
+    std::optional<uint32_t> most = completion.known_most_after(states_.back(), at_first());
+    if (!most) return false;
+    if (*most >= room()) {
+      lengths = completion.known_lengths(states_.back(), at_first());
+      if (!lengths || !reserve_.back().plan) return false;
+    }
+  }
   row->fill(words, compiled_->vocabulary().num_words());
   if (lengths)
     epoch_->completion().narrow(*lengths, epoch_->engine().accepting(states_.back()), room(), reserve_.back().next(),
@@ -257,15 +298,16 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
   with_epoch([&] {
     std::vector<StateId> states(tokens.size(), kDead);
     std::vector<std::pair<Reserve, uint32_t>> reserves(max_tokens_ ? tokens.size() : 0);  // and room
+    std::pair<Reserve, uint32_t> root;
+    if (max_tokens_) root = {reserve_.back(), room()};
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       StateId from =
           parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
       if (from != kDead && tokens[i] < compiled_->vocabulary().size())
         states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
       if (max_tokens_ && states[i] != kDead) {
-        const auto& [before, left] =
-            parents[i] < 0 ? std::pair(reserve_.back(), room()) : reserves[static_cast<std::size_t>(parents[i])];
-        if (auto reserve = after(before, left, tokens[i], states[i]))
+        auto& [before, left] = parents[i] < 0 ? root : reserves[static_cast<std::size_t>(parents[i])];
+        if (auto reserve = after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i]))
           reserves[i] = {std::move(*reserve), left - 1};
         else
           states[i] = kDead;
@@ -288,7 +330,9 @@ bool Matcher::closed_early() {
     for (; looked_at_ < tokens_.size() && early_ == SIZE_MAX; ++looked_at_) {
       uint32_t room = *max_tokens_ - static_cast<uint32_t>(looked_at_);
       bool first = looked_at_ == 0 && prefix_.empty();
-      if (epoch_->completion().lengths(states_[looked_at_], first).narrows(room, reserve_[looked_at_].next()))
+      StateId state = states_[looked_at_];
+      if (near(state, first, room) &&
+          epoch_->completion().lengths(state, first).narrows(room, plan_of(reserve_[looked_at_], state, first).next()))
         early_ = looked_at_;
     }
     return early_ != SIZE_MAX;
@@ -346,8 +390,9 @@ bool Matcher::must_stop() {
   return with_epoch([&] {
     Engine& engine = epoch_->engine();
     if (!engine.accepting(states_.back())) return false;
-    if (max_tokens_ && epoch_->completion().lengths(states_.back(), at_first()).least_room() > room() &&
-        reserve_.back().rest().empty())
+    if (max_tokens_ && near(states_.back(), at_first(), room()) &&
+        epoch_->completion().lengths(states_.back(), at_first()).least_room() > room() &&
+        plan_of(reserve_.back(), states_.back(), at_first()).rest().empty())
       return true;
     if (!engine.next_bytes(states_.back()).empty()) return false;
     return std::ranges::all_of(engine.threads(states_.back()), [&](const Thread& t) {

@@ -39,6 +39,9 @@ class Epoch {
   const LexRowCache& lex_rows() const { return *main_.lex_rows; }
   // `first`: the state stands at the first position of a text.
   const MaskRow& row(StateId state, bool first);
+  // No token that the state allows takes more than this many tokens to complete the text after it; Completion::kUnknown if that cannot be told
+  // cheaply.
+  uint32_t most_after(StateId state, bool first);
   const MaskRow* known_row(StateId state, bool first) const {
     const Store& store = first && first_ ? *first_ : main_;
     std::size_t index = static_cast<std::size_t>(state);
@@ -66,6 +69,9 @@ class Epoch {
     std::shared_ptr<LexRowCache> lex_rows;
     StableVector<std::atomic<const MaskRow*>> rows;
   };
+
+  Store& store(bool first) { return first && first_ ? *first_ : main_; }
+  const MaskRow& publish(Store& store, StateId state, std::unique_ptr<MaskRow> row);
 
   Engine engine_;
   Store main_;
@@ -145,29 +151,36 @@ class Matcher {
   StateId state() const { return states_.back(); }
   bool same_state(const Matcher& other) const {
     return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_ &&
-           room() == other.room() &&
-           (!max_tokens_ || std::ranges::equal(reserve_.back().rest(), other.reserve_.back().rest()));
+           room() == other.room() && (!max_tokens_ || reserve_.back() == other.reserve_.back());
   }
 
  private:
   // How a sequence with a limit closes from here: by a plan, of which some tokens have been written.
   struct Reserve {
-    Completion::Plan plan;
+    Completion::Plan plan;  // null: that of the state, which is short enough and has not been asked for yet
     std::size_t written = 0;
     std::span<const uint32_t> rest() const { return std::span(*plan).subspan(written); }
+    // Of reserves of the same state with the same room.
+    bool operator==(const Reserve& other) const {
+      return !plan || !other.plan ? true : std::ranges::equal(rest(), other.rest());
+    }
     uint32_t next() const { return rest().empty() ? Completion::kNoToken : rest().front(); }
   };
 
   template <typename F>
   auto with_epoch(F f);
   // What is reserved after a token that the grammar allows, which leads to `to`; nothing if the token does not fit.
-  std::optional<Reserve> after(const Reserve& reserve, uint32_t room, uint32_t token, StateId to);
+  std::optional<Reserve> after(Reserve& reserve, uint32_t room, uint32_t token, StateId from, bool first, StateId to);
+  // Writes out the plan of a reserve that leaves it to its state.
+  Reserve& plan_of(Reserve& reserve, StateId state, bool first);
+  // Can some token that the state allows be too much for this room?
+  bool near(StateId state, bool first, uint32_t room) { return epoch_->most_after(state, first) >= room; }
   // Tokens that may still be written; without a limit kUnlimited.
   static constexpr uint32_t kUnlimited = UINT32_MAX;
   uint32_t room() const {
     return max_tokens_ ? *max_tokens_ - static_cast<uint32_t>(tokens_.size() - (terminated_ ? 1 : 0)) : kUnlimited;
   }
-  void fill(uint32_t* words, StateId state, bool first, const Reserve& reserve, uint32_t room);
+  void fill(uint32_t* words, StateId state, bool first, Reserve& reserve, uint32_t room);
   // The states of this sequence in an epoch's numbers.
   std::vector<StateId> replay(Epoch& epoch) const;
   bool at_first() const { return tokens_.empty() && prefix_.empty(); }

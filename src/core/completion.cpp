@@ -153,6 +153,57 @@ Completion::Plan Completion::cut(const std::vector<ShortestText::Piece>& text, b
   return std::make_shared<const std::vector<uint32_t>>(std::move(tokens));
 }
 
+// --- estimates ------------------------------------------------------------------------------------------------------
+
+std::optional<uint32_t> Completion::read(const StableVector<std::atomic<uint32_t>>& table, StateId state) {
+  std::size_t index = static_cast<std::size_t>(state);
+  uint32_t value = index < table.size() ? table[index].load(std::memory_order_acquire) : 0;
+  return value ? std::optional(value - 1) : std::nullopt;
+}
+
+void Completion::write(StableVector<std::atomic<uint32_t>>& table, StateId state, uint32_t value) {
+  std::lock_guard lock(mutex_);
+  std::size_t index = static_cast<std::size_t>(state);
+  while (table.size() <= index) {
+    table.emplace_back(0u);
+    bytes_.fetch_add(sizeof(uint32_t), std::memory_order_relaxed);
+    growth_of_this_thread += sizeof(uint32_t);
+  }
+  table[index].store(std::min(value, kTooLong) + 1, std::memory_order_release);
+}
+
+uint32_t Completion::cost(StateId state, bool first) {
+  // A first token may be written otherwise than the same bytes later.
+  if (!can_estimate() || (first && first_)) return kUnknown;
+  auto& costs = main_store_.costs;
+  std::optional<uint32_t> known = read(costs, state);
+  if (!known) {
+    Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+    std::lock_guard lock(engine_.parser().mutex());
+    known = shortest_.bound(engine_.threads(state));
+    write(costs, state, *known);
+  }
+  return *known >= kTooLong ? kUnknown : *known;
+}
+
+std::optional<uint32_t> Completion::known_most_after(StateId state, bool first) const {
+  std::optional<uint32_t> known = read(store(first).most_after, state);
+  return known && *known >= kTooLong ? kUnknown : known;
+}
+
+uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
+  uint32_t most = can_estimate() ? 0 : kUnknown;
+  if (can_estimate()) {
+    std::lock_guard lock(engine_.parser().mutex());
+    for (const Reach::Kept& kept : reach.kept())
+      if (most != kUnknown) most = std::max(most, shortest_.bound(kept));
+    for (std::size_t i = 0; i < reach.size() && most != kUnknown; ++i)
+      most = std::max(most, shortest_.bound(reach.set(i)));
+  }
+  write(store(first).most_after, state, most);
+  return most >= kTooLong ? kUnknown : most;
+}
+
 // --- lengths --------------------------------------------------------------------------------------------------------
 
 // The distinct states after one token, each with the tokens that lead there.

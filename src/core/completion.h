@@ -18,6 +18,7 @@
 
 #include "engine.h"
 #include "liveness.h"
+#include "reach.h"
 #include "shortest_text.h"
 #include "stable_vector.h"
 #include "vocabulary.h"
@@ -29,7 +30,8 @@ class Completion {
   // Tokens that complete a text; null: none are known.
   using Plan = std::shared_ptr<const std::vector<uint32_t>>;
   static constexpr uint32_t kNoToken = UINT32_MAX;
-  static constexpr uint32_t kUnknown = UINT32_MAX;  // the length of no plan
+  static constexpr uint32_t kUnknown = UINT32_MAX;      // the length of no plan
+  static constexpr uint32_t kTooLong = UINT32_MAX - 2;  // as good as unknown
 
   // The tokens that a state allows by the length of the plan after each. End-of-sequence tokens that end the text are not among them.
   struct Lengths {
@@ -54,6 +56,13 @@ class Completion {
 
   // Any thread may call these. `first`: the state stands at the first position of a text.
   Plan plan(StateId state, bool first);
+  // Plans of the state have at most so many tokens; kUnknown if only making one tells. Cheap, and the same at every call.
+  uint32_t cost(StateId state, bool first);
+  // As cost, of all states that `reach` was told of when the mask of `state` was built: tokens far from the limit need no looking at.
+  uint32_t most_after(StateId state, bool first, const Reach& reach);
+  std::optional<uint32_t> known_most_after(StateId state, bool first) const;
+  // Under longest match the symbols' texts one after the other need not be a text.
+  bool can_estimate() const { return engine_.lexing() == Lexing::kFree && !engine_.indentation(); }
   const Lengths& lengths(StateId state, bool first);
   const Lengths* known_lengths(StateId state, bool first) const;
   // Takes what does not fit out of the state's mask.
@@ -65,10 +74,13 @@ class Completion {
     ~Store();
     StableVector<std::atomic<const Plan*>> plans;
     StableVector<std::atomic<const Lengths*>> lengths;
+    StableVector<std::atomic<uint32_t>> costs, most_after;  // plus 1; 0: not asked yet
   };
   template <typename T>
   const T& publish(StableVector<std::atomic<const T*>>& table, StateId state, std::unique_ptr<T> value,
                    std::size_t bytes);
+  static std::optional<uint32_t> read(const StableVector<std::atomic<uint32_t>>& table, StateId state);
+  void write(StableVector<std::atomic<uint32_t>>& table, StateId state, uint32_t value);
   Store& store(bool first) { return first && first_ ? first_store_ : main_store_; }
   const Store& store(bool first) const { return first && first_ ? first_store_ : main_store_; }
   Plan make_plan(StateId state, bool first);

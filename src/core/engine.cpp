@@ -9,8 +9,6 @@
 
 namespace guiderail {
 
-namespace {
-
 uint64_t hash_of(std::span<const Thread> threads) {
   uint64_t h = threads.size();
   auto mix = [&h](uint64_t v) {
@@ -25,8 +23,6 @@ uint64_t hash_of(std::span<const Thread> threads) {
   }
   return h;
 }
-
-}  // namespace
 
 Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits)
     : source_(std::move(source)), limits_(limits), symbols_(Lexicon::current()) {

@@ -40,6 +40,8 @@ struct Thread {
   auto operator<=>(const Thread&) const = default;
 };
 
+uint64_t hash_of(std::span<const Thread> threads);
+
 // Limits of one compiled grammar; every field's name is what a LimitError says.
 struct Limits {
   std::size_t lexer_states_per_request = 2'000'000;  // new lexicon nodes one call may cause

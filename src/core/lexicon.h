@@ -122,6 +122,9 @@ class Lexicon {
   bool leads_to(Node node, Node target);
   // Certain properties, read off the structure; false means 'not known'. Untagged: no tag other than 0.
   bool untagged(Node node);
+  // Appends the nodes whose tags are, together, all that `node` may end with; false if the structure does not tell. One that ends all by itself
+  // (accept, or untagged) has none.
+  bool ends_with(Node node, std::vector<Node>& parts);
   bool certainly_infinite(Node node);
   bool certainly_finite(Node node);
   // A node that no text shorter than `length` bytes can tell from `node` (aliveness and tags after each byte alike): counters beyond the

@@ -118,6 +118,29 @@ bool Lexicon::counted(Node n, Node& body, uint32_t& min, uint32_t& max) {
 }
 
 bool Lexicon::untagged(Node n) { return !(info(n).flags & kTagged); }
+
+bool Lexicon::ends_with(Node n, std::vector<Node>& parts) {
+  const Info& i = info(n);
+  if (!(i.flags & kTagged)) return true;
+  switch (i.kind) {
+    case Kind::kAccept: return true;
+    case Kind::kPrefix:
+    case Kind::kConcat: parts.push_back(node(i.b)); return true;
+    case Kind::kBranch:
+      for (uint32_t k = 1; k < i.num_children; k += 2) parts.push_back(node(i.children[k]));
+      return true;
+    case Kind::kEither:
+      for (uint32_t child : i.kids()) parts.push_back(node(child));
+      return true;
+    case Kind::kBoth:
+      for (uint32_t child : i.kids())
+        if (infos_[child].kind != Kind::kNot) parts.push_back(node(child));
+      return true;
+    case Kind::kTracked: parts.push_back(node(i.children[0])); return true;
+    default: return false;
+  }
+}
+
 bool Lexicon::leads_to(Node n, Node target) {
   std::vector<uint32_t> work{id(n)};
   std::unordered_set<uint32_t> seen;
@@ -171,11 +194,11 @@ Node Lexicon::saturate(Node n, uint32_t length) {
     } else {
       may_pass = nullable_in(first, nullptr);
     }
-    spine.push_back(first);
     if (i.kind != Kind::kConcat) {
-      at = kEpsilon;
+      at = first;  // as it is: a concatenation would lose its tags
       break;
     }
+    spine.push_back(first);
     at = node(i.b);
     if (!may_pass) break;
   }

@@ -45,7 +45,8 @@ void MaskBuilder::Scratch::clear() {
   doubtful.clear();
 }
 
-MaskRow MaskBuilder::build(StateId state) {
+MaskRow MaskBuilder::build(StateId state, Reach* reach) {
+  reach_ = reach;
   scratch().clear();  // an exception may have left something
   std::span<const Thread> threads = engine_.threads(state);
   walk(vocabulary_.trie(), TokenTrie::kRoot, threads, true, nullptr);
@@ -57,7 +58,10 @@ MaskRow MaskBuilder::build(StateId state) {
     for (uint32_t i : look.specials) {
       uint32_t index = look.expected[i].tag;
       int64_t token = vocabulary_.special(engine_.symbols().special_tokens()[index]);
-      if (token >= 0 && engine_.advance_special(state, index) != kDead) sets_.push_back(static_cast<uint32_t>(token));
+      StateId next = token < 0 ? kDead : engine_.advance_special(state, index);
+      if (next == kDead) continue;
+      sets_.push_back(static_cast<uint32_t>(token));
+      if (reach_) reach_->add(engine_.threads(next));
     }
   }
   return assemble();
@@ -135,6 +139,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       bool certain = std::ranges::any_of(out_, [](const Thread& t) { return t.text != kDoubtful; });
       for (uint32_t token : trie.tokens(child))
         if (!skip || !contains(*skip, token)) (certain ? sets_ : doubtful_).push_back(token);
+      if (reach_) reach_->add(out_);
     }
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();
@@ -162,6 +167,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   walk_left_over(*c.row, t, plan.rest, looked_at);
   t.text = thread.text;
   if (!doubtful_.empty()) read_doubtful(thread, place);
+  if (reach_) reach_->keep({thread, plan.first, plan.rest});
   if (plan.rest != kEpsilon && plan.first_nullable) {
     // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
     t.lexeme = plan.rest;
@@ -279,18 +285,22 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
       std::string path = at.path;
       path.push_back(static_cast<char>(byte));
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
-      if (!same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x)) {
+      bool kept = !same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x);
+      if (!kept) except.push_back(trie.token_range(child));
+      if (!kept || (reach_ && trie.node(child).num_tokens)) {
+        now.assign(1, thread);
+        for (char c : path) {
+          next.clear();
+          engine_.step(now, static_cast<uint8_t>(c), next);
+          engine_.merge(next);
+          std::swap(now, next);
+          if (now.empty()) return;
+        }
+        if (reach_ && trie.node(child).num_tokens) reach_->add(now);
+      }
+      if (kept) {
         if (trie.node(child).num_children) work.push_back({child, r, x, std::move(path)});
         return;
-      }
-      except.push_back(trie.token_range(child));
-      now.assign(1, thread);
-      for (char c : path) {
-        next.clear();
-        engine_.step(now, static_cast<uint8_t>(c), next);
-        engine_.merge(next);
-        std::swap(now, next);
-        if (now.empty()) return;
       }
       if (trie.node(child).num_tokens && spellable(now))
         for (uint32_t token : trie.tokens(child)) sets_.push_back(token);

@@ -14,6 +14,7 @@
 #include "engine.h"
 #include "lex_row.h"
 #include "liveness.h"
+#include "reach.h"
 #include "vocabulary.h"
 
 namespace guiderail {
@@ -41,7 +42,8 @@ class MaskBuilder {
   MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness)
       : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness) {}
 
-  MaskRow build(StateId state);
+  // `reach`, if not null, is told where the tokens lead.
+  MaskRow build(StateId state, Reach* reach = nullptr);
 
  private:
   // Tokens by rank, in sorted ranges [first, second).
@@ -73,6 +75,7 @@ class MaskBuilder {
   const Vocabulary& vocabulary_;
   LexRowCache& rows_;
   Liveness* liveness_;
+  Reach* reach_ = nullptr;
   // Working memory, one per thread: a mask is built in microseconds, and allocating it anew would be a good part of them.
   struct Scratch {
     std::vector<Contribution> contributions;

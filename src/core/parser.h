@@ -101,6 +101,7 @@ class Parser {
     if (symbol == kEnd || !is_capture(Symbol{symbol})) return symbol;
     return static_cast<uint32_t>(symbols_.capture_info(Symbol{symbol}).generic);
   }
+  bool captures_at(uint32_t position) const { return pool_[position] != kEnd && is_capture(Symbol{pool_[position]}); }
   // Where the productions of a nonterminal start; empty productions are not among them.
   std::vector<uint32_t> productions(uint32_t nonterminal) { return rules(nonterminal).starts; }
   std::vector<Entry> kernel_items(ParserState state) const;

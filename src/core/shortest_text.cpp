@@ -18,6 +18,10 @@ namespace {
 constexpr std::size_t kMaxRemainders = 400'000;     // of a lexeme
 constexpr std::size_t kBreadthFirst = 4'000;        // remainders looked at before the newest are tried as well
 constexpr std::size_t kLookedAtMore = 256;          // after the end of a lexeme that others had found
+constexpr std::size_t kMaxParts = 1'000;            // of a remainder that are asked for their tags
+constexpr std::size_t kSeveral = 4;                 // tags of a lexeme that are looked for one by one
+constexpr std::size_t kMaxRests = 500;              // remainders whose rests are compared
+constexpr std::size_t kMaxEnds = 8;                 // tags between which a lexeme that goes on may choose
 constexpr std::size_t kMaxExpansions = 20'000;      // of nonterminals
 constexpr std::size_t kExpansionsMore = 64;         // after the first answer, besides as many as that took
 constexpr std::size_t kMaxContexts = 50'000;        // on the way to acceptance
@@ -53,7 +57,8 @@ uint32_t ShortestText::lexeme(Node node, uint32_t tag) {
   auto known = lexemes_.find(key(node, tag));
   if (known != lexemes_.end()) return known->second.length;
   if (explored_.contains(key(node, tag))) return kUnknown;
-  explore(node, tag);
+  const std::vector<uint32_t>& tags = ends(node);
+  if (tags.empty() || std::ranges::find(tags, tag) != tags.end()) explore(node, tag);
   known = lexemes_.find(key(node, tag));
   if (known != lexemes_.end()) return known->second.length;
   explored_.emplace(key(node, tag), true);
@@ -61,8 +66,38 @@ uint32_t ShortestText::lexeme(Node node, uint32_t tag) {
   return kUnknown;
 }
 
+const std::vector<uint32_t>& ShortestText::ends(Node root) {
+  Lexicon& lexicon = engine_.lexicon();
+  auto [known, fresh] = ends_.try_emplace(id(root));
+  std::vector<uint32_t>& tags = known->second;
+  if (fresh) {
+    std::vector<Node> work{root};
+    std::unordered_set<uint32_t> seen{id(root)};
+    bool told = true;
+    while (!work.empty() && told && seen.size() < kMaxParts) {
+      Node node = work.back();
+      work.pop_back();
+      std::vector<Node> parts;
+      told = lexicon.ends_with(node, parts);
+      if (parts.empty()) {
+        if (lexicon.untagged(node))
+          tags.push_back(0);
+        else if (told)
+          tags.insert(tags.end(), lexicon.tags(node).begin(), lexicon.tags(node).end());
+      }
+      for (Node part : parts)
+        if (seen.insert(id(part)).second) work.push_back(part);
+    }
+    std::ranges::sort(tags);
+    tags.erase(std::ranges::unique(tags).begin(), tags.end());
+    if (!told || !work.empty()) tags.clear();
+    charge(64 + tags.size() * sizeof(uint32_t));
+  }
+  return tags;
+}
+
 // Oldest first until that has become broad, then the newest as well, which finds the end of what is long. All tags met are noted, along the
-// way to each.
+// way to each; where there are many, the search goes on for a while after the end wanted.
 void ShortestText::explore(Node root, uint32_t wanted) {
   struct Visit {
     Node node;
@@ -72,7 +107,9 @@ void ShortestText::explore(Node root, uint32_t wanted) {
   };
   constexpr std::size_t kRoot = SIZE_MAX;
   Lexicon& lexicon = engine_.lexicon();
-  bool untagged = lexicon.untagged(root);
+  const std::vector<uint32_t>& tags = ends(root);
+  bool many = tags.empty() || tags.size() > kSeveral;
+  std::unordered_set<uint32_t> met;  // tags
   std::vector<Visit> visits{{root, kRoot, 0, 0}};
   std::deque<std::size_t> frontier{0};
   std::unordered_set<uint32_t> seen{id(root)};
@@ -114,12 +151,16 @@ void ShortestText::explore(Node root, uint32_t wanted) {
     Node node = visits[visit].node;
     uint32_t depth = visits[visit].depth;
     if (best != kUnknown &&
-        (untagged ? depth >= best || count >= found_at + kLookedAtMore : visits.size() > last_find + 2 * kBreadthFirst))
+        (many ? visits.size() > last_find + 2 * kBreadthFirst : depth >= best || count >= found_at + kLookedAtMore))
       break;
     if (lexicon.nullable(node)) {
-      std::vector<uint32_t> tags(lexicon.tags(node).begin(), lexicon.tags(node).end());
-      for (uint32_t tag : tags) note_way(visit, tag, 0);
-      if (untagged && best != kUnknown && count < kBreadthFirst) break;  // breadth-first: none is shorter
+      std::vector<uint32_t> here(lexicon.tags(node).begin(), lexicon.tags(node).end());
+      for (uint32_t tag : here) {
+        note_way(visit, tag, 0);
+        if (many) met.insert(tag);
+      }
+      if (many && met.size() == tags.size()) break;
+      if (!many && best != kUnknown && count < kBreadthFirst) break;  // breadth-first: none is shorter
     } else if (visit != 0) {
       if (auto known = lexemes_.find(key(node, wanted)); known != lexemes_.end() && depth + known->second.length < best)
         note_way(visit, wanted, known->second.length);
@@ -133,6 +174,58 @@ void ShortestText::explore(Node root, uint32_t wanted) {
       return false;
     });
   }
+}
+
+uint32_t ShortestText::rest(Node node, const std::vector<uint32_t>& tags) {
+  uint32_t best = kUnknown;
+  for (uint32_t tag : tags) best = std::min(best, lexeme(node, tag));
+  return best;
+}
+
+// All remainders are looked at, except that counted bodies b{min,max} are read off b: what is left of one body, and the others due.
+ShortestText::LongestRest ShortestText::longest_rest(Node root, const std::vector<uint32_t>& tags) {
+  auto [known, fresh] = longest_rests_.try_emplace({root, tags}, LongestRest{kUnknown, kNone});
+  if (!fresh) return known->second;
+  charge(64 + tags.size() * sizeof(uint32_t));
+  Lexicon& lexicon = engine_.lexicon();
+  static const std::vector<uint32_t> kUntagged{0};
+  std::vector<Node> work{root};
+  std::unordered_set<uint32_t> seen{id(root)};
+  LongestRest longest{0, kNone};
+  auto meet = [&](Node next) {
+    if (next != kNone && seen.insert(id(next)).second) work.push_back(next);
+  };
+  auto compare = [&](Node node, uint32_t least) {
+    longest.length = std::max(longest.length, least);
+    if (least == kUnknown) longest.without = node;
+  };
+  while (!work.empty() && longest.length != kUnknown && seen.size() < kMaxRests) {
+    Node node = work.back(), first = node, behind = kEpsilon, body = kNone;
+    work.pop_back();
+    uint32_t min = 0, max = 0;
+    if (lexicon.shape(node, first, behind) != Lexicon::Shape::kSequence) first = node, behind = kEpsilon;
+    if (lexicon.counted(first, body, min, max) && lexicon.untagged(body)) {
+      uint32_t one = lexeme(body, 0), bodies = 0;
+      if (min > 0 && one > 0) bodies = one == kUnknown || min > kMaxBytes / one ? kUnknown : min * one;
+      compare(node, sum(sum(longest_rest(body, kUntagged).length, bodies), rest(behind, tags)));
+      meet(behind);
+      continue;
+    }
+    compare(node, rest(node, tags));
+    const Lexicon::Transitions& transitions = lexicon.transitions(node);
+    std::array<bool, 256> tried{};
+    lexicon.first_bound(node).for_each([&](uint8_t byte) {
+      if (!std::exchange(tried[transitions.classes[byte]], true)) meet(lexicon.step(node, byte));
+    });
+  }
+  if (!work.empty()) longest.length = kUnknown;
+  longest_rests_.insert_or_assign({root, tags}, longest);
+  return longest;
+}
+
+bool ShortestText::may_be_empty(Symbol terminal) {
+  Node start = engine_.symbols().terminal_info(terminal).start;
+  return start != kNone && engine_.lexicon().nullable(start);
 }
 
 uint32_t ShortestText::terminal(Symbol symbol) {
@@ -182,6 +275,10 @@ uint32_t ShortestText::nonterminal(uint32_t root) {
       x = frontier.front();
       frontier.pop_front();
     }
+    if (x != root && !useful(x)) {
+      seen.erase(x);
+      continue;
+    }
     expand(x);
     if (last == kMaxExpansions && at(root).cost != kUnknown) last = std::min(last, 2 * count + kExpansionsMore);
     for (uint32_t y : at(x).needs)
@@ -191,13 +288,33 @@ uint32_t ShortestText::nonterminal(uint32_t root) {
   return at(root).cost;
 }
 
+bool ShortestText::useful(uint32_t x) {
+  return std::ranges::any_of(at(x).used_by, [&](uint32_t number) {
+    const Production& p = productions_[number];
+    return p.terminals + p.nonterminals.size() < at(p.owner).cost;
+  });
+}
+
+// Productions of more symbols than the cheapest so far has bytes are left alone, and so is all that only they need.
 void ShortestText::expand(uint32_t x) {
   Parser& parser = engine_.parser();
   std::vector<uint32_t> needs;
   at(x).expanded = true;
+  std::vector<std::pair<uint32_t, uint32_t>> by_size;  // bytes at least
   for (uint32_t start : parser.productions(x)) {
+    uint32_t least = 0;
+    for (uint32_t p = start; parser.symbol_at(p) != Parser::kEnd; ++p) {
+      Symbol symbol{parser.symbol_at(p)};
+      least += !(is_terminal(symbol) ? may_be_empty(symbol) : engine_.symbols().nonterminal_info(symbol).nullable);
+    }
+    by_size.emplace_back(least, start);
+  }
+  std::ranges::stable_sort(by_size, {}, &std::pair<uint32_t, uint32_t>::first);
+  for (auto [least, start] : by_size) {
+    if (least >= at(x).cost) continue;
     Production production{x, start, 0, {}};
     for (uint32_t p = start; production.terminals != kUnknown && parser.symbol_at(p) != Parser::kEnd; ++p) {
+      if (parser.captures_at(p)) production.terminals = sum(production.terminals, kDoubtful);
       uint32_t symbol = parser.symbol_at(p);
       if (is_terminal(Symbol{symbol}))
         production.terminals = sum(production.terminals, terminal(Symbol{symbol}));
@@ -246,6 +363,7 @@ uint32_t ShortestText::cost_from(uint32_t position) {
   uint32_t total = 0;
   for (; total != kUnknown && engine_.parser().symbol_at(position) != Parser::kEnd; ++position) {
     uint32_t symbol = engine_.parser().symbol_at(position);
+    if (engine_.parser().captures_at(position)) total = sum(total, kDoubtful);
     total = sum(total, is_terminal(Symbol{symbol}) ? terminal(Symbol{symbol}) : nonterminal(symbol));
   }
   return total;
@@ -313,7 +431,10 @@ const ShortestText::Way& ShortestText::boundary(ParserState state) {
   if (best == kUnknown) return answer({kUnknown, kStop});
   std::size_t at = last;
   for (std::size_t before = visits[at].parent; before != kRoot; at = before, before = visits[at].parent)
-    if (contexts_.emplace(visits[before].item.context, Way{best - visits[before].cost, visits[at].item}).second)
+    if (contexts_
+            .emplace(visits[before].item.context,
+                     Way{(length(best) - length(visits[before].cost)) | (best & kDoubtful), visits[at].item})
+            .second)
       charge(48);
   return answer({best, visits[at].item});
 }
@@ -328,14 +449,14 @@ uint32_t ShortestText::inside(const Thread& t, const Parser::Expected*& best) {
   Parser& parser = engine_.parser();
   const Parser::Lookahead& look = parser.lookahead(t.parser);
   std::vector<std::pair<uint32_t, const Parser::Expected*>> ends;
-  auto expected = std::ranges::lower_bound(look.expected, t.group, {}, &Parser::Expected::start);
-  for (; expected != look.expected.end() && expected->start == t.group; ++expected)
-    if (uint32_t length = lexeme(t.lexeme, expected->tag); length != kUnknown) ends.emplace_back(length, &*expected);
+  auto [expected, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
+  for (; expected != last; ++expected)
+    if (uint32_t least = lexeme(t.lexeme, expected->tag); least != kUnknown) ends.emplace_back(least, &*expected);
   std::ranges::sort(ends, {}, [](const auto& end) { return end.first; });
   uint32_t cost = kUnknown;
-  for (auto [length, end] : ends) {
-    if (length >= cost) break;
-    if (uint32_t whole = sum(length, boundary(after(t, *end)).cost); whole < cost) {
+  for (auto [least, end] : ends) {
+    if (least >= cost) break;
+    if (uint32_t whole = sum(least, boundary(after(t, *end)).cost); whole < cost) {
       cost = whole;
       best = end;
     }
@@ -346,6 +467,54 @@ uint32_t ShortestText::inside(const Thread& t, const Parser::Expected*& best) {
 uint32_t ShortestText::cost(const Thread& t) {
   const Parser::Expected* best = nullptr;
   return t.at_boundary() ? boundary(t.parser).cost : inside(t, best);
+}
+
+uint32_t ShortestText::bound(std::span<const Thread> threads) {
+  uint32_t best = kUnknown;
+  for (const Thread& t : threads) {
+    if (t.text != kNoText) return kUnknown;
+    best = std::min(best, cost(t));
+  }
+  return best & kDoubtful ? kUnknown : best;
+}
+
+uint32_t ShortestText::bound(const Reach::Kept& kept) {
+  const Thread& t = kept.thread;
+  if (t.text != kNoText) return kUnknown;
+  const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
+  auto [first, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
+  // The shortest end of all that `node` has, and what comes after it.
+  auto end_of = [&](Node node) {
+    auto best = last;
+    for (auto it = first; it != last; ++it) {
+      uint32_t least = lexeme(node, it->tag);
+      if (least != kUnknown && (best == last || least < lexeme(node, best->tag))) best = it;
+    }
+    return best;
+  };
+  if (kept.rest != kEpsilon) {
+    auto end = engine_.lexicon().untagged(kept.first) ? end_of(kept.rest) : last;
+    if (end == last) return kUnknown;
+    uint32_t behind = sum(lexeme(kept.rest, end->tag), boundary(after(t, *end)).cost);
+    uint32_t whole = sum(longest_rest(kept.first, {0}).length, behind);
+    return whole & kDoubtful ? kUnknown : whole;
+  }
+  // As few of the tags as there is always one to end with.
+  std::vector<uint32_t> tags;
+  uint32_t behind = 0;
+  for (Node open = kept.first; tags.size() < kMaxEnds;) {
+    auto end = end_of(open);
+    if (end == last || std::ranges::find(tags, end->tag) != tags.end()) return kUnknown;
+    tags.push_back(end->tag);
+    behind = std::max(behind, boundary(after(t, *end)).cost);
+    LongestRest longest = longest_rest(kept.first, tags);
+    if (longest.length != kUnknown) {
+      uint32_t whole = sum(longest.length, behind);
+      return whole & kDoubtful ? kUnknown : whole;
+    }
+    open = longest.without;
+  }
+  return kUnknown;
 }
 
 uint32_t ShortestText::cost(StateId state) {
@@ -401,7 +570,7 @@ void ShortestText::write(const Thread& t, std::vector<Piece>& out) {
     write_lexeme(t.lexeme, end->tag, out);
     state = after(t, *end);
   }
-  for (Way way = boundary(state); way.next.position != Parser::kEnd || way.cost != 0;
+  for (Way way = boundary(state); way.next.position != Parser::kEnd || length(way.cost) != 0;
        way = contexts_.at(way.next.context))
     write_item(way.next.position, out);
 }
@@ -429,9 +598,9 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::find(StateId state
   std::vector<Piece> text;
   if (engine_.accepting(state)) return text;
   const Thread* best = nullptr;
-  uint32_t least = kMaxBytes;
+  uint32_t least = kUnknown;
   for (const Thread& t : engine_.threads(state))
-    if (uint32_t c = cost(t); c < least) {
+    if (uint32_t c = cost(t); c < least && length(c) < kMaxBytes) {
       least = c;
       best = &t;
     }
@@ -459,7 +628,7 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::search(StateId sta
   auto push = [&](std::size_t visit, uint32_t estimate) {
     work.push({sum(visits[visit].cost, estimate), UINT32_MAX - visits[visit].cost, visit});
   };
-  push(0, cost(start));
+  push(0, length(cost(start)));
   Lexicon& lexicon = engine_.lexicon();
   std::vector<Thread> out;
   std::size_t goal = kRoot;
@@ -476,7 +645,7 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::search(StateId sta
     auto meet = [&](StateId next, Piece piece) {
       if (next == kDead) return;
       auto hop = hops_.find(static_cast<uint32_t>(next));
-      uint32_t estimate = hop != hops_.end() ? hop->second.cost : cost(next);
+      uint32_t estimate = hop != hops_.end() ? hop->second.cost : length(cost(next));
       if (estimate == kUnknown || so_far + 1 >= kMaxBytes) return;
       auto [it, fresh] = least.try_emplace(static_cast<uint32_t>(next), so_far + 1);
       if (!fresh && it->second <= so_far + 1) return;

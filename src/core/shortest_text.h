@@ -15,17 +15,20 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "byte_set.h"
 #include "engine.h"
+#include "reach.h"
 
 namespace guiderail {
 
 class ShortestText {
  public:
+  static constexpr uint32_t kUnknown = UINT32_MAX;  // a cost: none is known
   // A byte, or kSpecial + the number of a special token of the grammar.
   using Piece = uint32_t;
   static constexpr Piece kSpecial = 256;
@@ -35,9 +38,13 @@ class ShortestText {
 
   // What completes the text, nothing if no completion is known. With the parser's mutex held.
   std::optional<std::vector<Piece>> find(StateId state);
+  // At most so many pieces complete the text of a state with these threads, kUnknown if that is not known: the symbols' texts one after the other.
+  // Only under free lexing; kUnknown where captured texts have a say. With the parser's mutex held.
+  uint32_t bound(std::span<const Thread> threads);
+  // As the other, after any token that keeps the lexeme going.
+  uint32_t bound(const Reach::Kept& kept);
 
  private:
-  static constexpr uint32_t kUnknown = UINT32_MAX;  // a cost: none is known
   struct LexemeStep {
     uint32_t length;  // of the shortest rest
     uint8_t byte;     // its first
@@ -63,15 +70,35 @@ class ShortestText {
     uint32_t cost;
   };
 
-  static uint32_t sum(uint32_t a, uint32_t b) { return a >= kUnknown - b ? kUnknown : a + b; }
+  // A cost with this bit is that of a text in which a captured text decides what follows: it may turn out not to fit. Others are preferred.
+  static constexpr uint32_t kDoubtful = uint32_t{1} << 31;
+  static uint32_t length(uint32_t cost) { return cost == kUnknown ? kUnknown : cost & ~kDoubtful; }
+  static uint32_t sum(uint32_t a, uint32_t b) {
+    if (a == kUnknown || b == kUnknown || length(a) + length(b) >= kMaxCost) return kUnknown;
+    return (length(a) + length(b)) | ((a | b) & kDoubtful);
+  }
+  static constexpr uint32_t kMaxCost = uint32_t{1} << 30;
   // f(byte) for one byte of each class of the node that the texts may use, best first, until f returns true.
   template <typename F>
   void for_each_class(Node node, F f);
+  // The shortest lexeme with the tag.
   uint32_t lexeme(Node node, uint32_t tag);
+  // The tags that texts of `node` may end with; none: there are too many to say.
+  const std::vector<uint32_t>& ends(Node node);
   void explore(Node root, uint32_t wanted);
+  struct LongestRest {
+    uint32_t length;
+    Node without;  // if that is kUnknown: a remainder that cannot end so, or kNone
+  };
+  // The longest that the shortest rest may become while `node` is read, over all that can be read; ends with one of `tags`.
+  LongestRest longest_rest(Node node, const std::vector<uint32_t>& tags);
+  uint32_t rest(Node node, const std::vector<uint32_t>& tags);
   uint32_t terminal(Symbol symbol);
+  bool may_be_empty(Symbol terminal);
   uint32_t nonterminal(uint32_t root);
   void expand(uint32_t nonterminal);
+  // Can the nonterminal still make something cheaper that needs it?
+  bool useful(uint32_t nonterminal);
   void improve(uint32_t nonterminal, uint32_t cost, uint32_t start);
   Nonterminal& at(uint32_t nonterminal);
   uint32_t cost_from(uint32_t position);
@@ -95,9 +122,11 @@ class ShortestText {
   ByteSet bytes_;
   std::vector<bool> special_;
   std::unordered_map<uint64_t, LexemeStep> lexemes_;  // remainder, tag
-  std::unordered_map<uint64_t, bool> explored_;       // remainder, tag: all there is to know is in lexemes_
+  std::unordered_map<uint32_t, std::vector<uint32_t>> ends_;
+  std::unordered_map<uint64_t, bool> explored_;  // remainder, tag: all there is to know is in lexemes_
   std::vector<Nonterminal> nonterminals_;
   std::vector<Production> productions_;
+  std::map<std::pair<Node, std::vector<uint32_t>>, LongestRest> longest_rests_;
   std::unordered_map<uint32_t, Way> states_, contexts_;
   std::unordered_map<uint32_t, Parser::Continuations> continuations_;
   std::unordered_map<uint32_t, uint32_t> state_costs_;

@@ -222,3 +222,62 @@ def test_draft_and_batch_masks_are_those_of_single_steps() -> None:
         gr.fill_next_token_bitmask_batch(live, bitmask[: len(live)])
         single = [mask for mask, fork in zip(expected, forks, strict=True) if fork is not None]
         assert [tokens.mask_to_set(row, size) for row in bitmask[: len(live)]] == single
+
+
+SCHEMAS: list[Any] = [
+    {"type": "object", "properties": {"a": {"type": "string", "minLength": 3}, "ab": {"type": "integer"}}},
+    {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "yy", 10]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
+    {"type": "object", "patternProperties": {"^[ab]{2,4}$": {"type": "array", "minItems": 2}}},
+    {"type": ["string", "null"], "pattern": "^(a|b{3})*c{5}$", "maxLength": 40},
+    {"type": "string", "not": {"enum": ["a", "ab", "b"]}, "minLength": 1},
+    {"type": "string", "format": "date"},
+    {"anyOf": [{"type": "array", "items": {"const": "abc"}, "minItems": 3}, {"type": "string", "maxLength": 300}]},
+    {"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/t"}}}},
+    {"type": "array", "items": {"type": "string", "maxLength": 2}, "uniqueItems": True, "minItems": 2},
+    {
+        "type": "object",
+        "required": ["a", "b"],
+        "properties": {"b": {"type": "number", "multipleOf": 0.5, "minimum": 11}},
+    },
+    {},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=[str(i) for i in range(len(SCHEMAS))])
+def test_schemas_close_with_little_room_and_with_much(schema: Any) -> None:
+    """Far from the limit, masks rest on bounds of what the engine did not look at one by one: none may be too low."""
+    rng = random.Random(SEED)
+    pieces = [b'{"', b'":', b'","', b'"]', b"[[", b"]]", b"ab", b"aab", b'"a', b"ccc", b"null", b', "', b'{"a":', b"  "]
+    token_bytes = [bytes([i]) for i in range(256)] + pieces
+    token_bytes += [bytes(rng.choices(b'ab"{}[],:\\0', k=rng.randint(2, 5))) for _ in range(60)] + [b""]
+    eos = [len(token_bytes) - 1]
+    grammar = gr.Grammar.from_json_schema(schema)
+    compiled = gr.compile(grammar, gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos))
+    least = least_limit(compiled)
+    for limit in (least, least + 1, least + 3, *(least + rng.randint(4, 30) for _ in range(6))):
+        text = walk(rng, compiled, limit, token_bytes, eos, None, ends=0.02)
+        assert grammar.accepts(text)
+
+
+def test_what_a_token_may_cost_is_bounded_without_looking_at_all_tokens() -> None:
+    """The masks of a far limit are the ordinary ones, and no plan is made for them."""
+    token_bytes = [bytes([i]) for i in range(256)] + [b""]
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[256])
+    for schema in SCHEMAS:
+        compiled = gr.compile(gr.Grammar.from_json_schema(schema), vocabulary)
+        ordinary, limited = compiled.matcher(), compiled.matcher(max_tokens=100_000)
+        rng = random.Random(SEED)
+        for _ in range(30):
+            mask = laws.allowed(ordinary, 257)
+            assert laws.allowed(limited, 257) == mask
+            token = rng.choice(sorted(mask))
+            assert ordinary.accept_token(token)
+            assert limited.accept_token(token)
+            if ordinary.is_terminated:
+                break
+        assert not limited.closed_early

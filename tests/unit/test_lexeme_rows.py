@@ -10,6 +10,7 @@ import random
 import pytest
 
 import guiderail as gr
+from oracles import laws
 from oracles.tokens import mask_to_set
 
 PIECES = [
@@ -103,3 +104,13 @@ def test_a_token_that_cannot_go_on_in_the_vocabulary_may_still_end_the_lexeme() 
     matcher.fill_next_token_bitmask(bitmask)
     allowed = mask_to_set(bitmask[0], len(vocabulary))
     assert allowed == {i for i, token in enumerate(tokens) if token != b"}"}
+
+
+@pytest.mark.parametrize("fillers", range(12))
+def test_a_row_of_a_whole_lexeme_keeps_its_tag(fillers: int) -> None:
+    """About as many live places as a row is worth: the row is then of the lexeme with its end, not of its loop."""
+    token_bytes = [bytes([i]) for i in range(256)] + [b'",', b'"]', b'a"']
+    token_bytes += [bytes([ord("b") + i]) * 2 for i in range(fillers)] + [b""]
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[len(token_bytes) - 1])
+    grammar = gr.Grammar.from_json_schema({"type": "array", "items": {"type": "string"}})
+    laws.mask_is_what_accept_takes(gr.compile(grammar, vocabulary).matcher(prefix=b'["Q'), len(token_bytes))
