@@ -223,6 +223,44 @@ def test_speculative_sampling_has_exactly_the_guided_distribution(constrained: b
     assert 0.5 * np.abs(proposal - target).sum() > 2 * max(simulated)  # drafts taken as they come would fail
 
 
+@pytest.mark.parametrize(("name", "draft"), [("experts", "conditional"), ("gedi", "lookup")])
+def test_speculation_is_exact_over_several_rounds_with_penalties_and_truncation(name: str, draft: str) -> None:
+    """Four tokens out of three, all 81 outcomes: the last tokens depend on drafts kept and rejected before them."""
+    model, row, case = models.llama(), [6, 7, 6, 7, 5], BY_NAME[name]
+    legal, length, draws = [5, 6, 7], 4, 1_000
+    edges = {place: dict.fromkeys(legal, place + 1) for place in range(length)} | {length: {}}
+    constraint = AutomatonConstraint(edges, frozenset({length}), models.EOS, TokenNames(models.VOCAB))
+    sampling = Sampling(do_sample=True, temperature=3.0, top_k=30, top_p=0.97, repetition_penalty=1.1)
+    guided = case.reference(model, row, 0)
+
+    def probabilities(generated: tuple[int, ...]) -> np.ndarray:
+        scores = guided(generated).copy()
+        scores[sorted({*row, *generated})] *= 1.1
+        scores[[token for token in range(len(scores)) if token not in legal]] = -math.inf
+        shown = np.exp(reference.log_softmax(scores / 3.0))
+        order = np.argsort(-shown, kind="stable")
+        kept = order[: int((np.cumsum(shown[order]) - shown[order] < 0.97).sum())]
+        result = np.zeros(len(shown))
+        result[kept] = shown[kept] / shown[kept].sum()
+        return result
+
+    target: dict[tuple[int, ...], float] = {(): 1.0}
+    for _ in range(length):
+        rows = {text: probabilities(text) for text in target}
+        target = {(*text, v): p * rows[text][v] for text, p in target.items() for v in legal}
+    decoder = GuidedDecoder(
+        model, case.term(), constraint, sampling, speculate=2, draft=draft, generator=torch.Generator().manual_seed(2)
+    )
+    counts = dict.fromkeys(target, 0)
+    for generation in decoder.decode([row], length, num_return_sequences=draws):
+        counts[tuple(generation.token_ids)] += 1
+    assert 0 < decoder.counts.accepted < decoder.counts.drafted
+    wanted, got = np.array(list(target.values())), np.array(list(counts.values())) / draws
+    rng = np.random.default_rng(0)
+    simulated = [0.5 * np.abs(rng.multinomial(draws, wanted) / draws - wanted).sum() for _ in range(200)]
+    assert 0.5 * np.abs(got - wanted).sum() < max(simulated)
+
+
 def test_what_is_forced_or_has_occurred_is_read_in_one_pass() -> None:
     """Guesses cost no pass: the brackets of the record, and a text that repeats itself."""
     model, rows, constraint = models.llama(), models.prompts(42, (5,)), record(models.VOCAB, models.EOS)

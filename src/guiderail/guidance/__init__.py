@@ -10,7 +10,7 @@ They are run by `guiderail.integrations`: inside `model.generate` by `GuidanceLo
 from __future__ import annotations
 
 from guiderail.guidance.judged import ConfusableClass, OnlineFeedback, PrefixClassifier
-from guiderail.guidance.perturbation import IdentityAttention, SkipLayers
+from guiderail.guidance.perturbation import Dropout, IdentityAttention, SkipLayers
 from guiderail.guidance.rules import (
     Autoguidance,
     ClassifierFree,
@@ -57,6 +57,7 @@ __all__ = [
     "ControlCode",
     "DExperts",
     "DoLa",
+    "Dropout",
     "EntropyMatched",
     "GeDi",
     "IdentityAttention",

@@ -181,6 +181,9 @@ class GuidanceEngine:
 
     def _prompt(self, stream: Stream, row: Row, is_encoder_decoder: bool) -> tuple[tuple[int, ...], RowInputs | None]:
         condition = stream.condition
+        if is_encoder_decoder and (isinstance(condition, PromptTail | ControlCode) or stream.early_layers):
+            what = "early layers" if stream.early_layers else f"a {type(condition).__name__} stream"
+            raise ValueError(f"{what} of an encoder-decoder: only decoder-only models have this stream")
         if isinstance(condition, ChangedInputs):
             if row.inputs is None:
                 raise ValueError("a null made by changing the inputs needs a prompt with inputs besides its tokens")

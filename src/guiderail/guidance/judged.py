@@ -198,7 +198,7 @@ class OnlineFeedback(ClassifierFree):
 
     def _due(self, row: Row) -> Row:
         """The prefix at which this row's scale is chosen. Where a jump went over it, the first row after it chooses."""
-        return Row(row.prompt, row.generated[: row.step - row.step % self.every], row.prompt_index)
+        return Row(row.prompt, row.generated[: row.step - row.step % self.every], row.prompt_index, row.inputs)
 
     def _choices(self, step: Step, rows: list[int]) -> list[float]:
         index = torch.tensor(rows, device=step.raw.device)

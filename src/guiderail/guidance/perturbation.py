@@ -1,4 +1,5 @@
-"""Weaker versions of a model, made inside its own forward pass: skipped layers, attention reduced to the token itself.
+"""Weaker versions of a model, made inside its own forward pass: skipped layers, attention reduced to the token itself,
+units left out.
 
 A perturbed stream shares the model, the prompt and the batch with every other stream; only its rows take the other
 branch. Hooks therefore act on *rows*: they are installed for one forward pass, told which rows are perturbed, and
@@ -6,7 +7,8 @@ removed after it. Other streams of the same pass are not touched, not even in th
 copied through.
 
 Sources: perturbed-attention guidance, Ahn et al. 2024, arXiv:2403.17377 (self-attention map replaced by identity);
-layer skipping as in skip-layer guidance and self-speculative decoding.
+layer skipping as in skip-layer guidance and self-speculative decoding; dropout as in Monte-Carlo dropout, Gal &
+Ghahramani 2016, arXiv:1506.02142, with one mask for all positions (arXiv:1512.05287).
 """
 
 from __future__ import annotations
@@ -34,7 +36,32 @@ class IdentityAttention:
     layers: tuple[int, ...]
 
 
-Perturbation = SkipLayers | IdentityAttention
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """In the named decoder layers a fixed random `share` of what the layer adds to each unit is left out, the rest
+    scaled up.
+
+    The units are drawn once from `seed` and are the same at every position and in every call: the weak model is a
+    model, with states that can be cached, and not noise.
+
+    Raises: ValueError unless 0 <= share < 1.
+    """
+
+    layers: tuple[int, ...]
+    share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"a share of units lies in [0, 1), got {self.share}")
+
+    def scale(self, layer: int, width: int) -> Tensor:
+        """float32 (width,): 0 where a unit is left out, 1 / (1 - share) elsewhere."""
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + layer)
+        return (torch.rand(width, generator=generator) >= self.share) / (1 - self.share)
+
+
+Perturbation = SkipLayers | IdentityAttention | Dropout
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -70,7 +97,10 @@ def perturbed_rows(model: nn.Module, rows: Sequence[Perturbation | None]) -> Ite
             layers = decoder_layers(model)
             for index in perturbation.layers:
                 layer = layers[index]
-                if isinstance(perturbation, SkipLayers):
+                if isinstance(perturbation, Dropout):
+                    drop = _drop(selected, perturbation, index % len(layers))
+                    handles.append(layer.register_forward_hook(drop, with_kwargs=True))
+                elif isinstance(perturbation, SkipLayers):
                     handles.append(layer.register_forward_hook(_skip(selected), with_kwargs=True))
                 else:
                     attention = _self_attention(layer)
@@ -97,6 +127,16 @@ def _hidden_states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 def _skip(selected: Tensor) -> Any:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         return _replace_rows(output, _hidden_states(args, kwargs), selected)
+
+    return hook
+
+
+def _drop(selected: Tensor, dropout: Dropout, layer: int) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        hidden = _hidden_states(args, kwargs)
+        after = output[0] if isinstance(output, tuple) else output
+        scale = dropout.scale(layer, hidden.shape[-1]).to(after)
+        return _replace_rows(output, hidden + scale * (after - hidden), selected)
 
     return hook
 

@@ -25,7 +25,7 @@ from guiderail.guidance.streams import (
     Stream,
     prompt_tokens,
 )
-from guiderail.guidance.terms import Contribution, Scale, Step, Term, apply_contribution, count_of
+from guiderail.guidance.terms import Contribution, Scale, Schedule, Step, Term, apply_contribution, count_of
 from guiderail.logits.combination import log_probabilities
 from guiderail.logits.contrastive import jensen_shannon_divergence, most_divergent_layer
 from guiderail.logits.controllers import AdaptiveStop, StopState
@@ -274,7 +274,7 @@ class Perturbed(_AwayFrom):
     """Away from a perturbed pass of the same model on the same prompt: needs no null condition and no second model.
 
     Args:
-        perturbation: `SkipLayers(...)` or `IdentityAttention(...)` (PAG).
+        perturbation: `SkipLayers(...)`, `IdentityAttention(...)` (PAG) or `Dropout(...)`.
         scale: 1.0 = off; PAG's own scale is this minus 1.
     """
 
@@ -295,12 +295,13 @@ class Realignment(_AwayFrom):
 class ContextAware(_AwayFrom):
     """Context-aware decoding: `(1 + alpha) log p(. | context, question) - alpha log p(. | question)`; alpha 0.0 = off.
 
-    Args: question_ids or question: the prompt without its context (one, or one per prompt).
+    Args: alpha a number, one per prompt, or a schedule. question_ids or question: the prompt without its context (one,
+        or one per prompt).
     """
 
     def __init__(
         self,
-        alpha: float = 0.5,
+        alpha: Scale = 0.5,
         question_ids: TokenIds | None = None,
         question_attention_mask: Tensor | Sequence[Any] | None = None,
         *,
@@ -309,7 +310,24 @@ class ContextAware(_AwayFrom):
         condition = _prompt_condition(question_ids, question_attention_mask, question)
         if condition is None:
             raise ValueError("context-aware decoding needs the question without its context")
-        super().__init__(Stream(condition), 1 + alpha, None)
+        super().__init__(Stream(condition), _one_more(alpha), None)
+
+
+def _one_more(weight: Scale) -> Scale:
+    """A 0-neutral weight as a 1-neutral scale, number by number."""
+    if isinstance(weight, int | float | Tensor):
+        return 1 + weight
+    if callable(weight):
+        return lambda step: _numbers_plus_one(weight(step))
+    return [_schedule_plus_one(own) if callable(own) else 1 + own for own in weight]
+
+
+def _numbers_plus_one(value: float | Sequence[float]) -> float | Sequence[float]:
+    return 1 + value if isinstance(value, int | float) else [1 + number for number in value]
+
+
+def _schedule_plus_one(schedule: Schedule) -> Schedule:
+    return lambda step: 1 + schedule(step)
 
 
 class DExperts(Term):
@@ -471,7 +489,8 @@ class LanguageModelCaption(Term):
 
     Args:
         language_model: shares the captioner's vocabulary. lm_prompt_ids: what it reads before the caption.
-        alpha: weight of the language model (also an inverse temperature), beta: weight of the image's ratio.
+        alpha: weight of the language model (also an inverse temperature), beta: weight of the image's ratio; a number,
+            one per prompt, or a schedule each.
         null_inputs: the captioner without the image, as in `ClassifierFree`.
     """
 
@@ -480,8 +499,8 @@ class LanguageModelCaption(Term):
         language_model: Any,
         lm_prompt_ids: TokenIds,
         null_inputs: InputChange,
-        alpha: float = 1.0,
-        beta: float = 1.0,
+        alpha: Scale = 1.0,
+        beta: Scale = 1.0,
     ) -> None:
         self.language = Stream(prompt_tokens(lm_prompt_ids), language_model)
         self.null = Stream(ChangedInputs(null_inputs))
@@ -492,17 +511,16 @@ class LanguageModelCaption(Term):
         return self.language, self.null
 
     def prompt_count(self) -> int:
-        return count_of([], self.streams())
+        return count_of([self.alpha, self.beta], self.streams())
 
     def wanted(self, step: Step) -> dict[Stream, list[bool]]:
         return dict.fromkeys(self.streams(), [True] * len(step.rows))
 
     def contribute(self, step: Step) -> Contribution | None:
         active = torch.ones(len(step.rows), dtype=torch.bool, device=step.conditional.device)
-        own, null, language = (
-            step.column([value] * len(step.rows)) for value in (self.beta - 1, -self.beta, self.alpha)
-        )
-        return Contribution(active, own, {self.null: null, self.language: language})
+        beta = step.column(step.per_row(self.beta))
+        alpha = step.column(step.per_row(self.alpha))
+        return Contribution(active, beta - 1, {self.null: -beta, self.language: alpha})
 
 
 class EntropyMatched(Term):

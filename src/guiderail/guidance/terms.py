@@ -109,25 +109,29 @@ class TokenMemory:
         """The value recorded for the longest known proper prefix of a row's generated tokens."""
         prompt = hash(row.prompt)
         for length in range(len(row.generated) - 1, -1, -1):
-            key = (owner, row.prompt_index, prompt, hash(row.generated[:length]), length)
+            key = (owner, row.prompt_index, row.inputs, prompt, hash(row.generated[:length]), length)
             if key in self._values:
                 return self._values[key]
         return default
 
     def at(self, owner: Any, row: Row) -> Any:
         """The value recorded for exactly this row's tokens, or None."""
-        return self._values.get((owner, row.prompt_index, hash(row.prompt), hash(row.generated), len(row.generated)))
+        return self._values.get(self._key(owner, row))
 
     def put(self, owner: Any, row: Row, value: Any) -> None:
         """Record a value for exactly this row's tokens."""
-        key = (owner, row.prompt_index, hash(row.prompt), hash(row.generated), len(row.generated))
-        self._values[key] = value
+        self._values[self._key(owner, row)] = value
         if len(self._values) > self._capacity:
             self._values.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
         self._values.clear()
+
+    @staticmethod
+    def _key(owner: Any, row: Row) -> Any:
+        # Prompts of equal tokens may differ in their image or source.
+        return owner, row.prompt_index, row.inputs, hash(row.prompt), hash(row.generated), len(row.generated)
 
 
 @dataclass(slots=True)

@@ -12,9 +12,11 @@ from, and knows at which steps a stream is not needed. The forward passes stay t
 | `VoxInstruct` | one null, then two nested | by phase | legality, top-k, top-p, temperature last |
 | `DoubledBatch` | classifier-free on [conditional; null] rows | constant or per codebook | none: what MusicGen,
 Janus, Dia do |
+| `Emu3` | classifier-free with a negative prompt | constant | grid automaton, top-k |
 
 Sources: LlamaGen, Sun et al. 2024, arXiv:2406.06525; VAR, Tian et al. 2024, arXiv:2404.02905; VoxInstruct, Zhou et
-al. 2024, arXiv:2408.15676; MaskGIT, Chang et al. 2022, arXiv:2202.04200; MusicGen, Copet et al. 2023, arXiv:2306.05284.
+al. 2024, arXiv:2408.15676; MaskGIT, Chang et al. 2022, arXiv:2202.04200; Emu3, Wang et al. 2024, arXiv:2409.18869;
+MusicGen, Copet et al. 2023, arXiv:2306.05284.
 """
 
 from __future__ import annotations
@@ -260,6 +262,40 @@ class DoubledBatch:
         if self.codebooks != len(scales) or conditional.shape[0] % self.codebooks:
             raise ValueError(f"{len(scales)} scales for {conditional.shape[0]} rows of {self.codebooks} codebooks")
         return scales.to(conditional.device).repeat(conditional.shape[0] // self.codebooks)
+
+
+@dataclass(frozen=True, slots=True)
+class Emu3:
+    """Emu3's image decoder: guidance with a negative prompt, visual tokens in rows, each row with an end mark.
+
+    Streams are ordinary prompts, so `GuidedDecoder` and `GuidanceLogitsProcessor` run it: `ClassifierFree(scale,
+    negative)` under the constraint of `grid`. There is no null token to know.
+
+    Args: scale 1.0 = off. top_k: 0 = all. The defaults are the release's.
+    """
+
+    scale: float = 3.0
+    top_k: int = 2048
+
+    @property
+    def sampling(self) -> Sampling:
+        """How a token is drawn."""
+        return Sampling(True, 1.0, self.top_k or None)
+
+    @staticmethod
+    def grid(
+        height: int, width: int, *, visual: str = "visual", marks: tuple[str, str, str] = ("eol", "eof", "eoi")
+    ) -> str:
+        """A regular expression over `SegmentTable.token_bytes`: `height` rows of `width` visual tokens and an end mark
+        each, then the marks of the frame's and the image's end.
+
+        Args: visual the segment of visual tokens; marks the segments (of one id each) that end a row, frame and image.
+        Raises: ValueError for an empty grid.
+        """
+        if height < 1 or width < 1:
+            raise ValueError(f"a grid has at least one row and column, got {height} x {width}")
+        row, frame, image = (f"{mark}:0;" for mark in marks)
+        return rf"((?:{visual}:\d+;){{{width}}}{row}){{{height}}}{frame}{image}"
 
 
 def delayed(codes: Tensor, pad: int) -> Tensor:

@@ -143,8 +143,13 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         else:
             paddings = [_leading_padding(row, model) for row in tokens]
         inputs: list[RowInputs | None] = [None] * len(tokens)
-        if any(isinstance(stream.condition, SamePrompt | ChangedInputs) for stream in self.engine.term.streams()):
+        try:
             inputs = _row_inputs(tokens, paddings, prefill)
+        except ValueError:
+            # Inputs that are not batched by row (patches of all images in one tensor) matter only to streams that read
+            # them; for others they merely tell prompts of equal tokens apart.
+            if any(isinstance(stream.condition, SamePrompt | ChangedInputs) for stream in self.engine.term.streams()):
+                raise
         self._prompts = _Prompts(tokens, paddings, count, inputs)
         cache = None if prefill is None else prefill.kwargs.get("past_key_values")
         self._shared = None
@@ -408,8 +413,9 @@ def _row_inputs(tokens: list[tuple[int, ...]], paddings: list[int], prefill: _Pr
         for name, value in prefill.source.items():
             tensors.setdefault(name, _row(value, index, len(tokens), -1, 0))
         length = 0 if outputs is not None else len(row) - paddings[index]
-        same = next((m for m, t in zip(made, tokens, strict=False) if t == row and _equal(m.tensors, tensors)), None)
-        made.append(same if same is not None else RowInputs(tensors, length))
+        # Rows of one prompt follow each other.
+        again = bool(made) and tokens[index - 1] == row and _equal(made[-1].tensors, tensors)
+        made.append(made[-1] if again else RowInputs(tensors, length))
     return list(made)
 
 

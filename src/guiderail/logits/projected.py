@@ -22,6 +22,8 @@ from torch import Tensor
 
 from guiderail.logits.combination import Weight, log_probabilities, row_weight, without_bans
 
+_TINY = torch.finfo(torch.float64).tiny
+
 
 def projected_direction(
     conditional_logits: Tensor, null_logits: Tensor, parallel_weight: Weight = 0.0, norm_limit: float | None = None
@@ -33,10 +35,12 @@ def projected_direction(
         norm_limit: rescale the difference to at most this Fisher norm (a standard deviation in nats) before splitting;
             None = no limit.
     """
-    own = log_probabilities(conditional_logits)
+    # Where one token has nearly everything, the variance of log-probabilities is a sum of tiny products; float32 loses
+    # the winner's own, log(1 - 1e-12), and with it the axis.
+    own = log_probabilities(conditional_logits.double())
     probabilities = own.exp()
     conditional = without_bans(own)
-    difference = conditional - without_bans(log_probabilities(null_logits))
+    difference = conditional - without_bans(log_probabilities(null_logits.double()))
 
     def centred(vector: Tensor) -> Tensor:
         return vector - (probabilities * vector).sum(dim=-1, keepdim=True)
@@ -47,12 +51,13 @@ def projected_direction(
     axis, difference = centred(conditional), centred(difference)
     if norm_limit is not None:
         norm = inner(difference, difference).sqrt()
-        difference = difference * (norm_limit / norm.clamp(min=1e-12)).clamp(max=1.0)
+        difference = difference * (norm_limit / norm.clamp(min=_TINY)).clamp(max=1.0)
     # A flat or one-point distribution has no axis: nothing is parallel to it.
-    along = inner(difference, axis) / inner(axis, axis).clamp(min=1e-12)
+    along = inner(difference, axis) / inner(axis, axis).clamp(min=_TINY)
     parallel = along * axis
     eta = row_weight(parallel_weight, difference)
-    return difference - parallel + eta * parallel
+    direction = difference - parallel + eta * parallel
+    return direction if conditional_logits.dtype == torch.float64 else direction.float()
 
 
 def adaptive_projected_guidance(
