@@ -54,7 +54,7 @@ check: build/developer/site $(STAMPS)/tokenizers  ## format, lint, types, stub d
 	$(if $(CPP),$(BIN)/clang-format --dry-run --Werror $(CPP))
 	PYTHONPATH=build/developer/site $(PY) -m nanobind.stubgen -q -m guiderail._core -o build/developer/_core.pyi
 	diff -u src/guiderail/_core.pyi build/developer/_core.pyi
-	PYTHONPATH=build/developer/site $(PY) -m pytest -q -m 'not slow and not model' $(ARGS)
+	PYTHONPATH=build/developer/site $(PY) -m pytest -q -n $(JOBS) -m 'not slow and not model' $(ARGS)
 
 format: $(STAMPS)/dependencies  ## rewrite Python and C++ in the repository's style
 	$(BIN)/ruff format .

@@ -111,7 +111,7 @@ ROUND_TRIPS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "text", "value"), ROUND_TRIPS, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(("kind", "text", "value"), ROUND_TRIPS, ids=[text for _, text, _ in ROUND_TRIPS])
 def test_a_text_is_read_as_the_typed_object(kind: Any, text: str, value: Any) -> None:
     parsed = Grammar.from_type(kind).parse(text)
     assert parsed == value
