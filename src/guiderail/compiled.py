@@ -7,27 +7,14 @@
 
 The work is the core's: `Matcher` is its class, so a call costs no more than a crossing into C++. Compiling is lazy.
 Parser states and masks come into being as sequences meet them, once for all matchers of one compiled grammar.
-
-A saved compiled grammar is a file of our own:
-
-    b"guiderail\\0" | format version, uint32 | length of header, uint32 | SHA-256 of header | header, JSON | sections
-    sections: as the header lists them, with lengths and digests; "vocabulary": the bytes of all tokens
-
-It is data: reading one runs no code, and every length is checked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
-import struct
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +24,12 @@ from guiderail._core import Matcher
 from guiderail.errors import GrammarError
 from guiderail.grammars.grammar import Grammar
 from guiderail.json_events import JsonEvents
+from guiderail.saved_file import read_file, write_file
 from guiderail.vocabulary import Vocabulary
 
 __all__ = ["CompiledGrammar", "Limits", "Matcher", "compile", "fill_next_token_bitmask_batch"]
 
-_MAGIC = b"guiderail\0"
-# Raised when a file of an older build could be misread: the layout here, or what the core puts into its section.
-FORMAT_VERSION = 1
-_START = "<II32s"
+_KIND = "compiled grammar"
 _DEFAULTS = _core.Limits()
 # No sequence is that long, and the core counts in 32 bits.
 _MOST_TOKENS = 2**31
@@ -138,18 +123,12 @@ class CompiledGrammar:
 
         Raises: OSError.
         """
-        sections = {"vocabulary": _pack_vocabulary(self.vocabulary)}
         header = {
             "grammar": self.grammar._make_recipe(),
-            "fingerprint": self.grammar.fingerprint,
-            "vocabulary": self.vocabulary.fingerprint,
             "limits": dataclasses.asdict(self.limits),
-            "sections": [[name, len(data), hashlib.sha256(data).hexdigest()] for name, data in sections.items()],
+            "vocabulary": self.vocabulary.fingerprint,
         }
-        encoded = json.dumps(header).encode("utf-8", "surrogatepass")
-        digest = hashlib.sha256(encoded).digest()
-        start = _MAGIC + struct.pack(_START, FORMAT_VERSION, len(encoded), digest)
-        _write_atomically(Path(path), b"".join([start, encoded, *sections.values()]))
+        write_file(path, _KIND, header, self.vocabulary._sections())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> CompiledGrammar:
@@ -161,9 +140,9 @@ class CompiledGrammar:
             ValueError: not such a file, another format version, damaged, or for another vocabulary.
             OSError: the file cannot be read.
         """
-        header, sections = _read(Path(path).read_bytes())
+        header, sections = read_file(path, _KIND)
         if vocabulary is None:
-            vocabulary = _unpack_vocabulary(sections["vocabulary"])
+            vocabulary = Vocabulary._from_sections(sections)
         if vocabulary.fingerprint != header["vocabulary"]:
             raise ValueError(f"{path} was saved for another vocabulary")
         return cls(Grammar._from_recipe(header["grammar"]), vocabulary, Limits(**header["limits"]))
@@ -221,81 +200,3 @@ def _native_vocabulary(vocabulary: Vocabulary) -> tuple[_core.Vocabulary, _core.
     if vocabulary.first_token_bytes is None:
         return native, None
     return native, _core.Vocabulary(*vocabulary._packed(first=True), special, eos)
-
-
-def _pack_vocabulary(vocabulary: Vocabulary) -> bytes:
-    columns = [vocabulary.token_bytes]
-    if vocabulary.first_token_bytes is not None:
-        columns.append(vocabulary.first_token_bytes)
-    header = {
-        "size": len(vocabulary),
-        "columns": len(columns),
-        "eos_token_ids": list(vocabulary.eos_token_ids),
-        "special_tokens": dict(vocabulary.special_tokens),
-    }
-    encoded = json.dumps(header).encode("utf-8", "surrogatepass")
-    parts = [struct.pack("<I", len(encoded)), encoded]
-    for column in columns:
-        parts.append(np.fromiter(map(len, column), dtype="<u4", count=len(column)).tobytes())
-        parts.append(b"".join(column))
-    return b"".join(parts)
-
-
-def _unpack_vocabulary(data: bytes) -> Vocabulary:
-    (length,) = struct.unpack_from("<I", data)
-    header = json.loads(data[4 : 4 + length].decode("utf-8", "surrogatepass"))
-    size, place = int(header["size"]), 4 + length
-    columns: list[list[bytes]] = []
-    for _ in range(int(header["columns"])):
-        lengths = np.frombuffer(data, dtype="<u4", count=size, offset=place).astype(np.int64)
-        ends = place + 4 * size + np.cumsum(lengths)
-        columns.append([data[end - length : end] for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)])
-        place = int(ends[-1])
-    return Vocabulary.from_bytes(
-        columns[0],
-        eos_token_ids=header["eos_token_ids"],
-        special_tokens=header["special_tokens"],
-        first_token_bytes=columns[1] if len(columns) > 1 else None,
-    )
-
-
-# --- the file format -------------------------------------------------------------------------------------------------
-
-
-def _read(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    start = len(_MAGIC) + struct.calcsize(_START)
-    if not data.startswith(_MAGIC) or len(data) < start:
-        raise ValueError("not a compiled grammar saved by guiderail")
-    version, length, expected = struct.unpack_from(_START, data, len(_MAGIC))
-    if version != FORMAT_VERSION:
-        raise ValueError(f"saved in format {version}; this version reads format {FORMAT_VERSION}")
-    encoded = data[start : start + length]
-    if hashlib.sha256(encoded).digest() != expected:
-        raise ValueError("the file is damaged")
-    try:
-        header = json.loads(encoded.decode("utf-8", "surrogatepass"))
-        place = start + length
-        sections: dict[str, bytes] = {}
-        for name, size, digest in header["sections"]:
-            section = data[place : place + int(size)]
-            if hashlib.sha256(section).hexdigest() != digest:
-                raise ValueError("the file is damaged")
-            sections[name] = section
-            place += int(size)
-        if place != len(data) or "vocabulary" not in sections:
-            raise ValueError("the file is damaged")
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError("the file is damaged") from error
-    return header, sections
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """All or nothing: another process that reads `path` meanwhile sees the old content or the new."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -28,7 +28,7 @@ from typing import Any
 
 from guiderail.errors import VocabularyError
 
-__all__ = ["TextEncoder", "TokenTable", "interpret_decoder", "printable_to_byte", "read_tokenizer"]
+__all__ = ["TextEncoder", "TokenTable", "interpret_decoder", "printable_to_byte", "read_tokenizer", "text_encoder"]
 
 SPACE_SYMBOL = "▁"  # U+2581, SentencePiece's space
 
@@ -285,20 +285,45 @@ def read_tokenizer(tokenizer: Any) -> TokenTable:
 
     Raises: VocabularyError for an unknown kind, or a decoder that `interpret_decoder` refuses.
     """
+    kind, inner = _kind_of(tokenizer)
+    match kind:
+        case "transformers":
+            return _read_transformers(inner)
+        case "tokenizers":
+            return _read_tokenizers(inner)
+        case "tiktoken":
+            return _read_tiktoken(inner)
+        case "sentencepiece":
+            return _read_sentencepiece(inner)
+        case _:
+            return _read_mistral_common(inner)
+
+
+def text_encoder(tokenizer: Any) -> TextEncoder:
+    """Only the encoder of any supported tokenizer, which takes no time. Raises: VocabularyError for an unknown kind."""
+    kind, inner = _kind_of(tokenizer)
+    backend = getattr(inner, "backend_tokenizer", None) if kind == "transformers" else None
+    return TextEncoder(kind, inner) if backend is None else TextEncoder("tokenizers", backend)
+
+
+def _kind_of(tokenizer: Any) -> tuple[str, Any]:
+    """A kind that `TextEncoder` knows, and the object that tokenizes."""
     lineage = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(tokenizer).__mro__}
     modules, names = {module for module, _ in lineage}, {name for _, name in lineage}
     if "PreTrainedTokenizerBase" in names:
-        return _read_transformers(tokenizer, names)
+        if "MistralCommonBackend" in names or "MistralCommonTokenizer" in names:
+            return "mistral-common", _within_mistral_common(tokenizer.tokenizer)
+        return "transformers", tokenizer
     if ("tokenizers", "Tokenizer") in lineage:
-        return _read_tokenizers(tokenizer)
+        return "tokenizers", tokenizer
     if ("tokenizers", "BaseTokenizer") in lineage:
-        return _read_tokenizers(tokenizer._tokenizer)
+        return "tokenizers", tokenizer._tokenizer
     if ("tiktoken", "Encoding") in lineage:
-        return _read_tiktoken(tokenizer)
+        return "tiktoken", tokenizer
     if "SentencePieceProcessor" in names:
-        return _read_sentencepiece(tokenizer)
+        return "sentencepiece", tokenizer
     if "mistral_common" in modules:
-        return _read_mistral_common(tokenizer)
+        return "mistral-common", _within_mistral_common(tokenizer)
     raise VocabularyError(
         f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__} is not a tokenizer of a known kind "
         "(Hugging Face, tokenizers, tiktoken, SentencePiece, mistral-common); Vocabulary.from_bytes takes any"
@@ -328,9 +353,7 @@ def _read_tokenizers(
     )
 
 
-def _read_transformers(tokenizer: Any, names: set[str]) -> TokenTable:
-    if "MistralCommonBackend" in names or "MistralCommonTokenizer" in names:
-        return _read_mistral_common(tokenizer.tokenizer)
+def _read_transformers(tokenizer: Any) -> TokenTable:
     eos = tokenizer.eos_token_id
     eos_token_ids = () if eos is None else tuple(eos) if isinstance(eos, list | tuple) else (eos,)
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in tokenizer.all_special_tokens}
@@ -340,7 +363,7 @@ def _read_transformers(tokenizer: Any, names: set[str]) -> TokenTable:
         return _read_tokenizers(backend, specials=specials, eos_token_ids=eos_token_ids)
     added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
     specials |= {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    later, first = _slow_columns(tokenizer, names, added)
+    later, first = _slow_columns(tokenizer, added)
     literal = {i: token.encode() for i, token in added.items()}
     return TokenTable(
         later | literal,
@@ -351,9 +374,7 @@ def _read_transformers(tokenizer: Any, names: set[str]) -> TokenTable:
     )
 
 
-def _slow_columns(
-    tokenizer: Any, names: set[str], added: Mapping[int, str]
-) -> tuple[dict[int, bytes], dict[int, bytes] | None]:
+def _slow_columns(tokenizer: Any, added: Mapping[int, str]) -> tuple[dict[int, bytes], dict[int, bytes] | None]:
     """The columns of a tokenizer in Python, without its added tokens."""
     encodings = [value for value in vars(tokenizer).values() if type(value).__module__.startswith("tiktoken")]
     if encodings:
@@ -364,7 +385,9 @@ def _slow_columns(
         return _sentencepiece_columns(strings, tokenizer.sp_model, strips=True)
     if hasattr(tokenizer, "byte_decoder"):
         return {i: byte_level(token) for i, token in strings.items()}, None
-    if "ByT5Tokenizer" in names:  # the character with a byte's number stands for the byte
+    if any(
+        cls.__name__ == "ByT5Tokenizer" for cls in type(tokenizer).__mro__
+    ):  # the character with a byte's number stands for the byte
         return {i: token.encode("latin-1") for i, token in strings.items()}, None
     if hasattr(tokenizer, "wordpiece_tokenizer"):
         later, first = interpret_decoder({"type": "WordPiece", "prefix": "##", "cleanup": False}, strings.values())
@@ -420,13 +443,15 @@ def _sentencepiece_columns(
     return later, first if strips else None
 
 
-def _read_mistral_common(tokenizer: Any) -> TokenTable:
-    """MistralTokenizer and the two kinds it wraps: SentencePiece, and tekken (byte-level BPE, special tokens first)."""
-    inner = tokenizer
-    if hasattr(inner, "instruct_tokenizer"):
-        inner = inner.instruct_tokenizer
-    if hasattr(inner, "tokenizer"):
-        inner = inner.tokenizer
+def _within_mistral_common(tokenizer: Any) -> Any:
+    """What tokenizes inside a MistralTokenizer, or inside what wraps that."""
+    for name in ("instruct_tokenizer", "tokenizer"):
+        tokenizer = getattr(tokenizer, name, tokenizer)
+    return tokenizer
+
+
+def _read_mistral_common(inner: Any) -> TokenTable:
+    """The two kinds that a MistralTokenizer wraps: SentencePiece, and tekken (byte-level BPE, special tokens first)."""
     encode_text = TextEncoder("mistral-common", inner)
     if hasattr(inner, "id_to_byte_piece") and hasattr(inner, "num_special_tokens"):
         below = inner.num_special_tokens
@@ -435,7 +460,7 @@ def _read_mistral_common(tokenizer: Any) -> TokenTable:
         return TokenTable(token_bytes, None, special_tokens, (inner.eos_id,), encode_text)
     processor = getattr(inner, "_model", None)
     if processor is None or type(processor).__name__ != "SentencePieceProcessor":
-        raise VocabularyError(f"{type(tokenizer).__name__} holds neither a tekken nor a SentencePiece model")
+        raise VocabularyError(f"{type(inner).__name__} holds neither a tekken nor a SentencePiece model")
     table = _read_sentencepiece(processor)
     return TokenTable(
         table.token_bytes, table.first_token_bytes, table.special_tokens, table.eos_token_ids, encode_text

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import guiderail as gr
-from guiderail.compiled import FORMAT_VERSION
 from guiderail.errors import GrammarError, LimitError
+from guiderail.saved_file import FORMAT_VERSION
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_damaged_files_are_refused(vocabulary: gr.Vocabulary, tmp_path: Path) ->
         damaged.append(bytes(changed))
     for data in damaged:
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"damaged|saved in format|not a compiled grammar"):
+        with pytest.raises(ValueError, match=r"damaged|saved in format|is not a compiled grammar"):
             gr.CompiledGrammar.load(path)
 
 

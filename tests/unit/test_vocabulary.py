@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import guiderail as gr
 import real_tokenizers
 from guiderail import Vocabulary, VocabularyError
 from guiderail.token_bytes import interpret_decoder, printable_to_byte
@@ -748,3 +750,33 @@ def test_slow_sentencepiece_and_word_piece() -> None:
     differing = {a for a, b in zip(bert.token_bytes, fast.token_bytes, strict=True) if a != b}
     assert differing == {b" .", b" ...", b" ?", b" !", b" ,"}
     assert bert.first_token_bytes == fast.first_token_bytes
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama3", "tekken", "mistral1", "bert", "smollm2"])
+def test_a_saved_vocabulary_is_the_same(name: str, tmp_path: Path) -> None:
+    tokenizer = real_tokenizers.require(real_tokenizers.load, name)
+    vocabulary = gr.Vocabulary.from_tokenizer(tokenizer)
+    vocabulary.save(tmp_path / "file")
+    alone, joined = gr.Vocabulary.load(tmp_path / "file"), gr.Vocabulary.load(tmp_path / "file", tokenizer)
+    for loaded in (alone, joined):
+        assert loaded == vocabulary
+        assert loaded.token_bytes == vocabulary.token_bytes
+        assert loaded.first_token_bytes == vocabulary.first_token_bytes
+        assert loaded.special_tokens == vocabulary.special_tokens
+        assert loaded.eos_token_ids == vocabulary.eos_token_ids
+    text = "the grammar of a sentence"
+    assert joined.encode(text) == vocabulary.encode(text)
+    assert alone.decode(alone.encode(text, first=True)) == text.encode()
+
+
+def test_a_saved_vocabulary_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    first, second = (real_tokenizers.require(real_tokenizers.load, name) for name in ("smollm2", "llama3"))
+    gr.Vocabulary.from_tokenizer(first).save(tmp_path / "file")
+    with pytest.raises(ValueError, match="was not saved for this tokenizer"):
+        gr.Vocabulary.load(tmp_path / "file", second)
+    gr.compile(gr.Grammar.from_regex("a"), gr.Vocabulary.from_bytes([b"a"])).save(tmp_path / "grammar")
+    with pytest.raises(ValueError, match="is not a vocabulary saved by guiderail, but a compiled grammar"):
+        gr.Vocabulary.load(tmp_path / "grammar")
