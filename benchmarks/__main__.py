@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import closing, grammars, languages, masks, sizes
+from . import closing, grammars, languages, masks, sizes, suite
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -14,6 +14,7 @@ RUNNERS = {
     "languages": languages.main,
     "closing": closing.main,
     "sizes": sizes.main,
+    "suite": suite.main,
     "guidance": guidance.main,
     "kernel": kernel.main,
 }

@@ -79,3 +79,18 @@ def load() -> BenchmarkVocabulary:
         eos_token_ids=[special_tokens[END_OF_TEXT], special_tokens[END_OF_TURN]],
         split_pattern=Tokenizer.pat_str,
     )
+
+
+def load_bytes() -> BenchmarkVocabulary:
+    """A token per byte and two special ones: for what a grammar accepts, where its masks do not matter."""
+    specials = {END_OF_TEXT: 256, END_OF_TURN: 257}
+    return BenchmarkVocabulary(
+        name="bytes",
+        token_bytes=[bytes([byte]) for byte in range(256)] + [b"", b""],
+        special_tokens=specials,
+        eos_token_ids=list(specials.values()),
+        split_pattern=r"[\s\S]",
+    )
+
+
+VOCABULARIES = {"llama3": load, "bytes": load_bytes}

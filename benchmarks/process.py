@@ -24,7 +24,7 @@ class EngineProcess:
 
     cpu_limit_s bounds one job's CPU time inside the worker; wall_limit_s catches a worker that sleeps instead.
     `warm_up` jobs are run after every start, so that a restart measures under the same conditions; their answers are
-    dropped.
+    dropped. `vocabulary`: a key of `llama3_vocabulary.VOCABULARIES`.
     """
 
     def __init__(
@@ -35,8 +35,10 @@ class EngineProcess:
         wall_limit_s: float,
         warm_up: list[dict[str, Any]],
         log: TextIO | int = subprocess.DEVNULL,
+        vocabulary: str = "llama3",
     ) -> None:
         self.engine = engine
+        self.vocabulary = vocabulary
         self.cpu_limit_s = cpu_limit_s
         self.wall_limit_s = wall_limit_s
         self.warm_up = warm_up
@@ -48,7 +50,7 @@ class EngineProcess:
     def start(self) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", self.engine],
+            [sys.executable, "-m", "benchmarks.worker", self.engine, self.vocabulary],
             cwd=REPOSITORY,
             env=environment,
             stdin=subprocess.PIPE,

@@ -45,8 +45,8 @@ def resident_bytes() -> int:
 
 
 class Worker:
-    def __init__(self, engine_name: str) -> None:
-        self.vocabulary = llama3_vocabulary.load()
+    def __init__(self, engine_name: str, vocabulary_name: str = "llama3") -> None:
+        self.vocabulary = llama3_vocabulary.VOCABULARIES[vocabulary_name]()
         self.vocabulary.encode("warm the reference tokenizer up")
         before = now()
         self.engine: Engine = ENGINES[engine_name](self.vocabulary)
@@ -218,7 +218,7 @@ class Worker:
 def main() -> None:
     protocol = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    worker = Worker(sys.argv[1])
+    worker = Worker(*sys.argv[1:])
     print(json.dumps(worker.hello()), file=protocol)
     for line in sys.stdin:
         job = json.loads(line)
