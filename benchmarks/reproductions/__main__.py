@@ -1,6 +1,7 @@
 """Run one seed of one paper, or gather what was run into a table.
 
     make reproduce PAPER=cca SEED=0            writes benchmarks/reproductions/results/cca-0.json
+    make reproduce PAPER=cca.enumerable SEED=0  a second world of the same paper
     make reproduce PAPER=all                   gathers: results.json, and docs/reproductions.md from it
 
 A run that was stopped continues from its checkpoints in benchmarks/scratch. Figures in the documentation come from the
@@ -15,6 +16,7 @@ import json
 import platform
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,12 +28,17 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRATCH = HERE.parent / "scratch" / "reproductions"
 DOCS = HERE.parents[1] / "docs"
-PAPERS = ("captioning", "cca", "cca_enumerable", "voxinstruct")
+PAPERS = ("captioning", "cca", "cca.enumerable", "gedi", "syncode", "transfer", "var", "voxinstruct")
+
+
+def module_of(paper: str) -> ModuleType:
+    """A paper's folder, or one world of it."""
+    return importlib.import_module(f"benchmarks.reproductions.{paper}")
 
 
 def run(paper: str, seed: int) -> None:
     """One seed; the result is written when it is complete."""
-    module = importlib.import_module(f"benchmarks.reproductions.{paper}")
+    module = module_of(paper)
     start = time.process_time()
     figures = module.run(seed, SCRATCH / paper / str(seed))
     record = {
@@ -55,7 +62,7 @@ def gather() -> None:
     figures: dict[str, dict[int, Figures]] = {}
     claims: list[Claim] = []
     for paper in PAPERS:
-        claims += importlib.import_module(f"benchmarks.reproductions.{paper}").CLAIMS
+        claims += module_of(paper).CLAIMS
         for path in sorted(RESULTS.glob(f"{paper}-*.json")):
             record = json.loads(path.read_text())
             figures.setdefault(paper, {})[record["seed"]] = record["figures"]

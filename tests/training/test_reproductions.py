@@ -13,13 +13,18 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
-from benchmarks.reproductions import captioning, cca, cca_enumerable, report, voxinstruct  # noqa: E402
+from benchmarks.reproductions import captioning, cca, report, transfer, voxinstruct  # noqa: E402
+from benchmarks.reproductions.__main__ import PAPERS, module_of  # noqa: E402
 from benchmarks.reproductions.claims import Claim  # noqa: E402
+from benchmarks.reproductions.gedi import language  # noqa: E402
+from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier  # noqa: E402
+from benchmarks.reproductions.gedi.prefix_judge import PrefixJudge  # noqa: E402
+from benchmarks.reproductions.small_models import language_model  # noqa: E402
 
 import guiderail as gr  # noqa: E402
 from guiderail.guidance.token_models import VoxInstruct  # noqa: E402
 
-CLAIMS = [*captioning.CLAIMS, *cca.CLAIMS, *cca_enumerable.CLAIMS, *voxinstruct.CLAIMS]
+CLAIMS = [claim for paper in PAPERS for claim in module_of(paper).CLAIMS]
 
 
 def test_frechet_distance_of_known_gaussians() -> None:
@@ -92,3 +97,89 @@ def test_captions_and_their_grammar() -> None:
     assert captioning.posterior_rank([[3, 4]] * 60, scenes) == pytest.approx(1 / 60)
     groups = [[words] for words in written]
     assert captioning.cider(written, groups) > captioning.cider(written[1:] + written[:1], groups)
+
+
+def test_the_small_language_is_what_its_judges_take_it_for() -> None:
+    rng = np.random.default_rng(0)
+    texts = [language.text(rng) for _ in range(300)]
+    assert all(language.is_grammatical(item.ids) for item in texts)
+    assert not language.is_grammatical([*texts[0].ids[1:]])
+    topics = [int(language.topic_posterior(item.ids).argmax()) == item.topic for item in texts]
+    assert np.mean(topics) > 0.85
+    odds = np.array([language.sentiment_log_odds(item.ids) * (2 * item.sentiment - 1) for item in texts])
+    assert np.mean(odds > 0) > 0.75
+    # The judge's odds are a log-likelihood ratio: flipping the class flips them, and their size is calibrated.
+    certain = odds[np.abs(odds) == 1 * np.log(6)]
+    assert np.mean(certain > 0) == pytest.approx(6 / 7, abs=0.12)
+    rude = [any(token in language.RUDE_ADVERB for token in item.ids) for item in texts if not item.rude]
+    assert not any(rude)
+
+
+def test_plug_and_play_moves_the_next_token_and_leaves_the_model_alone() -> None:
+    model = language_model(30, 32, 2, 0).eval()
+    before = [parameter.clone() for parameter in model.parameters()]
+    prompts, bag = torch.randint(30, (64, 5), generator=torch.Generator().manual_seed(0)), torch.arange(3)
+
+    def share(step_size: float) -> float:
+        drawn, counts = PlugAndPlay(step_size=step_size, fusion=1.0).generate(
+            model, torch.nn.Linear(32, 2), 0, prompts, 2, torch.Generator().manual_seed(1), bag=bag
+        )
+        assert counts == {"forward": 1 + 2 * (1 + 10 + 1), "backward": 20}
+        return float((drawn < 3).float().mean())
+
+    plain, _ = PlugAndPlay(iterations=0).generate(
+        model, torch.nn.Linear(32, 2), 0, prompts, 2, torch.Generator().manual_seed(1)
+    )
+    assert share(0.0) == pytest.approx(float((plain < 3).float().mean()))  # no step: the model's own draws
+    assert share(1.0) > share(0.0) + 0.05
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_attribute_classifier_and_prefix_judge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(80) % 2
+    texts = torch.randint(10, (80, 6), generator=generator) + 10 * labels[:, None]
+    model = language_model(30, 32, 1, 0).eval()
+    classifier = attribute_classifier(model, texts, torch.ones_like(texts, dtype=torch.bool), labels, 2)
+    with torch.no_grad():
+        means = model(input_ids=texts, output_hidden_states=True).hidden_states[-1].mean(1)
+        assert float((classifier(means).argmax(1) == labels).float().mean()) > 0.95
+    judge = PrefixJudge(30, 2)
+    asked = [(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3, 6)]
+    for prefix in ((1, 2, 3), (1, 2), (1, 2, 3)):  # from nothing, from a shorter text, from memory
+        judge.log_probabilities([(*prefix, 9)], 1)
+        whole = torch.log_softmax(judge(torch.tensor(asked))[:, -1], -1)[:, 1]
+        torch.testing.assert_close(judge.log_probabilities(asked, 1), whole.detach())
+
+
+def test_transferred_rules_are_off_where_they_are_neutral_and_count_what_they_run() -> None:
+    settings = cca.LlamaGenSettings(vocab=64, width=32, layers=2, heads=2, grid=4, classes=10)
+    model = cca.LlamaGenModel(settings).eval()
+    with torch.no_grad():
+        model.output.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+
+    class Glyphs:
+        def stream(self, name: str, labels: torch.Tensor) -> tuple[torch.nn.Module, torch.Tensor]:
+            return model, labels if name == "own" else torch.full_like(labels, 10)
+
+    def one(rule: transfer.Rule) -> tuple[torch.Tensor, float]:
+        streams = transfer.Streams(Glyphs(), torch.arange(8) % 10)  # type: ignore[arg-type]
+        with torch.no_grad():
+            scores = torch.log_softmax(rule(streams), -1)
+        return scores, streams.cost
+
+    own, cost = one(transfer.away("null", 1.0))
+    assert cost == 1
+    guided, cost = one(transfer.away("null", 2.0))
+    assert cost == 2
+    assert float((guided - own).abs().max()) > 1e-3
+    for rule in (transfer.projected(2.0, 1.0), transfer.stopping(2.0, 0.0)):
+        torch.testing.assert_close(one(rule)[0], guided, atol=1e-5, rtol=1e-5)
+    for rule in (transfer.projected(1.0, 0.0), transfer.cooler(1.0), transfer.same_entropy(1.0)):
+        torch.testing.assert_close(one(rule)[0], own, atol=1e-4, rtol=1e-4)
+    # A stop that finds everything quiet runs the null stream for its patience of two steps.
+    streams, rule = transfer.Streams(Glyphs(), torch.arange(8) % 10), transfer.stopping(2.0, 10.0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for _ in range(4):
+            streams.extend(rule(streams).argmax(-1))
+    assert streams.cost == 4 + 2

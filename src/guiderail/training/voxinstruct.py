@@ -1,21 +1,32 @@
-"""VoxInstruct's first stage: instruction features, then semantic tokens, then the first acoustic codebook, one decoder.
+"""VoxInstruct's two stages: one decoder for semantic tokens and the first acoustic codebook, one that fills the others.
 
-Source: Zhou et al. 2024, arXiv:2408.15676. Input vectors are
+Source: Zhou et al. 2024, arXiv:2408.15676. Input vectors of the first stage (`VoxInstructAr`) are
 
     text features (projected; zero where padded or dropped)  |  BOS, language, semantic ..., EOS1, acoustic ..., EOS2
 
 plus an embedding of the segment: 0 text, 1 up to and with EOS1, 2 after it. Ids are those of
-`guidance.token_models.VOXINSTRUCT_TOKENS`; id 0 embeds to zero, which is how semantic tokens are hidden. Parameter
-names follow the release (`model`, `embed_tokens`, `embed_segments`, `prompt_fc`), except that the text encoder is
-outside: features come in, from mT5 or anything else.
+`guidance.token_models.VOXINSTRUCT_TOKENS`; id 0 embeds to zero, which is how tokens are hidden.
+
+The second stage (`VoxInstructNar`) reads all codebooks at once, without a causal mask: an input vector is the sum over
+codebooks of their embeddings, of the segment and of the codebook to predict. Semantic positions hold the same id in
+every codebook. It predicts codebook q from those below it and from what is known of q itself, in a few rounds that
+make the most confident positions final (SoundStorm, arXiv:2305.09636; `guidance.token_models.fill_by_confidence`).
+
+Parameter names follow the release (`model`, `embed_tokens` or `all_embed_tokens`, `embed_segments`, `embed_res`,
+`out_proj`, `prompt_fc`), except that the text encoder is outside: features come in, from mT5 or anything else.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from guiderail.guidance.token_models import VOXINSTRUCT_TOKENS, fill_by_confidence
+from guiderail.logits.classifier_free import classifier_free_guidance
 
 
 class VoxInstructAr(nn.Module):
@@ -63,3 +74,162 @@ class VoxInstructAr(nn.Module):
         inputs = inputs + self.embed_segments(torch.cat([zeros, segments], 1))
         logits: Tensor = self.model(inputs_embeds=inputs).logits[:, text.shape[1] :]
         return logits
+
+
+class VoxInstructNar(nn.Module):
+    """The model of the later codebooks.
+
+    Args: config a transformers LlamaConfig (its vocab_size is the flat vocabulary's); feature_width of the text
+        encoder; codebooks of the codec.
+    """
+
+    def __init__(self, config: Any, feature_width: int, codebooks: int = 8) -> None:
+        super().__init__()
+        import transformers
+
+        self.codebooks = codebooks
+        self.codes = len(VOXINSTRUCT_TOKENS["acoustic"])
+        self.model = transformers.LlamaModel(config)
+        width = config.hidden_size
+        self.all_embed_tokens = nn.ModuleList(
+            nn.Embedding(config.vocab_size, width, padding_idx=0) for _ in range(codebooks)
+        )
+        for table in self.all_embed_tokens:
+            nn.init.trunc_normal_(table.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(table.weight[0])  # type: ignore[index]
+        self.embed_segments = nn.Embedding(3, width)
+        self.embed_res = nn.Embedding(codebooks - 1, width)
+        # Three outputs beyond the codes, as released; nothing trains or reads them.
+        self.out_proj = nn.ModuleList(nn.Linear(width, self.codes + 3, bias=False) for _ in range(codebooks - 1))
+        self.prompt_fc = nn.Linear(feature_width, width)
+
+    def forward(
+        self,
+        features: Tensor,
+        text_mask: Tensor,
+        ids: Tensor,
+        segments: Tensor,
+        codebook: Tensor,
+        *,
+        drop_text: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (batch, length, codes) of one codebook at every position.
+
+        Args:
+            features: (batch, text length, feature width); text_mask: (batch, text length), 1 = present. Absent text is
+                zero but attended to, as released.
+            ids: int64 (batch, length, codebooks), 0 = hidden; segments: int64 (batch, length), 1 semantic, 2 acoustic,
+                0 = padding at the end.
+            codebook: int64 (batch,), 1 ... codebooks - 1, the one to predict.
+            drop_text: bool (batch,), rows that read the null. None = none.
+        """
+        text = self.prompt_fc(features) * text_mask.unsqueeze(-1)
+        if drop_text is not None:
+            text = text.masked_fill(drop_text[:, None, None], 0.0)
+        hidden = self.embed_res(codebook - 1)[:, None]
+        for index, table in enumerate(self.all_embed_tokens):
+            hidden = hidden + table(ids[:, :, index])
+        zeros = torch.zeros(text.shape[:2], dtype=torch.long, device=ids.device)
+        inputs = torch.cat([text, hidden], 1) + self.embed_segments(torch.cat([zeros, segments], 1))
+        present = torch.cat([torch.ones_like(zeros, dtype=torch.bool), segments > 0], 1)
+        mask = torch.zeros(len(ids), 1, inputs.shape[1], inputs.shape[1], dtype=inputs.dtype, device=inputs.device)
+        mask = mask.masked_fill(~present[:, None, None], torch.finfo(inputs.dtype).min)
+        states = self.model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state
+        weights = torch.stack([head.weight for head in self.out_proj])[codebook - 1]  # type: ignore[misc]
+        logits: Tensor = states[:, text.shape[1] :] @ weights.transpose(1, 2)
+        return logits[..., : self.codes]
+
+    def hide(
+        self,
+        ids: Tensor,
+        segments: Tensor,
+        codebook: Tensor,
+        generator: torch.Generator | None = None,
+        *,
+        no_prompt_probability: float = 0.3,
+    ) -> tuple[Tensor, Tensor]:
+        """A training example: what the model may see, and where it is to answer.
+
+        Visible are semantic positions, an acoustic prompt of random length in all codebooks, and the codebooks below
+        the one asked for; of that one, a random part, the hidden share being cos(pi / 2 u).
+
+        Args: ids, segments, codebook as in `forward`; no_prompt_probability for the whole batch, as published.
+        Returns: ids with 0 where hidden; bool (batch, length), the positions to predict, at least one a row.
+        Raises: ValueError for a row without acoustic positions.
+        """
+        acoustic = segments == 2
+        lengths = acoustic.sum(1)
+        if bool((lengths == 0).any()):
+            raise ValueError("every row needs an acoustic position to predict")
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=ids.device)
+
+        share = uniform(len(ids)) * float(uniform(1)[0] >= no_prompt_probability)
+        prompt = acoustic & (acoustic.cumsum(1) <= (share * lengths).floor()[:, None])
+        open_positions = acoustic & ~prompt
+        counts = (open_positions.sum(1) * torch.cos(math.pi / 2 * uniform(len(ids)))).floor().clamp(min=1)
+        noise = uniform(*segments.shape).masked_fill(~open_positions, 2.0)
+        targets = noise.argsort(1).argsort(1) < counts[:, None]
+        index = torch.arange(self.codebooks, device=ids.device)
+        below, same = index < codebook[:, None, None], index == codebook[:, None, None]
+        always = ((segments == 1) | prompt)[..., None]
+        visible = always | (below & acoustic[..., None]) | (same & (acoustic & ~targets)[..., None])
+        return ids * visible, targets
+
+    def loss(self, features: Tensor, text_mask: Tensor, ids: Tensor, segments: Tensor, codebook: Tensor,
+             generator: torch.Generator | None = None, *, text_drop: float = 0.25) -> Tensor:  # fmt: skip
+        """Mean cross-entropy at the hidden positions of `hide`, text dropped as published."""
+        seen, targets = self.hide(ids, segments, codebook, generator)
+        dropped = torch.rand(len(ids), generator=generator, device=ids.device) < text_drop
+        logits = self(features, text_mask, seen, segments, codebook, drop_text=dropped)
+        wanted = ids.gather(2, codebook[:, None, None].expand(-1, ids.shape[1], 1)).squeeze(2)
+        return nn.functional.cross_entropy(logits[targets], wanted[targets] - VOXINSTRUCT_TOKENS["acoustic"].start)
+
+    @torch.no_grad()
+    def complete(
+        self,
+        features: Tensor,
+        text_mask: Tensor,
+        ids: Tensor,
+        segments: Tensor,
+        prompt_lengths: Tensor,
+        *,
+        iterations: int = 8,
+        text_scale: float = 1.0,
+        report: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """All codebooks of a batch whose first one is known: int64 (batch, length, codebooks).
+
+        Args: prompt_lengths: int64 (batch,), acoustic positions known in every codebook; iterations a codebook (1 by
+            the release's command line, 8 by its script); text_scale 1-neutral guidance away from the text null, off in
+            the release although text was dropped in training.
+        """
+        acoustic = segments == 2
+        masked = acoustic & (acoustic.cumsum(1) > prompt_lengths[:, None])
+        start = VOXINSTRUCT_TOKENS["acoustic"].start
+        ids = torch.where(masked[..., None] & (torch.arange(self.codebooks, device=ids.device) > 0), 0, ids)
+        yes = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        for number in range(1, self.codebooks):
+            codebook = torch.full((len(ids),), number, device=ids.device)
+
+            def predict(
+                tokens: Tensor, still_open: Tensor, number: int = number, codebook: Tensor = codebook
+            ) -> Mapping[str, Tensor]:
+                seen = ids.clone()
+                seen[:, :, number] = torch.where(masked, (tokens + start) * ~still_open, seen[:, :, number])
+                streams = {"conditional": self(features, text_mask, seen, segments, codebook)}
+                if text_scale != 1:
+                    streams["null"] = self(features, text_mask, seen, segments, codebook, drop_text=yes)
+                return streams
+
+            def guided(streams: Mapping[str, Tensor]) -> Tensor:
+                if "null" not in streams:
+                    return streams["conditional"]
+                return classifier_free_guidance(streams["conditional"], streams["null"], text_scale)
+
+            filled = fill_by_confidence(predict, torch.zeros_like(segments), masked, iterations, guided)
+            ids[:, :, number] = torch.where(masked, filled + start, ids[:, :, number])
+            if report is not None:
+                report(number)
+        return ids

@@ -64,7 +64,7 @@ def _offset_error(figures: Any) -> float:
 
 
 CLAIMS = [
-    Claim("V5", "cca_enumerable", "CCA has the sampling target of guidance", "with one offset a condition: KL to the "
+    Claim("V5", "cca.enumerable", "CCA has the sampling target of guidance", "with one offset a condition: KL to the "
           "guided target < 1e-3 for every beta and lambda (worst of 12); without: where the optimum lies is "
           "tabulated", "3 conditions, 8 outcomes, enumerated",
           _offset_error, lambda v: v < 1e-3),
