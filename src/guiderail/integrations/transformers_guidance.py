@@ -159,7 +159,10 @@ class GuidanceLogitsProcessor(LogitsProcessor):
 
     def _join(self, kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """The arguments of a decoding step with our streams' rows added, if they are known and fit."""
-        if self._shared is None or not self._shared.can_join(kwargs):
+        if self._shared is None or self._prompts is None or not self._last or not self._shared.can_join(kwargs):
+            return None
+        # A cache that holds more than the tokens (image features without a place in the text) has its own idea of masks.
+        if kwargs["past_key_values"].get_seq_length() != self._prompts.width + self._last[0].step:
             return None
         tokens = kwargs["input_ids"][:, 0].tolist()
         if len(tokens) != len(self._last):
@@ -276,7 +279,7 @@ class _Prompts:
     def __init__(
         self, tokens: list[tuple[int, ...]], paddings: list[int], count: int, inputs: list[RowInputs | None]
     ) -> None:
-        self._width = len(tokens[0])
+        self.width = len(tokens[0])
         self._padded = tokens
         self._prompts = [row[padding:] for row, padding in zip(tokens, paddings, strict=True)]
         self._indices = [row * count // len(tokens) for row in range(len(tokens))]
@@ -284,19 +287,19 @@ class _Prompts:
         self._seen = {hash(row) for row in tokens}
 
     def continued_by(self, tokens: list[tuple[int, ...]]) -> bool:
-        if len(tokens) != len(self._padded) or len(tokens[0]) < self._width:
+        if len(tokens) != len(self._padded) or len(tokens[0]) < self.width:
             return False
         for row, prompt in zip(tokens, self._padded, strict=True):
-            if row[: self._width] != prompt:
+            if row[: self.width] != prompt:
                 return False
-            if len(row) > self._width and hash(row[:-1]) not in self._seen:
+            if len(row) > self.width and hash(row[:-1]) not in self._seen:
                 return False
         return True
 
     def rows(self, tokens: list[tuple[int, ...]]) -> list[Row]:
         self._seen.update(map(hash, tokens))
         return [
-            Row(prompt, row[self._width :], index, inputs)
+            Row(prompt, row[self.width :], index, inputs)
             for row, prompt, index, inputs in zip(tokens, self._prompts, self._indices, self._inputs, strict=True)
         ]
 
