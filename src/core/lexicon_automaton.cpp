@@ -361,7 +361,10 @@ bool Lexicon::decide_alive(Node n) {
 // Partitions the byte values by what the parts of a node can tell apart.
 class Lexicon::Classes {
  public:
-  explicit Classes(Lexicon& lexicon) : lexicon_(lexicon) { labels_.fill(0); }
+  explicit Classes(Lexicon& lexicon) : lexicon_(lexicon) {
+    labels_.fill(0);
+    sizes_[0] = 256;
+  }
 
   void refine_by_node(Node n) {
     std::vector<uint32_t> work{id(n)};
@@ -371,7 +374,7 @@ class Lexicon::Classes {
       work.pop_back();
       const Info& i = lexicon_.infos_[at];
       if (const Transitions* t = i.transitions.load(std::memory_order_acquire); t && !top) {
-        refine([&](unsigned byte) { return t->classes[byte]; });
+        split_by([&](unsigned byte) { return t->classes[byte]; });
         continue;
       }
       top = false;
@@ -380,18 +383,16 @@ class Lexicon::Classes {
         case Kind::kAccept:
         case Kind::kAll:
         case Kind::kCondition: continue;
-        case Kind::kPrefix: refine([&](unsigned byte) { return byte == i.a ? 1 : 0; }); continue;
+        case Kind::kPrefix: split_off(static_cast<uint8_t>(i.a)); continue;
         case Kind::kBytes: {
           ByteSet set = set_of(i.kids());
           if (std::ranges::find(seen_sets_, set) != seen_sets_.end()) continue;
           seen_sets_.push_back(set);
-          refine([&](unsigned byte) { return set.has(static_cast<uint8_t>(byte)) ? 1 : 0; });
+          split_by([&](unsigned byte) { return set.has(static_cast<uint8_t>(byte)) ? 1u : 0u; });
           continue;
         }
         case Kind::kBranch: {
-          std::array<uint16_t, 256> which{};
-          for (uint32_t k = 0; k < i.num_children; k += 2) which[i.children[k]] = static_cast<uint16_t>(k / 2 + 1);
-          refine([&](unsigned byte) { return which[byte]; });
+          for (uint32_t k = 0; k < i.num_children; k += 2) split_off(static_cast<uint8_t>(i.children[k]));
           continue;
         }
         default: break;
@@ -404,7 +405,7 @@ class Lexicon::Classes {
           break;
         case Kind::kWithoutMarker: work.push_back(id(lexicon_.beyond_marker(node(i.a)))); [[fallthrough]];
         case Kind::kBeforeMarker:
-        case Kind::kWithMarker: refine([](unsigned byte) { return byte == kMarker ? 1 : 0; }); [[fallthrough]];
+        case Kind::kWithMarker: split_off(kMarker); [[fallthrough]];
         case Kind::kNot:
         case Kind::kRepeat: work.push_back(lexicon_.infos_[at].a); break;
         case Kind::kHole: {
@@ -427,29 +428,47 @@ class Lexicon::Classes {
   }
 
  private:
+  // Gives the byte a class of its own.
+  void split_off(uint8_t byte) {
+    uint8_t old = labels_[byte];
+    if (sizes_[old] == 1) return;
+    --sizes_[old];
+    sizes_[count_] = 1;
+    labels_[byte] = static_cast<uint8_t>(count_++);
+  }
+
+  // Bytes of different parts (numbers below 256) get different classes. The part met first keeps the class's label.
   template <typename F>
-  void refine(F part_of) {
-    // At most 256 classes, so a small association from (old label, part) to new label is enough.
-    std::array<uint32_t, 256> keys;
-    unsigned fresh = 0;
-    std::array<uint8_t, 256> labels;
+  void split_by(F part_of) {
+    constexpr uint16_t kUnmet = 256;
+    std::array<uint16_t, 256> first;
+    std::fill_n(first.begin(), count_, kUnmet);
+    struct Fresh {
+      uint8_t old, part, label;
+    };
+    std::array<Fresh, 256> fresh;
+    unsigned num_fresh = 0, last = 0;
     for (unsigned byte = 0; byte < 256; ++byte) {
-      uint32_t key = (static_cast<uint32_t>(labels_[byte]) << 16) | static_cast<uint32_t>(part_of(byte));
-      if (byte && key == keys[labels[byte - 1]]) {
-        labels[byte] = labels[byte - 1];
-        continue;
+      uint8_t old = labels_[byte];
+      uint8_t part = static_cast<uint8_t>(part_of(byte));
+      if (first[old] == kUnmet) first[old] = part;
+      if (first[old] == part) continue;
+      if (last >= num_fresh || fresh[last].old != old || fresh[last].part != part) {
+        for (last = 0; last < num_fresh && (fresh[last].old != old || fresh[last].part != part);) ++last;
+        if (last == num_fresh) {
+          sizes_[count_] = 0;
+          fresh[num_fresh++] = {old, part, static_cast<uint8_t>(count_++)};
+        }
       }
-      unsigned k = 0;
-      while (k < fresh && keys[k] != key) ++k;
-      if (k == fresh) keys[fresh++] = key;
-      labels[byte] = static_cast<uint8_t>(k);
+      --sizes_[old];
+      ++sizes_[fresh[last].label];
+      labels_[byte] = fresh[last].label;
     }
-    labels_ = labels;
-    count_ = fresh;
   }
 
   Lexicon& lexicon_;
   std::array<uint8_t, 256> labels_;
+  std::array<uint16_t, 256> sizes_;
   unsigned count_ = 1;
   std::unordered_set<uint32_t> seen_;
   std::vector<ByteSet> seen_sets_;
