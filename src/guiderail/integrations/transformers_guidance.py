@@ -161,7 +161,7 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         """The arguments of a decoding step with our streams' rows added, if they are known and fit."""
         if self._shared is None or self._prompts is None or not self._last or not self._shared.can_join(kwargs):
             return None
-        # A cache that holds more than the tokens (image features without a place in the text) has its own idea of masks.
+        # A cache that holds more than tokens (image features without a place in the text) has its own idea of masks.
         if kwargs["past_key_values"].get_seq_length() != self._prompts.width + self._last[0].step:
             return None
         tokens = kwargs["input_ids"][:, 0].tolist()
