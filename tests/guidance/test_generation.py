@@ -13,6 +13,7 @@ from guidance.constraints import AutomatonConstraint, TokenNames, record
 from guidance.rule_cases import BY_NAME, CASES, NEGATIVE, Case
 from guiderail import guidance as gr
 from guiderail.errors import DeadEndError, LimitError
+from guiderail.guidance.streams import Row
 from guiderail.integrations.generation import GuidedDecoder, generate, guided_decoding
 from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
 from guiderail.logits import Sampling
@@ -345,6 +346,65 @@ def test_other_position_schemes_with_ragged_rows(family: str) -> None:
             reference.check_greedy(guided, [*generation.token_ids, models.EOS], models.EOS, reference.Agreement())
 
 
+@pytest.mark.parametrize("case", CASES[::2], ids=repr)
+@pytest.mark.parametrize("speculate", [0, 2])
+def test_static_cache(case: Case, speculate: int) -> None:
+    """Rows that end early, drafts that are rejected and skipped streams, all in slots that never move."""
+    model, rows = models.llama(), models.prompts(58, (6, 2, 4))
+    constraint = record(models.VOCAB, models.EOS)
+    decoder = GuidedDecoder(model, case.term(), constraint, speculate=speculate, cache="static")
+    for index, generation in enumerate(decoder.decode(rows, 12)):
+        assert generation.finish_reason == "end"
+        (plain,) = GuidedDecoder(model, case.term(), constraint).decode([rows[index]], 12)
+        assert generation.token_ids == plain.token_ids
+    if not speculate:
+        unconstrained = GuidedDecoder(model, case.term(), eos_token_ids=[], cache="static")
+        for index, generation in enumerate(unconstrained.decode(rows, STEPS)):
+            guided = case.reference(model, rows[index], index)
+            reference.check_greedy(guided, generation.token_ids, None, reference.Agreement())
+
+
+def test_a_static_cache_that_is_full_is_filled_again() -> None:
+    model, rows, case = models.llama(), models.prompts(59, (5, 3)), BY_NAME["sum of two"]
+    decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], cache="static")
+    for index, generation in enumerate(decoder.decode(rows, 150)):
+        guided = case.reference(model, rows[index], index)
+        reference.check_greedy(guided, generation.token_ids[:STEPS], None, reference.Agreement())
+    runner = decoder.engine.runner()
+    assert runner.counts.prefills == 1
+    runner.reserve(0)
+    decoder.engine.reset()
+    longer = Row(tuple(rows[0]), tuple([7] * 5), 0)
+    for extra in range(130):
+        longer = Row(longer.prompt, (*longer.generated, 7 + extra % 3), 0)
+        scores = decoder.engine.evaluate([longer])
+    torch.testing.assert_close(
+        scores[0].double().numpy(), case.reference(model, rows[0], 0)(longer.generated), atol=2e-3, rtol=1e-3
+    )
+    assert runner.counts.prefills > 2
+
+
+def test_compiled_decoding_passes() -> None:
+    """Traced by torch.compile as on a GPU, then run as they are (backend "eager" needs no C++ compiler)."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model, rows, case = models.llama(), models.prompts(60, (5, 3)), BY_NAME["sum of two"]
+    decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], cache="static", compile_options={"backend": "eager"})
+    for index, generation in enumerate(decoder.decode(rows, STEPS)):
+        guided = case.reference(model, rows[index], index)
+        reference.check_greedy(guided, generation.token_ids, None, reference.Agreement())
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] > 0
+    assert counters["stats"]["unique_graphs"] <= 3
+
+
+def test_what_cannot_be_static_is_refused() -> None:
+    with pytest.raises(ValueError, match="fixed size"):
+        GuidedDecoder(models.mistral(), gr.ClassifierFree(2.0), cache="static").decode([[3, 4]], 2)
+    with pytest.raises(ValueError, match="only 'static' can be compiled"):
+        GuidedDecoder(models.llama(), compile_options={})
+
+
 @pytest.mark.parametrize("speculate", [0, 2])
 def test_encoder_decoder(speculate: int) -> None:
     model, sources = models.t5(), [[*row, models.EOS] for row in models.prompts(54, (5, 3))]
@@ -405,12 +465,15 @@ def test_as_a_decoding_method_of_transformers() -> None:
     model, rows, constraint = models.llama(), models.prompts(55, (5, 3)), record(models.VOCAB, models.EOS)
     settings = {"custom_generate": guided_decoding, "max_new_tokens": 12}
     term = gr.ClassifierFree([1.5, 3.0], NEGATIVE)
+    seen: dict[int, list[int]] = {0: [], 1: []}
     output = model.generate(
-        **models.left_padded(rows), **settings, do_sample=False, guidance=[term], constraint=constraint, speculate=2
-    )
+        **models.left_padded(rows), **settings, do_sample=False, guidance=[term], constraint=constraint, speculate=2,
+        cache="static", on_tokens=lambda index, tokens: seen[index].extend(tokens),
+    )  # fmt: skip
     ours = [generation.token_ids for generation in GuidedDecoder(model, term, constraint).decode(rows, 12)]
     for index, row in enumerate(output[:, 5:].tolist()):
         assert row == ours[index] + [models.EOS] + [models.PAD] * (len(row) - len(ours[index]) - 1)
+        assert seen[index] == ours[index]
     torch.manual_seed(0)
     first = model.generate(
         **models.left_padded(rows), **settings, do_sample=True, num_return_sequences=2, guidance=term

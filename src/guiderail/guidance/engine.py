@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guiderail.guidance.runner import Evaluation, GuestRows, Request, StreamRunner
+from guiderail.guidance.runner import Evaluation, FixedStates, GuestRows, Request, StreamRunner
 from guiderail.guidance.streams import (
     ChangedInputs,
     ControlCode,
@@ -49,6 +49,7 @@ class GuidanceEngine:
     Args:
         model: the guided model; streams without a model of their own run on it.
         encode: needed only if a stream's prompt is given as text.
+        fixed: how to keep states in caches of a fixed size, see `StreamRunner`; None: caches that grow.
         trained_nulls: the combinations of conditions the model was trained without, say [{"image"}, {"text"}]; streams
             that drop another combination, or change the inputs without saying what that drops, are refused. None: the
             user vouches for them.
@@ -61,12 +62,14 @@ class GuidanceEngine:
         model: Any,
         encode: Encode | None = None,
         trained_nulls: Iterable[Iterable[str]] | None = None,
+        fixed: FixedStates | None = None,
     ) -> None:
         if trained_nulls is not None:
             _require_trained(term, trained_nulls)
         self.term = term
         self.model = model
         self._encode = encode
+        self._fixed = fixed
         self._runners: dict[int, StreamRunner] = {}
         self._null_inputs: dict[tuple[Any, RowInputs], RowInputs] = {}
         self._sources: dict[tuple[int, ...], RowInputs] = {}
@@ -78,7 +81,7 @@ class GuidanceEngine:
         """The runner of a model; None is the guided model's."""
         model = self.model if model is None else model
         if id(model) not in self._runners:
-            self._runners[id(model)] = StreamRunner(model)
+            self._runners[id(model)] = StreamRunner(model, self._fixed)
         return self._runners[id(model)]
 
     @property

@@ -30,7 +30,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ from guiderail.logits.combination import log_probabilities
 
 _MIN_REMEMBERED = 64
 _COMPACT_ABOVE = 64
+# Sizes of fixed caches are multiples of this: prompts of similar length share compiled code.
+_ROUND_ROOM_TO = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,17 @@ class RunnerCounts:
     shared: int = 0
 
 
+class FixedStates(Protocol):
+    """Caches of a fixed size: every decoding pass has the same shapes, so that it can be compiled or captured."""
+
+    def cache(self, model: Any, slots: int) -> Any:
+        """An empty cache with room for this many tokens per row."""
+
+    def call(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """One decoding pass (one new token per row), compiled or not. Its output must not be overwritten by the
+        next."""
+
+
 _Key = tuple[RowInputs | None, Perturbation | None]
 
 
@@ -114,6 +127,7 @@ class _Batch:
     cache: Any = None
     rows: list[_CachedRow] = field(default_factory=list)
     slot_count: int = 0
+    room: int = 0
     mask: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -172,9 +186,11 @@ class StreamRunner:
 
     Not thread-safe; a runner belongs to one decoding loop. `reset()` forgets everything, which is needed only if the
     model's weights change: cached states are found by tokens and cannot be mistaken for those of another text.
+
+    Args: fixed: keep states in caches of a fixed size. Raises: ValueError for a rigid model, see the header.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, fixed: FixedStates | None = None) -> None:
         self.model = model
         self.counts = RunnerCounts()
         self.is_running = False
@@ -185,6 +201,10 @@ class StreamRunner:
         self._rigid = (
             self.is_encoder_decoder or "position_ids" not in self._accepts or not _attends_to_everything(config)
         )
+        if fixed is not None and self._rigid:
+            raise ValueError(f"{type(model).__name__} does not attend to every slot: no cache of a fixed size for it")
+        self._fixed = fixed
+        self._room = 0
         self._batches: dict[Any, _Batch] = {}
         self._parked: dict[Any, _Parked] = {}
         self._capacity = _MIN_REMEMBERED
@@ -224,6 +244,10 @@ class StreamRunner:
     def remember(self, results: int) -> None:
         """Keep at least this many results; a loop that asks again for what it drafted says how much that is."""
         self._capacity = max(self._capacity, results)
+
+    def reserve(self, tokens: int) -> None:
+        """How far rows will grow: what caches of a fixed size leave room for."""
+        self._room = tokens
 
     def evaluate(self, requests: Sequence[Request]) -> list[Evaluation]:
         """Next-token logits for every request, in order.
@@ -273,7 +297,14 @@ class StreamRunner:
         wanted = sum(len(chain[0].tokens) for chain in chains)
         uniform = len({plan.reuse for plan in plans}) == 1
         # Feeding nearly everything into an old rectangle would only widen it.
-        worthwhile = reused > 0 and (uniform if rigid else 2 * reused >= wanted or len(plans) == 1)
+        fits = (
+            batch.slot_count + max(len(c[0].tokens) - p.reuse for c, p in zip(chains, plans, strict=True)) <= batch.room
+        )
+        worthwhile = (
+            (self._fixed is None or fits)
+            and reused > 0
+            and (uniform if rigid else 2 * reused >= wanted or len(plans) == 1)
+        )
         if not worthwhile or not _keep_rows(batch, plans, rigid, self._device()):
             batch, plans = _Batch(), [_Plan(0, 0)] * len(chains)
         self._batches[group] = self._forward(batch, chains, plans, rigid, answers)
@@ -372,8 +403,10 @@ class StreamRunner:
             inputs["decoder_input_ids"] = block.ids
         else:
             inputs["input_ids"] = block.ids
+            if self._fixed is not None and not rigid:
+                self._fix(batch, block, plans, inputs)
             # Without a hole the model's own mask and positions are the right ones, and cheaper than being told.
-            if block.mask is not None:
+            elif block.mask is not None:
                 inputs["attention_mask"] = block.mask
                 if not rigid:
                     inputs["position_ids"] = block.positions
@@ -385,9 +418,10 @@ class StreamRunner:
         if any(request.early_layers for chain in chains for request in chain):
             inputs["output_hidden_states"] = True
         self.counts.passes += 1
-        self.counts.prefills += batch.cache is None
+        self.counts.prefills += not batch.slot_count
         self._count(block)
-        output = self._call(inputs, [leader.perturbation for leader in leaders])
+        plain_step = block.ids.shape[1] == 1 and "output_hidden_states" not in inputs and not rigid
+        output = self._call(inputs, [leader.perturbation for leader in leaders], plain_step)
         batch.cache = getattr(output, "past_key_values", None)
         self._absorb(batch, block, chains, plans, output.logits, output, answers)
         # A cache that cannot be addressed by tokens is not kept; the next pass starts from nothing.
@@ -450,10 +484,29 @@ class StreamRunner:
             self._known_device = self.model.device
         return self._known_device
 
-    def _call(self, inputs: dict[str, Any], perturbations: list[Perturbation | None]) -> Any:
+    def _fix(self, batch: _Batch, block: _Block, plans: list[_Plan], inputs: dict[str, Any]) -> None:
+        """Give a pass its cache of a fixed size, and a mask of that size."""
+        assert self._fixed is not None
+        used = batch.slot_count + int(block.ids.shape[1])
+        if batch.cache is None:
+            batch.room = -(-(used + self._room) // _ROUND_ROOM_TO) * _ROUND_ROOM_TO
+            batch.cache = self._fixed.cache(self.model, batch.room)
+        mask = block.mask
+        if mask is None:
+            mask = torch.ones(len(block.new), used, dtype=torch.long, device=block.ids.device)
+        inputs["attention_mask"] = torch.nn.functional.pad(mask, (0, batch.room - used))
+        positions = block.positions
+        if positions is None:
+            ends = [(plan.reuse, plan.reuse + len(tokens)) for plan, tokens in zip(plans, block.new, strict=True)]
+            positions = torch.tensor([list(range(*end)) for end in ends], device=block.ids.device)
+        inputs["position_ids"] = positions
+
+    def _call(self, inputs: dict[str, Any], perturbations: list[Perturbation | None], plain_step: bool) -> Any:
         self.is_running = True
         try:
             with torch.no_grad(), perturbed_rows(self.model, perturbations):
+                if self._fixed is not None and plain_step and not any(perturbations):
+                    return self._fixed.call(self.model, {**inputs, "return_dict": True})
                 return self.model(**inputs, return_dict=True)
         finally:
             self.is_running = False
@@ -616,7 +669,10 @@ def _keep_rows(batch: _Batch, plans: list[_Plan], rigid: bool, device: torch.dev
         batch.mask = batch.full_mask(device)
     if parents != list(range(len(batch.rows))):
         index = torch.tensor(parents, device=device)
-        batch.cache.batch_select_indices(index)
+        if _static_layers(batch.cache) is not None:
+            batch.cache.reorder_cache(index)  # selects rows; what static layers call it
+        else:
+            batch.cache.batch_select_indices(index)
         batch.mask = None if batch.mask is None else batch.mask[index]
         batch.extra = {name: _select(value, index) for name, value in batch.extra.items()}
     elif batch.mask is not None:
@@ -680,7 +736,19 @@ def _plain_layers(cache: Any) -> list[Any] | None:
     return plain if len(plain) == len(layers) else None
 
 
+def _static_layers(cache: Any) -> list[Any] | None:
+    """The layers of a cache of a fixed size, or None."""
+    layers = getattr(cache, "layers", None)
+    if not layers or any(type(layer).__name__ != "StaticLayer" for layer in layers):
+        return None
+    return list(layers)
+
+
 def _cut(cache: Any, slots: int) -> bool:
+    for layer in _static_layers(cache) or ():
+        layer.cumulative_length.fill_(slots)
+    if _static_layers(cache) is not None:
+        return True
     layers = _plain_layers(cache)
     if layers is None:
         return False

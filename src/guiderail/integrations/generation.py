@@ -35,6 +35,7 @@ from guiderail.grammars.grammar import Grammar
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import Row, RowInputs
 from guiderail.guidance.terms import Sum, Term
+from guiderail.integrations.static_states import StaticStates
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 from guiderail.logits.sampling import Sampling
 from guiderail.vocabulary import Vocabulary
@@ -106,6 +107,8 @@ class GuidedDecoder:
             last time they occurred (Saxena 2023, prompt lookup). A wrong draft costs a longer block, no pass.
         close_in_time: tell the constraint the budget, so that every sequence is complete when it is spent
             (`compiled.matcher(max_tokens=...)`). Otherwise a sequence may end with finish_reason "length".
+        cache: "dynamic": states grow with the text. "static": a fixed size, so that all decoding passes have the same
+            shapes. compile_options: for `torch.compile` of these passes ({} for its defaults); needs a static cache.
         generator: source of random numbers; None = a new one seeded with 0.
         trained_nulls: see `GuidanceEngine`.
     """
@@ -125,7 +128,11 @@ class GuidedDecoder:
         generator: torch.Generator | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
         trained_nulls: Iterable[Iterable[str]] | None = None,
+        cache: Literal["dynamic", "static"] = "dynamic",
+        compile_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if cache not in ("dynamic", "static") or (compile_options is not None and cache == "dynamic"):
+            raise ValueError(f"cache is 'dynamic' or 'static', and only 'static' can be compiled; got {cache!r}")
         if jump_forward not in ("single", "canonical", "off"):
             raise ValueError(f"jump_forward is 'single', 'canonical' or 'off', got {jump_forward!r}")
         if draft not in ("conditional", "lookup"):
@@ -133,7 +140,9 @@ class GuidedDecoder:
         if speculate < 0:
             raise ValueError(f"speculate counts tokens, got {speculate}")
         term = guidance if isinstance(guidance, Term) else Sum(list(guidance))
-        self.engine = GuidanceEngine(term, model, encode, trained_nulls)
+        self.engine = GuidanceEngine(
+            term, model, encode, trained_nulls, None if cache == "dynamic" else StaticStates(compile_options)
+        )
         self.sampling = sampling or Sampling()
         self.counts = DecodingCounts()
         self._compiled: list[Any] = []
@@ -179,8 +188,10 @@ class GuidedDecoder:
         if len(self._compiled) not in (0, 1, len(prompts)):
             raise ValueError(f"{len(self._compiled)} constraints for {len(prompts)} prompts")
         self.engine.reset()
-        for runner in (self.engine.runner(stream.model) for stream in self.engine.term.streams()):
-            streams = len(self.engine.term.streams()) + 1
+        streams = len(self.engine.term.streams()) + 1
+        for runner in {self.engine.runner(model) for model in (None, *(s.model for s in self.engine.term.streams()))}:
+            # A draft longer than asked for may be forced; beyond the room the states are computed again.
+            runner.reserve(max_new_tokens + self._speculate)
             runner.remember(len(prompts) * num_return_sequences * (self._speculate + 2) * streams)
         live = self._begin(prompts, max_new_tokens, num_return_sequences, inputs or {})
         while running := [row for row in live if row.finish_reason is None]:
@@ -468,6 +479,8 @@ def generate(
     speculate: int = 0,
     draft: Literal["conditional", "lookup"] = "conditional",
     close_in_time: bool = False,
+    cache: Literal["dynamic", "static"] = "dynamic",
+    compile_options: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
     on_tokens: OnTokens | None = None,
     return_generations: bool = False,
@@ -479,7 +492,8 @@ def generate(
         guidance: a term, or a list of terms. constraint: a compiled grammar.
         output_type: a type that `Grammar.from_type` reads, instead of a constraint: the results are typed objects.
         max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
-        seed: of this call's random numbers. jump_forward, speculate, draft, close_in_time: see `GuidedDecoder`.
+        seed: of this call's random numbers. jump_forward, speculate, draft, close_in_time, cache, compile_options: see
+            `GuidedDecoder`.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
@@ -507,6 +521,8 @@ def generate(
         speculate=speculate,
         draft=draft,
         close_in_time=close_in_time,
+        cache=cache,
+        compile_options=compile_options,
         generator=generator,
         encode=lambda text: _text_ids(tokenizer, text),
     )
@@ -541,6 +557,9 @@ def guided_decoding(
     jump_forward: Literal["single", "canonical", "off"] = "single",
     speculate: int = 0,
     draft: Literal["conditional", "lookup"] = "conditional",
+    cache: Literal["dynamic", "static"] = "dynamic",
+    compile_options: Mapping[str, Any] | None = None,
+    on_tokens: OnTokens | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """Our loop as a decoding method of transformers:
@@ -549,7 +568,8 @@ def guided_decoding(
         max_new_tokens=64)
 
     Sampling settings, lengths and end tokens are read from the generation config; random numbers follow
-    `torch.manual_seed`. Unlike a logits processor in plain `generate`, penalties run after guidance here.
+    `torch.manual_seed`. Unlike a logits processor in plain `generate`, penalties run after guidance here. A
+    streamer does not reach a decoding method of one's own; `on_tokens` streams.
 
     Returns: int64 (rows, longest), prompt included, right-padded.
     Raises: ValueError for what this loop does not do: beams, encoder-decoders (use `generate`), and logits processors
@@ -589,9 +609,13 @@ def guided_decoding(
         jump_forward=jump_forward,
         speculate=speculate,
         draft=draft,
+        cache=cache,
+        compile_options=compile_options,
         generator=torch.Generator(device=model.device).manual_seed(int(torch.randint(2**62, ()))),
     )
-    generations = decoder.decode(prompts, config.max_length - width, num_return_sequences=repeats, inputs=inputs)
+    generations = decoder.decode(
+        prompts, config.max_length - width, num_return_sequences=repeats, inputs=inputs, on_tokens=on_tokens
+    )
     end = decoder.end_token
     rows = [g.token_ids + ([end] if g.finish_reason == "end" and end is not None else []) for g in generations]
     longest = max(len(row) for row in rows)
