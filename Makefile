@@ -89,7 +89,7 @@ vllm-test: build/vllm-env/.ready $(STAMPS)/model  ## the real vLLM engine and se
 	  tests/vllm_engine tests/integration/test_serving.py $(ARGS)
 
 reproduce: $(STAMPS)/package  ## a source paper's claims on small models: PAPER=cca SEED=0; PAPER=all gathers the results
-	$(PIP) install -q matplotlib
+	$(PIP) install -q matplotlib scikit-learn
 	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0)
 
 fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for FUZZ_SECONDS a target

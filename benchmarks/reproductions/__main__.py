@@ -2,6 +2,7 @@
 
     make reproduce PAPER=cca SEED=0            writes benchmarks/reproductions/results/cca-0.json
     make reproduce PAPER=cca.enumerable SEED=0  a second world of the same paper
+    make reproduce PAPER=samples SEED=0        docs/reproductions/samples.md, from the checkpoints of a seed
     make reproduce PAPER=all                   gathers: results.json, and docs/reproductions.md from it
 
 A run that was stopped continues from its checkpoints in benchmarks/scratch. Figures in the documentation come from the
@@ -28,7 +29,22 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRATCH = HERE.parent / "scratch" / "reproductions"
 DOCS = HERE.parents[1] / "docs"
-PAPERS = ("captioning", "cca", "cca.enumerable", "gedi", "syncode", "transfer", "var", "voxinstruct")
+SAMPLES = """# Samples
+
+Written by `make reproduce PAPER=samples SEED={seed}`; chosen by nobody, they are the first of their seed.
+"""
+PAPERS = (
+    "captioning",
+    "captioning.exact",
+    "cca",
+    "cca.digits",
+    "cca.enumerable",
+    "gedi",
+    "syncode",
+    "transfer",
+    "var",
+    "voxinstruct",
+)
 
 
 def module_of(paper: str) -> ModuleType:
@@ -76,13 +92,29 @@ def gather() -> None:
     print(f"{len(rows)} claims, {sum(row['met'] for row in rows)} met")
 
 
+def samples(seed: int) -> None:
+    """What the models say and draw: a sheet for every paper that has one, from checkpoints (trained if missing)."""
+    folder = DOCS / "reproductions"
+    folder.mkdir(exist_ok=True)
+    parts = [SAMPLES.format(seed=seed)]
+    for paper in PAPERS:
+        module = module_of(paper)
+        if hasattr(module, "sample_sheet"):
+            parts.append(f"## {paper}\n\n{module.sample_sheet(seed, SCRATCH / paper / str(seed), folder)}")
+    (folder / "samples.md").write_text("\n".join(parts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paper", choices=(*PAPERS, "all"), required=True, help="'all' gathers, and runs nothing")
+    parser.add_argument(
+        "--paper", choices=(*PAPERS, "samples", "all"), required=True, help="'all' gathers, and runs nothing"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if arguments.paper == "all":
         gather()
+    elif arguments.paper == "samples":
+        samples(arguments.seed)
     else:
         run(arguments.paper, arguments.seed)
 

@@ -21,9 +21,9 @@ TRANSFER = """## Rules of other papers, on tokens
 
 Twenty diffusion papers propose rules for combining predictions; here each is tried on the glyph model of `cca`, in a
 token form of ours. For every method the setting with the lowest mean Fréchet distance over seeds, against the best
-setting of plain guidance or temperature that evaluates no more rows. *helps*: lower in every seed; *hurts*: higher in
-every seed; else *no difference*. Evaluations are rows of the image model a code; classifiers of prefixes are not
-counted.
+setting of plain guidance that evaluates no more rows (for one row: none), and against the best lower temperature, which
+costs nothing. *better* and *worse* hold in every seed; else *mixed*. Evaluations are rows of the image model a code;
+classifiers of prefixes are not counted. A low temperature pays with diversity, which the distance forgives: read both.
 """
 
 
@@ -41,12 +41,13 @@ def page(
     for row in rows:
         if not row["met"] and row.get("reason"):
             parts.append(f"{row['claim']} is not met. {row['reason']}\n")
-    few = sorted({row["paper"] for row in rows if len(row["seeds"]) < 3})
+    few = sorted(paper for paper, by_seed in figures.items() if len(by_seed) < 3)
     if few:
         parts.append(f"Fewer than three seeds so far, so no more than an indication: {', '.join(few)}.\n")
     if "transfer" in figures:
         parts += [TRANSFER, transferred([values["rules"] for _, values in sorted(figures["transfer"].items())])]
     parts += [f"![{name}](reproductions/{name})\n" for name in pictures]
+    parts.append("What the models say and draw: [samples](reproductions/samples.md).\n")
     parts.append("The tables below are means over seeds; every seed is in `benchmarks/reproductions/results`.\n")
     for paper, by_seed in figures.items():
         parts.append(f"## {paper}\n\nSeeds {', '.join(map(str, sorted(by_seed)))}\n")
@@ -65,26 +66,42 @@ def _mean(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def transferred(by_seed: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
-    """The table of `TRANSFER`: method -> its best setting against the best baseline of no higher cost."""
+    """The table of `TRANSFER`: method -> its best setting against the best rivals of no higher cost, and a summary."""
     mean = _mean(by_seed)
-    baselines = [name for name in mean if name.startswith(("guidance:", "temperature:"))]
     lines = [
-        "| rule | best setting | Fréchet distance | accuracy | diversity | evaluations | against | verdict |",
+        "| rule | best setting | Fréchet distance | accuracy | diversity | evaluations | against guidance | against "
+        "temperature |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    better: dict[str, list[str]] = {"guidance": [], "temperature": []}
     for method in dict.fromkeys(name.partition(":")[0] for name in mean):
         best = min((n for n in mean if n.partition(":")[0] == method), key=lambda n: mean[n]["frechet"])
-        affordable = [n for n in baselines if mean[n]["evaluations"] <= mean[best]["evaluations"] and n != best]
-        rival = min(affordable, key=lambda n: mean[n]["frechet"])
-        below = [seed[best]["frechet"] < seed[rival]["frechet"] for seed in by_seed]
-        verdict = "helps" if all(below) else "hurts" if not any(below) else "no difference"
         values = [seed[best]["frechet"] for seed in by_seed]
         row = mean[best]
+        cells = []
+        for kind, names in better.items():
+            affordable = [
+                n
+                for n in mean
+                if n.partition(":")[0] == kind and mean[n]["evaluations"] <= row["evaluations"] and method != kind
+            ]
+            if not affordable:
+                cells.append("")
+                continue
+            rival = min(affordable, key=lambda n: mean[n]["frechet"])
+            below = [seed[best]["frechet"] < seed[rival]["frechet"] for seed in by_seed]
+            verdict = "better" if all(below) else "worse" if not any(below) else "mixed"
+            if verdict == "better":
+                names.append(method)
+            against = f"{rival.partition(': ')[2]} ({mean[rival]['frechet']:.3f})"
+            cells.append(f"{verdict}, {against}")
         lines.append(
             f"| {method} | {best.partition(': ')[2]} | {row['frechet']:.3f} ({min(values):.3f} to {max(values):.3f}) | "
-            f"{row['accuracy']:.3f} | {row['diversity']:.2f} | {row['evaluations']:.2f} | "
-            f"{rival} ({mean[rival]['frechet']:.3f}) | {verdict} |"
+            f"{row['accuracy']:.3f} | {row['diversity']:.2f} | {row['evaluations']:.2f} | {' | '.join(cells)} |"
         )
+    lines.append("")
+    for kind, names in better.items():
+        lines.append(f"Better than {kind} of no higher cost in every seed: {', '.join(names) or 'none'}.  ")
     return "\n".join(lines) + "\n"
 
 

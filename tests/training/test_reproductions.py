@@ -13,8 +13,9 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
-from benchmarks.reproductions import captioning, cca, report, transfer, voxinstruct  # noqa: E402
+from benchmarks.reproductions import captioning, cca, report, syncode, transfer, voxinstruct  # noqa: E402
 from benchmarks.reproductions.__main__ import PAPERS, module_of  # noqa: E402
+from benchmarks.reproductions.captioning import exact  # noqa: E402
 from benchmarks.reproductions.claims import Claim  # noqa: E402
 from benchmarks.reproductions.gedi import language  # noqa: E402
 from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier  # noqa: E402
@@ -183,3 +184,63 @@ def test_transferred_rules_are_off_where_they_are_neutral_and_count_what_they_ru
         for _ in range(4):
             streams.extend(rule(streams).argmax(-1))
     assert streams.cost == 4 + 2
+
+
+def test_summed_caption_streams_are_those_of_the_written_captions() -> None:
+    chances = exact.chances_of_sets(captioning.SALIENCE)
+    assert sum(chances.values()) == pytest.approx(1)
+    rng = np.random.default_rng(0)
+    scene = np.zeros(captioning.ATTRIBUTES, dtype=int)
+    written = [captioning.caption(scene, rng) for _ in range(8000)]
+    # Among captions that begin "a [colour]": how often the noun comes next, is not named, or the pattern comes.
+    colour = range(captioning.WORD + captioning.VALUES, captioning.WORD + 2 * captioning.VALUES)
+    following = [words[2] for words in written if words[0] == 3 and len(words) > 2 and words[1] in colour]
+    expected = exact.next_words([1], 1, chances)
+    for key, tokens in ((-1, [4]), (captioning.NOUN, range(captioning.WORD + 24, captioning.WORD + 30)),
+                        (3, range(captioning.WORD + 18, captioning.WORD + 24))):  # fmt: skip
+        share = np.mean([token in tokens for token in following])
+        assert share == pytest.approx(expected[key], abs=4 * (0.25 / len(following)) ** 0.5)
+    assert sum(expected.values()) == pytest.approx(1)
+    template = gr.Grammar.from_regex(captioning.grammar())
+    for scale in (0.0, 1.0, 3.0):
+        words = exact.greedy(rng.integers(0, captioning.VALUES, captioning.ATTRIBUTES), scale, chances)
+        assert template.accepts("".join(f"t{w};" for w in words).encode())
+    rare = np.full(captioning.ATTRIBUTES, captioning.VALUES - 1)
+    assert len(exact.greedy(rare, 3.0, chances)) > len(exact.greedy(rare, 1.0, chances))
+
+
+def test_digits_are_split_and_shaped_as_the_glyphs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    from benchmarks.reproductions.cca import digits
+
+    pictures, labels, fresh, fresh_labels = digits.World.pictures(None, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert (tuple(pictures.shape), tuple(fresh.shape)) == ((1400, 8, 8), (397, 8, 8))
+    assert set(labels.tolist()) == set(fresh_labels.tolist()) == set(range(10))
+    assert 0 <= float(pictures.min()) < float(pictures.max()) == 1
+
+
+def test_every_method_is_judged_against_what_costs_no_more() -> None:
+    rules = {
+        "guidance: s 1": {"frechet": 0.9, "accuracy": 0.8, "diversity": 2.0, "evaluations": 1.0},
+        "guidance: s 2": {"frechet": 0.5, "accuracy": 0.9, "diversity": 2.0, "evaluations": 2.0},
+        "temperature: T 0.8": {"frechet": 0.7, "accuracy": 0.9, "diversity": 2.0, "evaluations": 1.0},
+        "cheap: a": {"frechet": 0.6, "accuracy": 0.9, "diversity": 2.0, "evaluations": 1.0},
+        "dear: a": {"frechet": 0.6, "accuracy": 0.9, "diversity": 2.0, "evaluations": 2.0},
+        "dear: b": {"frechet": 0.8, "accuracy": 0.9, "diversity": 2.0, "evaluations": 2.0},
+    }
+    other = {**rules, "dear: a": {**rules["dear: a"], "frechet": 0.72}}
+    table = report.transferred([rules, other])
+    lines = {line.split(" | ")[0]: line for line in table.splitlines()[2:]}
+    assert lines["| cheap"].endswith("| better, s 1 (0.900) | better, T 0.8 (0.700) |")
+    assert lines["| dear"].endswith("| worse, s 2 (0.500) | mixed, T 0.8 (0.700) |")
+    assert "Better than guidance of no higher cost in every seed: temperature, cheap." in table
+
+
+def test_python_and_json_judges_are_strict() -> None:
+    assert syncode.is_json(b'{"a": [1, -2.5e3, null]}')
+    assert not any(map(syncode.is_json, (b"[01]", b"[NaN]", b"{'a': 1}", b'["\t"]', b"[1,]", b"\xff")))
+    assert syncode.is_python(b"x = 1\n")
+    assert not any(map(syncode.is_python, (b"x = \n", b"if x:\n", b"\xff")))
+    import random
+
+    assert all(syncode.is_json(syncode.document(random.Random(seed)).encode()) for seed in range(200))

@@ -136,14 +136,14 @@ def sample(model: LlamaGenModel, labels: Tensor, scale: float, generator: torch.
 class World:
     """Everything a seed trains once: data, judge, base model."""
 
+    base_steps, judge_steps = BASE_STEPS, 400
+
     def __init__(self, seed: int, scratch: Path) -> None:
         self.seed, self.scratch = seed, scratch
-        rng = np.random.default_rng(seed)
-        pictures, self.labels = drawings(EXAMPLES, rng)
+        pictures, self.labels, fresh, fresh_labels = self.pictures(np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
         self.book = codebook(patches(pictures[:2000]).reshape(-1, 4), generator)
         self.codes = torch.cdist(patches(pictures), self.book).argmin(-1)
-        fresh, fresh_labels = drawings(SAMPLES, rng)
         recon = pictures_of(torch.cdist(patches(fresh), self.book).argmin(-1), self.book)
         torch.manual_seed(seed)
         judge = Judge()
@@ -154,13 +154,17 @@ class World:
             rows = torch.randint(len(seen), (128,), generator=torch.Generator().manual_seed(seed * 7919 + step))
             return cross_entropy(judge(seen[rows]), twice[rows])
 
-        self.judge = trained(judge, judge_loss, "judge", scratch, steps=400)
+        self.judge = trained(judge, judge_loss, "judge", scratch, steps=self.judge_steps)
         with torch.no_grad():
             self.truth = self.judge.features(recon[:, None])
             self.ceiling = float((self.judge(recon).argmax(1) == fresh_labels).float().mean())
         torch.manual_seed(seed)
         self.base = self.untrained()
-        trained(self.base, lambda step: self.likelihood_loss(self.base, step), "base", scratch, steps=BASE_STEPS)
+        trained(self.base, lambda step: self.likelihood_loss(self.base, step), "base", scratch, steps=self.base_steps)
+
+    def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures and labels to learn from, and others to compare with."""
+        return *drawings(EXAMPLES, rng), *drawings(SAMPLES, rng)
 
     def untrained(self) -> LlamaGenModel:
         return LlamaGenModel(
@@ -176,9 +180,9 @@ class World:
 
     def rows(self, step: int) -> Tensor:
         """Indices of a batch; each epoch is a permutation."""
-        per_epoch = EXAMPLES // BATCH
+        per_epoch = len(self.labels) // BATCH
         epoch, index = divmod(step, per_epoch)
-        order = torch.randperm(EXAMPLES, generator=torch.Generator().manual_seed(self.seed * 1000 + epoch))
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed * 1000 + epoch))
         return order[index * BATCH : (index + 1) * BATCH]
 
     def likelihood_loss(self, model: LlamaGenModel, step: int) -> Tensor:
@@ -244,6 +248,35 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
         "cca_and_guidance_by_scale": combined,
         "cost": cost(),
     }
+
+
+def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
+    """Pictures of every class: drawn, unguided, guided at 2 and 5, CCA; the same seed for every row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    world = World(seed, scratch)
+    labels = torch.arange(2 * CLASSES) % CLASSES
+    tuned = world.aligned(WEIGHTS[1], EXAMPLES // BATCH)
+    drawn = [int((world.labels == label).nonzero()[index // CLASSES]) for index, label in enumerate(labels.tolist())]
+    rows = {"drawn": pictures_of(world.codes[drawn], world.book)}
+    for name, model, scale in (
+        ("unguided", world.base, 1.0), ("guided at 2", world.base, 2.0), ("guided at 5", world.base, 5.0),
+        ("CCA, unguided", tuned, 1.0),
+    ):  # fmt: skip
+        codes, _ = sample(model, labels, scale, torch.Generator().manual_seed(seed))
+        rows[name] = pictures_of(codes, world.book)
+    drawing, panels = pyplot.subplots(len(rows), 1, figsize=(8, 0.62 * len(rows)))
+    for panel, (name, pictures) in zip(panels, rows.items(), strict=True):
+        panel.imshow(torch.nn.functional.pad(pictures, (1, 1)).transpose(0, 1).flatten(1), cmap="gray", vmin=0, vmax=1)
+        panel.set(xticks=[], yticks=[])
+        panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    drawing.tight_layout()
+    drawing.savefig(folder / "cca_samples.png", dpi=100, metadata={"Software": ""})
+    pyplot.close(drawing)
+    return "Two pictures of each of ten classes, rows as labelled; columns share the class.\n\n![](cca_samples.png)\n"
 
 
 def cost() -> dict[str, float]:

@@ -374,6 +374,19 @@ def cost() -> dict[str, float]:
     }
 
 
+def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
+    """Continuations of two neutral prompts towards each sentiment, unguided and by omega."""
+    world = World(seed, scratch)
+    model, prompts = world.sentiment(0.6), world.prompts(2)
+    lines = ["| prompt | wanted | omega | continuation |", "|---|---|---|---|"]
+    for desired, other in (("positive", "negative"), ("negative", "positive")):
+        for omega in (0.0, 0.3, 3.0):
+            texts = world.continued(model.term(desired, other, omega) if omega else None, prompts)
+            for prompt, words in zip(prompts, texts, strict=True):
+                lines.append(f"| {language.spelled(prompt)} | {desired} | {omega:g} | {language.spelled(words)} |")
+    return "\n".join(lines) + "\n"
+
+
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
 

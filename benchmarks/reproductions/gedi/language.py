@@ -122,3 +122,22 @@ def _is_sentence(words: list[int]) -> bool:
 
 def _is_noun(token: int) -> bool:
     return TOPIC_NOUN[0].start <= token < SHARED_NOUN.stop
+
+
+def spelled(ids: Sequence[int]) -> str:
+    """A text made readable: what each token is, with its number within its kind."""
+    kinds: list[tuple[range, str]] = [
+        (DETERMINER, "the"),
+        *((nouns, f"noun-of-{topic}-") for topic, nouns in enumerate(TOPIC_NOUN)),
+        (SHARED_NOUN, "noun"),
+        (VERB, "verb"),
+        (ADVERB, "very"),
+        (RUDE_ADVERB, "RUDE"),
+        *zip(OPINION, ("bad", "good", "plain"), strict=True),
+    ]
+    fixed = {END: "", BEGIN: "", STOP: "."}
+    words = []
+    for token in ids:
+        own = next((f"{name}{token - block.start}" for block, name in kinds if token in block), fixed.get(token, "?"))
+        words.append(own)
+    return " ".join(word for word in words if word)
