@@ -1,13 +1,19 @@
-"""Released decoders of token models as values: LlamaGen, VAR, VoxInstruct, MusicGen's doubled batch, MaskGIT's loop.
+"""Released decoders of token models as values: LlamaGen, VAR, VoxInstruct, MusicGen's doubled batch, Emu3's grid,
+MaskGIT's loop.
 
-The models are stand-ins (random scores): what is shown is which streams a step needs, and what becomes of their scores.
+The models are stand-ins (random scores or weights): what is shown is which streams a step needs, and what becomes of
+their scores.
 """
 
 from __future__ import annotations
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+import guiderail as gr
+from guiderail import guidance
 from guiderail.guidance import token_models
+from guiderail.integrations.generation import GuidedDecoder
 from guiderail.logits import classifier_free_guidance
 
 
@@ -33,6 +39,18 @@ def main() -> None:
     print(
         f"          delay pattern {token_models.delayed(torch.tensor([[[1, 2], [3, 4], [5, 6]]]), pad=0)[0].tolist()}"
     )
+
+    emu3 = token_models.Emu3(top_k=8)
+    table = token_models.SegmentTable([("end", 1), ("text", 10), ("visual", 16), ("eol", 1), ("eof", 1), ("eoi", 1)])
+    ids = gr.Vocabulary.from_bytes([b"", *table.token_bytes()[1:]], eos_token_ids=[0])
+    grid = gr.compile(gr.Grammar.from_regex(emu3.grid(height=2, width=3)), ids)
+    config = LlamaConfig(
+        vocab_size=len(table), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    term = guidance.ClassifierFree(emu3.scale, negative_prompt_ids=[4])
+    decoder = GuidedDecoder(LlamaForCausalLM(config).eval(), term, grid, emu3.sampling)
+    (image,) = decoder.decode([[5, 6, 7]], 16)
+    print(f"Emu3: {[table.segment_of(token) for token in image.token_ids]}, {image.forced} of them without a model")
 
     conditional, null = torch.randn(2, 1, 12, 32)
     tokens = token_models.fill_by_confidence(
