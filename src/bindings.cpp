@@ -134,7 +134,7 @@ class Regex {
 
 using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
 using IndentationSpec =
-    std::tuple<uint32_t, uint32_t, uint32_t, std::vector<uint32_t>, std::vector<uint32_t>, uint32_t>;
+    std::tuple<uint32_t, uint32_t, uint32_t, std::vector<uint32_t>, std::vector<uint32_t>, uint32_t, bool>;
 using LexerSpec = std::pair<std::vector<uint32_t>, std::vector<std::pair<uint32_t, std::vector<uint32_t>>>>;
 using RuleSpec = std::pair<std::string, std::vector<std::vector<std::variant<uint32_t, std::string>>>>;
 
@@ -143,7 +143,8 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
                                       std::vector<uint32_t> ignored, const std::vector<int>& priorities,
                                       const std::optional<IndentationSpec>& indentation,
                                       const std::vector<LexerSpec>& lexers,
-                                      std::vector<std::pair<uint32_t, uint32_t>> shifts) {
+                                      std::vector<std::pair<uint32_t, uint32_t>> shifts,
+                                      const std::vector<uint32_t>& modes, std::vector<bool> skips) {
   static const std::unordered_map<std::string_view, Lexing> disciplines{{"free", Lexing::kFree},
                                                                         {"munch", Lexing::kMunch},
                                                                         {"lark-dynamic", Lexing::kDynamic},
@@ -152,11 +153,13 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
   auto discipline = disciplines.find(lexing);
   if (discipline == disciplines.end()) throw GrammarError("unknown lexing discipline '" + lexing + "'");
   if (!priorities.empty() && priorities.size() != terminals.size()) throw GrammarError("one priority per terminal");
+  if (!modes.empty() && modes.size() != terminals.size()) throw GrammarError("one mode per terminal");
   std::vector<StaticTerminal> table;
   for (std::size_t i = 0; i < terminals.size(); ++i) {
     const auto& [kind, text, flags, name] = terminals[i];
     StaticTerminal t;
     t.name = name;
+    t.mode = modes.empty() ? 0 : modes[i];
     t.priority = priorities.empty() ? -static_cast<int>(i) : priorities[i];
     t.text = std::holds_alternative<std::string>(text) ? std::get<std::string>(text)
                                                        : std::string(view(std::get<nb::bytes>(text)));
@@ -200,14 +203,14 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
   }
   std::optional<StaticIndentation> blocks;
   if (indentation) {
-    const auto& [newline, indent, dedent, opens, closes, tab_width] = *indentation;
-    blocks = StaticIndentation{newline, indent, dedent, opens, closes, tab_width};
+    const auto& [newline, indent, dedent, opens, closes, tab_width, as_python] = *indentation;
+    blocks = StaticIndentation{newline, indent, dedent, opens, closes, tab_width, as_python};
   }
   std::vector<StaticLexer> lexer_table;
   for (const auto& [patterns, replaced] : lexers) lexer_table.push_back({patterns, replaced});
   auto source = std::make_shared<StaticSource>(
       std::move(table), std::move(rule_table), static_cast<uint32_t>(id_of(start) - num_terminals), discipline->second,
-      std::move(ignored), std::move(blocks), std::move(lexer_table), std::move(shifts));
+      std::move(ignored), std::move(blocks), std::move(lexer_table), std::move(shifts), std::move(skips));
   auto result = std::make_shared<Source>(source);
   nb::gil_scoped_release release;
   result->match("");  // an empty language, a limit: now, not at the first token
@@ -505,7 +508,8 @@ NB_MODULE(_core, m) {
 
   m.def("static_source", &static_source, "terminals"_a, "rules"_a, "start"_a, "lexing"_a, "ignored"_a, "priorities"_a,
         "indentation"_a = nb::none(), "lexers"_a = std::vector<LexerSpec>{},
-        "shifts"_a = std::vector<std::pair<uint32_t, uint32_t>>{});
+        "shifts"_a = std::vector<std::pair<uint32_t, uint32_t>>{}, "modes"_a = std::vector<uint32_t>{},
+        "skips"_a = std::vector<bool>{});
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
   m.def("composite_source", &composite_source, "parts"_a, "rules"_a, "names"_a, "start"_a, "triggers"_a);
   m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,

@@ -28,17 +28,22 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
     : source_(std::move(source)), limits_(limits), symbols_(Lexicon::current()) {
   Lexicon::Budget budget(limits_.lexer_states_per_request);
   grammar_ = source_->open(symbols_);
-  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, mutex_, limits_.grammar_bytes);
+  modes_ = LexerModes(grammar_, symbols_);
+  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, modes_, mutex_, limits_.grammar_bytes);
   if (grammar_.lexing == Lexing::kMunch) {
-    all_terminals_ = lexicon().either(grammar_.competitors);
-    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, all_terminals_, grammar_.marked,
-                                                  grammar_.num_lexers, grammar_.shadowed, limits_.munch_states);
+    viability_ = std::make_unique<MunchViability>(*parser_, symbols_, modes_, grammar_.marked, grammar_.num_lexers,
+                                                  grammar_.shadowed, limits_.munch_states);
   }
   if (grammar_.indentation) { indentation_ = std::make_unique<Indentation>(*grammar_.indentation, symbols_, mutex_); }
   states_.emplace_back(std::vector<Thread>{}, false);
   std::vector<Thread> threads;
   Thread start{kNone, kNone, parser_->initial(), kNone, kAll};
   if (!viability_ || viability_->viable(start.parser, start.obligation)) threads.push_back(start);
+  if (as_python()) {
+    std::vector<Thread> before(threads);
+    threads.clear();
+    step(before, '\n', threads);
+  }
   initial_ = intern(threads);
   if (initial_ == kDead) throw GrammarError("the language is empty: no text can be lexed and parsed by this grammar");
 }
@@ -62,7 +67,7 @@ bool Engine::thread_accepts(const Thread& t) {
 // At the end of the text one `dedent` follows for each block that is open.
 bool Engine::blocks_close(ParserState parser, Indentation::State indentation) {
   bool doubtful = false;  // only captures set it, and grammars with blocks have none
-  for (; indentation_->innermost(indentation) > 0; indentation = indentation_->close_block(indentation)) {
+  for (; indentation_->in_block(indentation); indentation = indentation_->close_block(indentation)) {
     const Parser::Expected* dedent = Parser::find(parser_->lookahead(parser), indentation_->dedent(), 0);
     if (!dedent) return false;
     parser = parser_->shift(parser, *dedent, kNoText, doubtful);
@@ -73,8 +78,17 @@ bool Engine::blocks_close(ParserState parser, Indentation::State indentation) {
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
   Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation)};
   if (indentation_->suspended(t.indentation)) {
-    out.push_back(next);
+    if (viability_->viable(next.parser, next.obligation, indentation_->newline())) out.push_back(next);
     return;
+  }
+  if (as_python()) {
+    // A line that holds nothing but a comment has no width: the newline before it is dropped, and the one after it is not.
+    Node comment = lexicon().concat(lexicon().bytes(ByteSet::of('#')), kAll);
+    Thread line = next;
+    line.obligation = lexicon().both({obligation, comment});
+    if (line.obligation != kNone && viability_->viable(line.parser, line.obligation)) out.push_back(line);
+    next.obligation = lexicon().both({obligation, lexicon().complement(comment)});
+    if (next.obligation == kNone) return;
   }
   bool doubtful = false;
   auto shift = [&](Node terminal) {
@@ -83,20 +97,19 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
     return expected != nullptr;
   };
   if (!shift(t.group)) return;
-  uint32_t width = indentation_->width(t.indentation);
-  if (width > indentation_->innermost(next.indentation)) {
+  auto width = [&] { return indentation_->compare(t.indentation, next.indentation); };
+  if (width() == Indentation::Width::kWider) {
     if (!shift(indentation_->indent())) return;
-    next.indentation = indentation_->open_block(next.indentation, width);
+    next.indentation = indentation_->open_block(next.indentation, t.indentation);
   }
-  for (; width < indentation_->innermost(next.indentation);
-       next.indentation = indentation_->close_block(next.indentation))
+  for (; width() == Indentation::Width::kNarrower; next.indentation = indentation_->close_block(next.indentation))
     if (!shift(indentation_->dedent())) return;
-  if (width != indentation_->innermost(next.indentation)) return;
+  if (width() != Indentation::Width::kSame) return;
   // A block that must begin or end here cannot any more.
   bool goes_on = blocks_close(next.parser, next.indentation);
   for (const Parser::Expected& e : parser_->lookahead(next.parser).expected)
     goes_on = goes_on || (e.num_entries && e.start != indentation_->indent() && e.start != indentation_->dedent());
-  if (goes_on && viability_->viable(next.parser, obligation)) out.push_back(next);
+  if (goes_on && viability_->viable_after(t.group, next.parser, next.obligation)) out.push_back(next);
 }
 
 // Threads that are alike but for the parser state have the same future lexemes, so what may follow them is what may follow the union of
@@ -131,6 +144,11 @@ StateId Engine::intern(std::vector<Thread>& threads) {
   if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
   check_room();
   bool accepting = std::ranges::any_of(threads, [this](const Thread& t) { return thread_accepts(t); });
+  if (!accepting && as_python()) {
+    std::vector<Thread> after;
+    step(threads, '\n', after);
+    accepting = std::ranges::any_of(after, [this](const Thread& t) { return thread_accepts(t); });
+  }
   std::size_t size = sizeof(State) + 48 + threads.size() * sizeof(Thread);
   bytes_.fetch_add(size, std::memory_order_relaxed);
   growth_of_this_thread += size;
@@ -148,13 +166,14 @@ uint32_t Engine::begin_text(const Thread& boundary) {
 void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
   uint32_t text = begin_text(boundary);
   for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups)
-    out.push_back({group, group, boundary.parser, all_terminals_, boundary.obligation, text, boundary.indentation});
+    out.push_back(
+        {group, group, boundary.parser, modes_.competing_with(group), boundary.obligation, text, boundary.indentation});
   if (reads_newline(boundary)) {
     const auto& groups = parser_->lookahead(boundary.parser).groups;
     Node newline = indentation_->newline();
     if (std::ranges::find(groups, newline, &std::pair<Node, ByteSet>::first) == groups.end())
-      out.push_back(
-          {newline, newline, boundary.parser, all_terminals_, boundary.obligation, text, boundary.indentation});
+      out.push_back({newline, newline, boundary.parser, modes_.competing_with(newline), boundary.obligation, text,
+                     boundary.indentation});
   }
 }
 
@@ -180,7 +199,7 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
       next.text = doubtful ? kDoubtful : t.text;
     else if (t.text != kNoText && parser_->capturing(next.parser))
       next.text = t.text;
-    if (viability_ && !viability_->viable(next.parser, next.obligation)) continue;
+    if (viability_ && !viability_->viable_after(t.group, next.parser, next.obligation, dropped(next))) continue;
     out.push_back(next);
   }
 }
@@ -193,14 +212,14 @@ void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obli
   if (nullable)
     end_lexeme(next, lexicon().tags(lexeme), competing, viability_ ? lexicon().after_marker(lexeme) : kAll, out);
   if (nullable && !lexicon().continues(lexeme)) return;
-  if (viability_ && !viability_->viable(next, drops(next))) return;
+  if (viability_ && !viability_->viable(next, dropped(next))) return;
   out.push_back(next);
 }
 
 void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out) {
   Node lexeme = lexicon().step(group, byte);
   if (lexeme == kNone) return;
-  Node competing = viability_ ? lexicon().step(all_terminals_, byte) : kNone;
+  Node competing = viability_ ? lexicon().step(modes_.competing_with(group), byte) : kNone;
   uint32_t text = parser_->texts().longer(begin_text(boundary), byte);
   Indentation::State indentation = boundary.indentation;
   if (indentation_ && group == indentation_->newline()) indentation = indentation_->read(indentation, byte);
@@ -295,8 +314,8 @@ ByteSet Engine::next_bytes(StateId state) {
   return result;
 }
 
-bool Engine::always_viable(Node group, ParserState parser) {
-  return !viability_ || viability_->always_viable(group, parser);
+bool Engine::always_viable(const Thread& t) {
+  return !viability_ || viability_->always_viable(t.group, t.parser, dropped(t));
 }
 
 }  // namespace guiderail

@@ -19,6 +19,7 @@
 
 #include "grammar.h"
 #include "indentation.h"
+#include "lexer_modes.h"
 #include "lexicon.h"
 #include "parser.h"
 #include "stable_vector.h"
@@ -96,24 +97,24 @@ class Engine {
   // Null unless lexing is munch.
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
-  // Is the lexeme a newline that the parser will not see?
-  bool drops(const Thread& t) const {
-    return indentation_ && t.group == indentation_->newline() && indentation_->suspended(t.indentation);
+  // Where the parser does not see newlines, their start node (MunchViability::Dropped).
+  Node dropped(const Thread& t) const { return dropped(t.indentation); }
+  Node dropped(Indentation::State s) const {
+    return indentation_ && indentation_->suspended(s) ? indentation_->newline() : kNone;
   }
   // Null unless the grammar has blocks by indentation.
   const Indentation* indentation() const { return indentation_.get(); }
   bool marked() const { return grammar_.marked; }              // see OpenGrammar
   uint32_t num_lexers() const { return grammar_.num_lexers; }  // see OpenGrammar
   bool shadowed() const { return grammar_.shadowed; }          // see OpenGrammar
-  // Munch: the union of every terminal, else kNone.
-  Node all_terminals() const { return all_terminals_; }
+  const LexerModes& modes() const { return modes_; }
   const Limits& limits() const { return limits_; }
   std::size_t num_states() const { return states_.size(); }
   std::size_t bytes_used() const;
 
-  // Under munch: can every lexeme of this group ended in this parser state go on, whatever it leaves behind? Then masks of the lexeme
+  // Under munch: can every lexeme of the thread's group ended in its parser state go on, whatever it leaves behind? Then masks of the lexeme
   // need not look at what follows.
-  bool always_viable(Node group, ParserState parser);
+  bool always_viable(const Thread& thread);
 
  private:
   struct State {
@@ -131,8 +132,10 @@ class Engine {
   void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
   // Is a newline, which the parser does not see here, to be read all the same?
   bool reads_newline(const Thread& boundary) const {
-    return indentation_ && indentation_->suspended(boundary.indentation);
+    return indentation_ && indentation_->suspended(boundary.indentation) && parser_->lookahead(boundary.parser).skips;
   }
+  // Is the text read as if it stood between two line breaks (indentation.h)?
+  bool as_python() const { return indentation_ && indentation_->as_python(); }
   void check_room();
 
   std::shared_ptr<const GrammarSource> source_;
@@ -141,7 +144,7 @@ class Engine {
   SymbolTable symbols_;
   OpenGrammar grammar_;
   std::unique_ptr<Parser> parser_;
-  Node all_terminals_ = kNone;  // munch: the union of every terminal
+  LexerModes modes_;
   std::unique_ptr<MunchViability> viability_;
   std::unique_ptr<Indentation> indentation_;
   StableVector<State> states_;

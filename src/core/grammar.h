@@ -130,6 +130,13 @@ struct IndentationRule {
   Symbol newline{}, indent{}, dedent{};
   std::vector<Symbol> opens, closes;  // brackets
   uint32_t tab_width = 8;
+  bool as_python = false;  // see indentation.h
+};
+
+// Terminals that compete with each other for the longest match (lexer_modes.h).
+struct LexerMode {
+  std::vector<Node> competitors;  // what each terminal matches, whoever wins it
+  bool skips = true;              // may ignored lexemes stand before a terminal of this mode?
 };
 
 // An opened grammar: its providers and start symbol inside one engine's symbol table.
@@ -137,12 +144,12 @@ struct OpenGrammar {
   std::vector<std::unique_ptr<RuleProvider>> providers;
   Symbol start{};
   Lexing lexing = Lexing::kFree;
-  std::vector<Symbol> ignored;    // terminals that may stand between any two lexemes
-  std::vector<Node> competitors;  // munch: what each terminal matches, whoever wins it
+  std::vector<Symbol> ignored;   // terminals that may stand between any two lexemes
+  std::vector<LexerMode> modes;  // munch: one or more; the tag of a terminal is its mode
   std::optional<IndentationRule> indentation;
   uint32_t num_lexers = 1;  // the text begins under lexer 0
   bool shadowed = false;    // may a lexer be asked for a terminal that it never gives?
-  bool marked = false;      // munch: competitors hold marked languages (Lexicon::kMarker)
+  bool marked = false;      // munch: the modes' competitors hold marked languages (Lexicon::kMarker)
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each

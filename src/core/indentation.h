@@ -4,6 +4,10 @@
 // wider, and the parser is given an `indent` after the newline; narrower, and it is given one `dedent` for each block that closes, the width of
 // one of which it must be. Inside brackets newline lexemes are dropped. At the end of the text all blocks close.
 //
+// `as_python`, as Python's own tokenizer: the text is read as if it stood between two line breaks, so that its first line has a width and its last one
+// may end anywhere; a tab goes to the next multiple of `tab_width`; form feeds and carriage returns set the width back; and widths must compare
+// the same if tabs count one (else Python has a TabError).
+//
 // None of this is in the text as lexemes, so a thread of the engine carries it: an interned triple (open blocks, brackets, width
 // read so far of a newline lexeme). Two places under the same blocks are the same state, so long files cost no more than short ones.
 // `indent` and `dedent` are terminals whose language is the empty string; no lexeme of theirs is ever begun.
@@ -35,6 +39,8 @@ class Indentation {
     for (Symbol s : rule.opens) opens_.push_back(start(s));
     for (Symbol s : rule.closes) closes_.push_back(start(s));
     tab_width_ = rule.tab_width;
+    as_python_ = rule.as_python;
+    columns_.emplace_back(Columns{0, 0});
     blocks_.emplace_back(Block{0, 0});
     states_.emplace_back(Info{0, 0, 0});
   }
@@ -45,22 +51,33 @@ class Indentation {
 
   // In brackets, where newlines are dropped?
   bool suspended(State s) const { return states_[s].brackets > 0; }
-  uint32_t width(State s) const { return states_[s].width; }
-  // The width of the innermost block; 0 if there is none.
-  uint32_t innermost(State s) const { return blocks_[states_[s].blocks].width; }
+  bool as_python() const { return as_python_; }
+  bool in_block(State s) const { return states_[s].blocks != 0; }
+  // What was read of a newline lexeme against the innermost block: a block opens, or closes, or neither; kMixed: tabs and spaces leave it open.
+  enum class Width : uint8_t { kSame, kWider, kNarrower, kMixed };
+  Width compare(State newline, State blocks) const {
+    Columns read = columns_[states_[newline].width], open = columns_[blocks_[states_[blocks].blocks].width];
+    if (read.columns == open.columns) return read.least == open.least ? Width::kSame : Width::kMixed;
+    if (read.columns < open.columns) return Width::kNarrower;
+    return read.least > open.least ? Width::kWider : Width::kMixed;
+  }
 
   // One more byte of a newline lexeme.
   State read(State s, uint8_t byte) {
     Info i = states_[s];
-    if (byte == '\n') {
-      i.width = 0;
+    Columns c = columns_[i.width];
+    if (byte == '\n' || (as_python_ && (byte == '\f' || byte == '\r'))) {
+      c = {0, 0};
     } else if (byte == ' ') {
-      i.width += 1;
+      c = {c.columns + 1, c.least + 1};
+    } else if (byte == '\t' && as_python_) {
+      c = {(c.columns / tab_width_ + 1) * tab_width_, c.least + 1};
     } else if (byte == '\t') {
-      i.width += tab_width_;
+      c = {c.columns + tab_width_, c.least + tab_width_};
     } else {
       return s;
     }
+    i.width = number(c);
     return intern(i);
   }
   State forget_width(State s) {
@@ -68,9 +85,10 @@ class Indentation {
     i.width = 0;
     return intern(i);
   }
-  State open_block(State s, uint32_t width) {
+  // A block as wide as what `newline` has read.
+  State open_block(State s, State newline) {
     Info i = states_[s];
-    i.blocks = block(i.blocks, width);
+    i.blocks = block(i.blocks, states_[newline].width);
     return intern(i);
   }
   State close_block(State s) {
@@ -96,15 +114,32 @@ class Indentation {
   struct Info {
     uint32_t blocks, brackets, width;
   };
+  // What Info::width numbers: columns, and columns if tabs count one (where that matters; else the same).
+  struct Columns {
+    uint32_t columns, least;
+  };
   struct Block {
     uint32_t outer, width;
   };
   static constexpr uint32_t kMaxCount = (uint32_t{1} << 20) - 1;  // brackets, columns
   static constexpr uint32_t kMaxBlocks = uint32_t{1} << 24;
 
+  uint32_t number(Columns c) {
+    if (c.columns == 0) return 0;
+    uint64_t key = (uint64_t{c.columns} << 32) | c.least;
+    uint32_t known = column_ids_.find(key);
+    if (known != PublishedMap::kUnknown) return known;
+    std::lock_guard lock(mutex_);
+    known = column_ids_.find(key);
+    if (known != PublishedMap::kUnknown) return known;
+    auto fresh = static_cast<uint32_t>(columns_.emplace_back(c));
+    growth_of_this_thread += column_ids_.insert(key, fresh) + sizeof(Columns);
+    return fresh;
+  }
+
   State intern(const Info& i) {
     if (i.brackets > kMaxCount || i.width > kMaxCount)
-      throw LimitError("indentation", "more than 2^20 open brackets or columns of indentation");
+      throw LimitError("indentation", "more than 2^20 open brackets or widths of indentation");
     uint64_t key = (uint64_t{i.blocks} << 40) | (uint64_t{i.brackets} << 20) | i.width;
     if (key == 0) return 0;
     uint32_t known = ids_.find(key);
@@ -132,9 +167,11 @@ class Indentation {
   Node newline_ = kNone, indent_ = kNone, dedent_ = kNone;
   std::vector<Node> opens_, closes_;
   uint32_t tab_width_ = 8;
+  bool as_python_ = false;
   StableVector<Block> blocks_;  // 0: none
   StableVector<Info> states_;
-  PublishedMap ids_, block_ids_;
+  StableVector<Columns> columns_;
+  PublishedMap ids_, block_ids_, column_ids_;
 };
 
 }  // namespace guiderail

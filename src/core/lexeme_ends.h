@@ -34,7 +34,7 @@ class LexemeEnds {
   LexemeEnds(Lexicon& lexicon, Obligations& obligations, MunchEffort& effort)
       : lexicon_(lexicon), obligations_(obligations), effort_(effort) {}
 
-  // Promises that every terminal has the tag 0, so that an end without obligation is as weak as any.
+  // Promises that no two terminals of one start have different tags, so that an end without obligation is as weak as any.
   void promise_no_tags() { no_tags_ = true; }
 
   static constexpr uint32_t kUnknown = PublishedMap::kUnknown;

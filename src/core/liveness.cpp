@@ -91,15 +91,15 @@ bool Liveness::completable(const Thread& thread, Rests& rests, Node (Liveness::*
   Lexicon& lexicon = engine_.lexicon();
   if (!rests.viability) {
     rests.language = (this->*language)();
-    rests.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.all_terminals(),
+    rests.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.modes(),
                                                        engine_.marked(), engine_.num_lexers(), engine_.shadowed(),
                                                        engine_.limits().munch_states, rests.language, special_);
   }
   Thread t = thread;
   t.obligation = lexicon.both({t.obligation, rests.language});
   if (t.obligation == kNone || !lexicon.alive(t.obligation)) return false;
-  return t.at_boundary() ? rests.viability->viable(t.parser, t.obligation)
-                         : rests.viability->viable(t, engine_.drops(t));
+  return t.at_boundary() ? rests.viability->viable(t.parser, t.obligation, engine_.dropped(t))
+                         : rests.viability->viable(t, engine_.dropped(t));
 }
 
 Node Liveness::single_bytes() {

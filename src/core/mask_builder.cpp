@@ -150,7 +150,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
 
 // If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
 bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
-  if (thread.obligation != kAll || !engine_.always_viable(thread.group, thread.parser)) return false;
+  if (thread.obligation != kAll || !engine_.always_viable(thread)) return false;
   // What a newline leads to depends on the width read, which rows do not know.
   if (engine_.indentation() && thread.group == engine_.indentation()->newline()) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);

@@ -19,6 +19,11 @@
 // *clean* if they lead from it to s. Then every productive rule can be completed from every clean obligation, whatever
 // the parser state: one lookup. With ignored spaces, s is 'no further space'.
 //
+// Where there is no such s, the same is asked terminal by terminal. An obligation is *safe* after the terminal T if every terminal that some rule
+// lets follow T can be read from it on, ignored lexemes before it included, to an end that is safe after it, and the end of the text meets the
+// obligation if T may be the last. That is a greatest fixpoint over terminals and obligations, whatever the parser state, and again each way in which
+// productive rules could complete the text can be lexed.
+//
 // Where several lexers read in turn (Lexing::kOrdered), the terminal read last says which one is next, so an obligation
 // comes with a lexer everywhere above: a *situation*.
 #pragma once
@@ -32,6 +37,7 @@
 #include <vector>
 
 #include "lexeme_ends.h"
+#include "lexer_modes.h"
 #include "lexicon.h"
 #include "obligations.h"
 #include "parser.h"
@@ -47,10 +53,11 @@ class MunchViability {
   // Every terminal of the grammar is registered in `symbols` by now. `marked`: some look past their end (OpenGrammar). `max_states` bounds a single question (LimitError
   // `munch_states`). `rests`: what the text after a special token must lie in, for obligations that say so of all other
   // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may.
-  MunchViability(Parser& parser, SymbolTable& symbols, Node all_terminals, bool marked, uint32_t num_lexers,
+  MunchViability(Parser& parser, SymbolTable& symbols, const LexerModes& modes, bool marked, uint32_t num_lexers,
                  bool shadowed, std::size_t max_states, Node rests = kAll, std::vector<bool> special = {});
 
-  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals.
+  // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals
+  // of the lexeme's mode.
   // Equal languages are the same node.
   Node no_longer_match(Node competing) { return obligations_.no_longer_match(competing); }
   // The obligation at the boundary that a lexeme's end creates; kNone if there can be none. `follow`: what the terminal
@@ -59,13 +66,20 @@ class MunchViability {
     return obligations_.after(obligation, competing, follow);
   }
 
+  // Where newlines are dropped (indentation.h), the newline terminal's start, else kNone. What follows may then begin after a newline.
+  using Dropped = Node;
+
   // Can the boundary be continued (by nothing, perhaps) to a text of the language?
-  bool viable(ParserState parser, Node obligation);
-  // Can the lexeme be continued, by one byte at least, to an end that is viable? `dropped`: the parser will not see it.
-  bool viable(const Thread& inside_lexeme, bool dropped = false);
+  bool viable(ParserState parser, Node obligation, Dropped newline = kNone);
+  // The same for the boundary that the end of a lexeme of `group` has led to.
+  bool viable_after(Node group, ParserState parser, Node obligation, Dropped newline = kNone) {
+    return safe_after(group, obligation) || viable(parser, obligation, newline);
+  }
+  // Can the lexeme be continued, by one byte at least, to an end that is viable?
+  bool viable(const Thread& inside_lexeme, Dropped newline = kNone);
   // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it?
   // False also means 'not known'.
-  bool always_viable(Node group, ParserState parser);
+  bool always_viable(Node group, ParserState parser, Dropped newline = kNone);
 
   std::size_t bytes_used() const { return effort_.bytes_used(); }
 
@@ -118,6 +132,13 @@ class MunchViability {
   bool clean(uint32_t candidate, Situation situation);
   bool known_clean(Node obligation, uint32_t lexer) const;
 
+  // What may stand behind what: sets of terminals, by index, as bits.
+  using Terminals = std::vector<uint64_t>;
+  void find_followers();
+  // False also where nobody knows what may follow what.
+  bool safe_after(Node group, Node obligation);
+  bool safe(uint32_t terminal, Node obligation);
+
   uint32_t symbol_variable(uint32_t symbol, Situation situation) {
     return variable(symbol_variables_, symbol, situation, true);
   }
@@ -139,7 +160,7 @@ class MunchViability {
   Parser& parser_;
   SymbolTable& symbols_;
   Lexicon& lexicon_;
-  Node all_terminals_;
+  const LexerModes& modes_;
   Node rests_;
   uint32_t num_lexers_;
   std::vector<bool> special_;
@@ -147,7 +168,7 @@ class MunchViability {
   Obligations obligations_;
   LexemeEnds ends_;
 
-  bool no_tags_ = true;  // every terminal has the tag 0: an end is an end
+  bool no_tags_ = true;  // a lexeme has one tag: an end is an end
   std::vector<std::pair<Node, uint32_t>> situations_;
   std::unordered_map<uint64_t, Situation> situation_ids_;
   std::unordered_map<uint32_t, std::vector<Situation>> after_ignored_;
@@ -158,6 +179,13 @@ class MunchViability {
   std::vector<uint32_t> separator_questions_;  // by the lexer that is next
   PublishedMap clean_;                         // candidate and lexer, obligation → 0, 1
 
+  std::unordered_map<uint32_t, uint32_t>
+      terminal_of_;                   // start of a group → index of its terminal; empty: nothing is safe
+  std::vector<Terminals> followers_;  // by index of a terminal
+  std::vector<bool> last_;            // may it be the last?
+  PublishedMap safe_;                 // terminal, obligation → 0, 1
+  PublishedMap safe_questions_;       // group → question for `ends_`: does it lead to a safe end?
+
   std::deque<Variable> variables_;
   std::unordered_map<uint64_t, uint32_t> symbol_variables_, suffix_variables_;
   std::unordered_set<uint64_t> copies_;  // copy edges there are
@@ -165,10 +193,10 @@ class MunchViability {
 
   std::unordered_map<uint32_t, Parser::Continuations> continuations_;
   std::unordered_map<uint64_t, bool> returns_;  // context, situation → acceptance can be reached
-  PublishedMap boundaries_;                     // parser state, obligation → 0, 1
-  PublishedMap questions_;                      // parser state, group → question for `ends_`
+  PublishedMap boundaries_[2];                  // newlines seen, dropped: parser state, obligation → 0, 1
+  PublishedMap questions_[2];                   // the same: parser state, group → question for `ends_`
   uint32_t num_questions_ = 0;
-  PublishedMap always_;  // parser state, group → 0, 1
+  PublishedMap always_[2];  // the same: parser state, group → 0, 1
   struct GroupEnds {
     bool known, clean;
     std::vector<LexemeEnds::End> ends;

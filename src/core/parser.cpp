@@ -30,9 +30,9 @@ constexpr std::size_t kCoversKept = 16;
 
 }  // namespace
 
-Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock,
-               std::size_t max_bytes)
-    : symbols_(symbols), ignored_(std::move(ignored)), mutex_(lock), max_bytes_(max_bytes) {
+Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, const LexerModes& modes,
+               std::recursive_mutex& lock, std::size_t max_bytes)
+    : symbols_(symbols), ignored_(std::move(ignored)), modes_(modes), mutex_(lock), max_bytes_(max_bytes) {
   // The production  root → start  at position 0, waiting in the root context.
   pool_ = {static_cast<uint32_t>(start), kEnd};
   owner_ = {kEnd, kEnd};
@@ -262,7 +262,10 @@ const Parser::Expansion& Parser::expand(ParserState which) {
   }
   look.captures = symbols_.has_captures() &&
                   std::ranges::any_of(expansion->entries, [this](const Entry& entry) { return captures(entry); });
+  look.skips = modes_.single() || s.accepting ||
+               std::ranges::any_of(look.expected, [this](const Expected& e) { return modes_.skips(e.start); });
   for (Symbol ignored : ignored_) {
+    if (!look.skips) break;
     const auto& info = symbols_.terminal_info(ignored);
     Node start = info.start_under(s.lexer);
     if (start != kNone) look.expected.emplace_back(ignored, start, info.tag, static_cast<uint32_t>(which), 0, 0);

@@ -27,6 +27,7 @@
 #include "captured_text.h"
 #include "grammar.h"
 #include "growth.h"
+#include "lexer_modes.h"
 #include "lexicon.h"
 #include "stable_vector.h"
 
@@ -36,10 +37,11 @@ enum class ParserState : uint32_t {};
 
 class Parser {
  public:
-  // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is. Tables that are larger than
+  // `lock` is the engine's growth lock: every slow path takes it. Ignored terminals leave the state as it is and are
+  // expected where a terminal is whose mode skips them, and at the end. Tables that are larger than
   // `max_bytes` grow no more: LimitError `grammar_bytes`, from then on.
-  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, std::recursive_mutex& lock,
-         std::size_t max_bytes);
+  Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, const LexerModes& modes,
+         std::recursive_mutex& lock, std::size_t max_bytes);
   ~Parser();
 
   ParserState initial() const { return initial_; }
@@ -66,6 +68,7 @@ class Parser {
     std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
     std::vector<uint32_t> specials;                // indices into expected, of special tokens
     ByteSet first;                                 // union of the groups' first bytes
+    bool skips = true;                             // may ignored lexemes come next?
     bool captures = false;                         // may a lexeme begun here be part of a captured text?
   };
   const Lookahead& lookahead(ParserState state);
@@ -173,6 +176,7 @@ class Parser {
 
   SymbolTable& symbols_;
   std::vector<Symbol> ignored_;
+  const LexerModes& modes_;
   std::recursive_mutex& mutex_;
 
   std::vector<uint32_t> pool_;   // productions one after the other, each ended by kEnd

@@ -665,7 +665,7 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::search(StateId sta
       look_at(t.competing);
       look_at(t.obligation);
       if (!t.at_boundary()) continue;
-      look_at(engine_.all_terminals());
+      for (Node n : engine_.modes().unions()) look_at(n);
       const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
       for (const auto& [group, first] : look.groups) look_at(group);
       for (uint32_t i : look.specials)

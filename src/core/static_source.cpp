@@ -34,9 +34,10 @@ class Opener {
   Opener(const std::vector<StaticTerminal>& terminals, const std::vector<StaticRule>& rules, uint32_t start,
          Lexing lexing, const std::vector<uint32_t>& ignored, const std::optional<StaticIndentation>& indentation,
          const std::vector<StaticLexer>& lexers, const std::vector<std::pair<uint32_t, uint32_t>>& shifts,
-         SymbolTable& symbols)
+         const std::vector<bool>& skips, SymbolTable& symbols)
       : terminals_(terminals), rules_(rules), start_(start), lexing_(lexing), ignored_(ignored),
-        indentation_(indentation), lexers_(lexers), shifts_(shifts), symbols_(symbols), lexicon_(symbols.lexicon()) {}
+        indentation_(indentation), lexers_(lexers), shifts_(shifts), skips_(skips), symbols_(symbols),
+        lexicon_(symbols.lexicon()) {}
 
   OpenGrammar run() {
     make_nodes();
@@ -46,6 +47,7 @@ class Opener {
     find_nullable();
     if (lexing_ == Lexing::kFree) fold_regular();
     find_reachable();
+    if (skips_.size() > 1 && (!ignored_.empty() || indentation_)) check_what_follows();
     return build();
   }
 
@@ -83,7 +85,12 @@ class Opener {
         throw GrammarError("terminal '" + t.name + "' matches the empty string, which longest match cannot use");
     }
     whole_ = nodes_;
-    if (lexing_ == Lexing::kMunch) subtract_winners();
+    if (lexing_ == Lexing::kMunch)
+      for (uint32_t mode = 0; mode < skips_.size(); ++mode) subtract_winners(mode);
+    for (uint32_t t = 0; t < terminals_.size();
+         ++t)  // terminals of different modes are different, whatever their texts
+      if (uint32_t mode = terminals_[t].mode; mode != 0 && nodes_[t] != kNone)
+        nodes_[t] = lexicon_.concat(nodes_[t], lexicon_.accept(mode));
     if (lexing_ == Lexing::kDynamic) take_own_matches();
     if (lexing_ == Lexing::kOrdered) take_first_matches();
   }
@@ -111,10 +118,10 @@ class Opener {
 
   // Under munch a text that several terminals match belongs to the one of highest priority. A literal overlaps with an equal one and with the
   // patterns that match it; only patterns are compared pair by pair.
-  void subtract_winners() {
+  void subtract_winners(uint32_t mode) {
     std::vector<uint32_t> order;
     for (uint32_t t = 0; t < terminals_.size(); ++t)
-      if (is_text(terminals_[t])) order.push_back(t);
+      if (is_text(terminals_[t]) && terminals_[t].mode == mode) order.push_back(t);
     std::ranges::stable_sort(order, std::greater<>{}, [this](uint32_t t) { return terminals_[t].priority; });
     std::vector<uint32_t> patterns, literals;  // those of higher priority
     std::unordered_set<std::string_view> texts;
@@ -141,7 +148,7 @@ class Opener {
         patterns.push_back(t);
       }
     }
-    competitors_ = order;
+    competitors_.push_back(std::move(order));
   }
 
   // What a lexer takes where it takes one terminal: as a marked language; if `plain` is not kNone, that is `plain` whatever follows.
@@ -392,6 +399,48 @@ class Opener {
     }
   }
 
+  // Ignored lexemes may stand before some modes and not before others. What follows a terminal must be of one kind: or what stands
+  // between two lexemes would depend on which of the second ones is meant.
+  void check_what_follows() {
+    constexpr uint8_t kSkips = 1,
+                      kKeeps = 2;  // what ignored lexemes may stand before (the end of the text too), and the rest
+    auto kind = [this](uint32_t t) { return skips_[terminals_[t].mode] ? kSkips : kKeeps; };
+    std::vector<uint8_t> first(rules_.size(), 0), after(terminals_.size() + rules_.size(), 0);  // no shifts under munch
+    after[terminals_.size() + start_] = kSkips;
+    auto empty = [this](uint32_t s) {
+      return is_rule(s) ? bool{nullable_[rule_of(s)]} : terminals_[s].kind == StaticTerminal::Kind::kBlock;
+    };
+    for (bool changed = true; changed;) {
+      changed = false;
+      auto add = [&changed](uint8_t& to, uint8_t what) {
+        changed = changed || (what & ~to);
+        to |= what;
+      };
+      for (uint32_t r = 0; r < rules_.size(); ++r) {
+        if (!reachable_[r]) continue;
+        for (const auto& a : rules_[r].alternatives) {
+          if (!alternative_productive(a)) continue;
+          uint8_t next = after[terminals_.size() + r], begins = 0;
+          for (std::size_t k = a.size(); k-- > 0;) {
+            add(after[a[k]], next);
+            uint8_t own = is_rule(a[k]) ? first[rule_of(a[k])] : kind(a[k]);
+            next = empty(a[k]) ? next | own : own;
+            begins = empty(a[k]) ? begins | own : own;
+          }
+          add(first[r], begins);
+        }
+      }
+    }
+    if (first[start_] == (kSkips | kKeeps))
+      throw GrammarError(
+          "the text may begin with terminals that ignored ones may stand before, and with others that they may not");
+    for (uint32_t t = 0; t < terminals_.size(); ++t)
+      if (after[t] == (kSkips | kKeeps))
+        throw GrammarError(
+            "terminal '" + terminals_[t].name +
+            "' may be followed by terminals that ignored ones may stand before, and by others that they may not");
+  }
+
   // The symbol of a node that may be empty: a nonterminal with the rest as its only production.
   Symbol lexical(Node node, const std::string& name) {
     if (!lexicon_.nullable(node)) return symbols_.terminal(node, 0, name);
@@ -418,7 +467,8 @@ class Opener {
       terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
                              : terminal.kind == StaticTerminal::Kind::kBlock
                                  ? symbols_.terminal(nodes_[t], 0, terminal.name)
-                                 : lexical(nodes_[t], terminal.name);
+                             : terminal.mode != 0 ? symbols_.terminal(nodes_[t], terminal.mode, terminal.name)
+                                                  : lexical(nodes_[t], terminal.name);
     }
     return *terminal_symbols_[symbol];
   }
@@ -491,21 +541,35 @@ class Opener {
           throw GrammarError("terminal '" + terminals_[t].name +
                              "' is ignored and stands in a rule as well, which is supported under longest match only");
     }
-    std::vector<std::pair<std::string_view, Node>> texts;  // all literals are one trie
-    for (uint32_t t : competitors_) {
-      if (terminals_[t].kind == StaticTerminal::Kind::kLiteral)
-        texts.emplace_back(terminals_[t].text, kEpsilon);
-      else if (whole_[t] != kNone)
-        result.competitors.push_back(is_marked(t) ? marked_[t] : whole_[t]);
+    for (uint32_t mode = 0; mode < skips_.size() && lexing_ != Lexing::kFree; ++mode) {
+      LexerMode& made = result.modes.emplace_back(std::vector<Node>{}, skips_[mode]);
+      if (competitors_.empty()) continue;
+      // All literals are one trie. A keyword that some pattern matches too adds nothing to the union, but would make
+      // remainders differ after each of its beginnings, and rows of masks with them.
+      std::vector<std::pair<std::string_view, Node>> texts;
+      auto matched = [&](uint32_t literal) {
+        return std::ranges::any_of(competitors_[mode], [&](uint32_t t) {
+          return terminals_[t].kind == StaticTerminal::Kind::kRegex && whole_[t] != kNone && !is_marked(t) &&
+                 lexicon_.nullable(lexicon_.walk(whole_[t], terminals_[literal].text));
+        });
+      };
+      for (uint32_t t : competitors_[mode]) {
+        if (terminals_[t].kind == StaticTerminal::Kind::kLiteral) {
+          if (!matched(t)) texts.emplace_back(terminals_[t].text, kEpsilon);
+        } else if (whole_[t] != kNone) {
+          made.competitors.push_back(is_marked(t) ? marked_[t] : whole_[t]);
+        }
+      }
+      if (!texts.empty()) made.competitors.push_back(lexicon_.literals(std::move(texts)));
     }
-    if (!texts.empty()) result.competitors.push_back(lexicon_.literals(std::move(texts)));
     if (indentation_) {
       IndentationRule rule{terminal_symbol(indentation_->newline),
                            terminal_symbol(indentation_->indent),
                            terminal_symbol(indentation_->dedent),
                            {},
                            {},
-                           indentation_->tab_width};
+                           indentation_->tab_width,
+                           indentation_->as_python};
       for (uint32_t t : indentation_->opens) rule.opens.push_back(terminal_symbol(t));
       for (uint32_t t : indentation_->closes) rule.closes.push_back(terminal_symbol(t));
       result.indentation = std::move(rule);
@@ -522,6 +586,7 @@ class Opener {
   const std::optional<StaticIndentation>& indentation_;
   const std::vector<StaticLexer>& lexers_;
   const std::vector<std::pair<uint32_t, uint32_t>>& shifts_;
+  const std::vector<bool>& skips_;  // by mode
   SymbolTable& symbols_;
   Lexicon& lexicon_;
   std::vector<std::vector<Node>> given_;  // ordered: per lexer and terminal
@@ -530,8 +595,8 @@ class Opener {
   std::vector<Node> nodes_, whole_;  // per terminal: what it wins, what it matches
   std::vector<Node>
       marked_;  // munch: with what may follow, for terminals that look past their end; else kNone or not there
-  std::vector<uint32_t> competitors_;
-  std::vector<bool> useful_;  // per terminal: may stand in a production
+  std::vector<std::vector<uint32_t>> competitors_;  // by mode
+  std::vector<bool> useful_;                        // per terminal: may stand in a production
   std::vector<bool> productive_, nullable_, reachable_, is_regular_;
   std::vector<Node> regular_;
   std::vector<std::optional<Symbol>> terminal_symbols_;
@@ -542,10 +607,13 @@ class Opener {
 
 StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<StaticRule> rules, uint32_t start,
                            Lexing lexing, std::vector<uint32_t> ignored, std::optional<StaticIndentation> indentation,
-                           std::vector<StaticLexer> lexers, std::vector<std::pair<uint32_t, uint32_t>> shifts)
+                           std::vector<StaticLexer> lexers, std::vector<std::pair<uint32_t, uint32_t>> shifts,
+                           std::vector<bool> skips)
     : terminals_(std::move(terminals)), rules_(std::move(rules)), start_(start), lexing_(lexing),
       ignored_(std::move(ignored)), indentation_(std::move(indentation)), lexers_(std::move(lexers)),
-      shifts_(std::move(shifts)) {
+      shifts_(std::move(shifts)), skips_(std::move(skips)) {
+  skips_.insert(skips_.begin(), true);
+  check_modes();
   if (start_ >= rules_.size()) throw GrammarError("the start rule is not defined");
   for (const StaticRule& r : rules_)
     for (const auto& a : r.alternatives)
@@ -586,8 +654,25 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
       throw GrammarError("an ignored symbol is not a terminal");
 }
 
+void StaticSource::check_modes() const {
+  for (const StaticTerminal& t : terminals_) {
+    if (t.mode == 0) continue;
+    if (t.mode >= skips_.size()) throw GrammarError("terminal '" + t.name + "' is of a mode that is not defined");
+    if (lexing_ != Lexing::kMunch) throw GrammarError("modes of terminals need longest match");
+    if (t.kind == StaticTerminal::Kind::kSpecial || t.kind == StaticTerminal::Kind::kBlock)
+      throw GrammarError("terminal '" + t.name + "' is no text and belongs to no mode");
+    if (t.regex && looks_past_its_end(*t.regex))
+      throw GrammarError("terminal '" + t.name +
+                         "' looks past its end, which terminals of other modes than the first may not");
+  }
+  for (uint32_t t : ignored_)
+    if (t < terminals_.size() && terminals_[t].mode != 0)
+      throw GrammarError("terminal '" + terminals_[t].name +
+                         "' is ignored; ignored terminals are of no other mode than the first");
+}
+
 OpenGrammar StaticSource::open(SymbolTable& symbols) const {
-  return Opener(terminals_, rules_, start_, lexing_, ignored_, indentation_, lexers_, shifts_, symbols).run();
+  return Opener(terminals_, rules_, start_, lexing_, ignored_, indentation_, lexers_, shifts_, skips_, symbols).run();
 }
 
 }  // namespace guiderail

@@ -21,22 +21,25 @@ from oracles.scale import random_grammar_count
 ALPHABET = b"ab"
 
 
-def finite_grammar(rng: random.Random) -> tuple[munch.MunchGrammar, set[bytes]]:
+def finite_grammar(rng: random.Random, modes: bool) -> tuple[munch.MunchGrammar, set[bytes]]:
     """A grammar and its whole language."""
     looking = rng.choice([0.0, 0.6])
     while True:
         grammar = munch.random_munch_grammar(rng, rng.choice([b"ab", b"abc"]), looking=looking)
+        if modes:
+            grammar = munch.with_modes(rng, grammar)
         texts = grammar.texts(300)
         if texts is not None:
             return grammar, texts
 
 
-def test_finite_languages() -> None:
+@pytest.mark.parametrize("modes", [False, True])
+def test_finite_languages(modes: bool) -> None:
     count = random_grammar_count(200)
-    rng = random.Random(SEED)
+    rng = random.Random(SEED + modes)
     empty = checked_prefixes = 0
     for _ in range(count):
-        grammar, texts = finite_grammar(rng)
+        grammar, texts = finite_grammar(rng, modes)
         shown = grammar.to_lark()
         token_bytes, eos = tokens.random_vocabulary(rng, b"abc", rng.choice(["bytes", "alphabet"]))
         vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=eos)
@@ -62,22 +65,28 @@ def test_finite_languages() -> None:
     assert count > 3 * empty > 0 or count < 20
 
 
-def test_languages_without_bound() -> None:
+@pytest.mark.parametrize("modes", [False, True])
+def test_languages_without_bound(modes: bool) -> None:
     """Recursive rules, unbounded terminals, an ignored terminal that competes."""
-    rng = random.Random(SEED + 1)
+    rng = random.Random(SEED + 1 + modes)
     letters = [b"a", b"b", b" ", b""]
     eos = [3]
     vocabulary = gr.Vocabulary.from_bytes(letters, eos_token_ids=eos)
-    judged = skipped = 0
+    judged = skipped = mixed = 0
     for _ in range(random_grammar_count(120) // 2):
         looking = rng.choice([0.0, 0.5])
         grammar = munch.random_munch_grammar(rng, ALPHABET, finite=False, ignored=rng.random() < 0.7, looking=looking)
+        if modes:
+            grammar = munch.with_modes(rng, grammar)
         shown = grammar.to_lark()
         texts = {text for text in regex.all_texts(6, b"ab ") if grammar.accepts(text)}
         try:
             engine = gr.Grammar.from_lark(shown, lexer="munch")
             compiled = gr.compile(engine, vocabulary)
-        except gr.errors.GrammarError:
+        except gr.errors.GrammarError as error:
+            if modes and "that ignored ones may stand before" in str(error):
+                mixed += 1
+                continue
             assert not texts, f"refused, but {min(texts)!r} is in the language of\n{shown}"
             continue
         short = munch.prefixes(texts)
@@ -94,5 +103,6 @@ def test_languages_without_bound() -> None:
                     rest = b"".join(letters[token_id] for token_id in path)
                     assert grammar.accepts(text + rest), f"{text + rest!r} completes {text!r} by masks, not in\n{shown}"
         judged += 1
-    print(f"{judged} unbounded munch grammars; {skipped} viable prefixes without a short witness")
+    print(f"{judged} unbounded munch grammars; {skipped} viable prefixes without a short witness; {mixed} refused")
     assert skipped <= judged
+    assert mixed <= judged

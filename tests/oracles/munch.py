@@ -5,6 +5,10 @@ found by Python's `re`; the lexeme is the longest of these, ties by priority, th
 one defined first. Ignored terminals compete like the others and vanish afterwards. A text is in the language if it can
 be cut to its end in this way and the sequence of terminals is a sentence of the grammar.
 
+Terminals may be of several modes. Then each position has one longest match per mode, a text may be cut in several ways,
+and it is in the language if one of them is a sentence. Ignored terminals are of mode 0; they may stand before terminals
+of mode 0, of the modes that say so, and at the end.
+
 Viability of a prefix is the hard part, because a lexeme's end may depend on bytes to come. Here it is found by
 enumeration: for a grammar with finitely many sentences over terminals with finitely many lexemes and nothing ignored,
 every text that could possibly be cut into a sentence is written down, those that lexing by definition gives back are
@@ -16,7 +20,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .context_free import Earley, Grammar, is_empty
@@ -47,6 +51,7 @@ class Terminal:
     ignored: bool = False
     before: str = ""
     after: str = ""
+    mode: int = 0
 
     @property
     def expression(self) -> str:
@@ -65,6 +70,7 @@ class MunchGrammar:
     start: str
     rules: dict[str, list[tuple[str, ...]]]
     terminals: list[Terminal]
+    skips: tuple[bool, ...] = (True,)  # by mode
     _symbol_grammar: Grammar = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,33 +88,51 @@ class MunchGrammar:
 
     # By definition --------------------------------------------------------------------------------------------------
 
-    def lex(self, text: bytes) -> list[str] | None:
-        """Names of the lexemes' terminals, ignored ones left out; None if some position matches nothing."""
-        names = []
-        position = 0
-        while position < len(text):
-            best: tuple[int, int, bool] | None = None
-            winner = None
-            for terminal in self.terminals:
-                found = terminal.pattern.match(text, position)
-                if found is None or found.end() == position:
+    def longest(self, text: bytes, position: int, mode: int) -> tuple[Terminal, int] | None:
+        """The lexeme of `mode` at `position`: its terminal and its end."""
+        best: tuple[int, int, bool] | None = None
+        winner = None
+        for terminal in self.terminals:
+            if terminal.mode != mode:
+                continue
+            found = terminal.pattern.match(text, position)
+            if found is None or found.end() == position:
+                continue
+            rank = (found.end(), terminal.priority, terminal.is_string)
+            if best is None or rank > best:
+                best, winner = rank, terminal
+        return None if best is None or winner is None else (winner, best[0])
+
+    def readings(self, text: bytes) -> list[list[str]]:
+        """The ways to cut `text`: names of the lexemes' terminals, ignored ones left out. One mode: at most one."""
+        found: list[list[str]] = []
+        pending: list[tuple[int, bool, tuple[str, ...]]] = [(0, False, ())]  # position, after an ignored one, names
+        while pending:
+            position, ignored, names = pending.pop()
+            if position == len(text):
+                found.append(list(names))
+                continue
+            for mode, skips in enumerate(self.skips):
+                lexeme = self.longest(text, position, mode)
+                if lexeme is None:
                     continue
-                rank = (found.end(), terminal.priority, terminal.is_string)
-                if best is None or rank > best:
-                    best, winner = rank, terminal
-            if best is None or winner is None:
-                return None
-            if not winner.ignored:
-                names.append(winner.name)
-            position = best[0]
-        return names
+                terminal, end = lexeme
+                if terminal.ignored:
+                    pending.append((end, True, names))
+                elif skips or not ignored:
+                    pending.append((end, False, (*names, terminal.name)))
+        return found
+
+    def lex(self, text: bytes) -> list[str] | None:
+        """The one reading there is if all terminals are of one mode; None if there is none."""
+        found = self.readings(text)
+        return found[0] if found else None
 
     def is_sentence(self, names: list[str]) -> bool:
         return self._parser is not None and self._parser.read(bytes(self._letter[name] for name in names)).accepting
 
     def accepts(self, text: bytes) -> bool:
-        names = self.lex(text)
-        return names is not None and self.is_sentence(names)
+        return any(self.is_sentence(names) for names in self.readings(text))
 
     # Finite languages -----------------------------------------------------------------------------------------------
 
@@ -171,7 +195,26 @@ class MunchGrammar:
             else:
                 lines.append(f"{name}: /{terminal.expression}/")
         lines += [f"%ignore {terminal.name}" for terminal in self.terminals if terminal.ignored]
+        for mode, skips in enumerate(self.skips):
+            names = " ".join(terminal.name for terminal in self.terminals if terminal.mode == mode)
+            if mode and names:
+                lines.append(f"%mode m{mode}{' ignoring' if skips else ''}: {names}")
         return "\n".join(lines) + "\n"
+
+
+def with_modes(rng: random.Random, grammar: MunchGrammar) -> MunchGrammar:
+    """The grammar with its terminals spread over modes. Those of the first mode stay if they are ignored or look past
+    their end."""
+    skips = (True, *(rng.random() < 0.5 for _ in range(rng.randint(1, 2))))
+    terminals = [
+        terminal
+        if terminal.ignored or terminal.before or terminal.after
+        else replace(terminal, mode=rng.randrange(len(skips)))
+        for terminal in grammar.terminals
+    ]
+    used = [mode for mode in range(len(skips)) if not mode or any(t.mode == mode for t in terminals)]
+    numbered = [replace(terminal, mode=used.index(terminal.mode)) for terminal in terminals]
+    return MunchGrammar(grammar.start, grammar.rules, numbered, tuple(skips[mode] for mode in used))
 
 
 def prefixes(texts: set[bytes]) -> set[bytes]:

@@ -262,7 +262,7 @@ class Grammar:
         if name not in library.names():
             names = ", ".join(sorted(["json", *library.names()]))
             raise GrammarError(f"there is no built-in grammar {name!r}; there are: {names}")
-        return cls.from_lark(library.text(name))
+        return cls.from_lark(library.text(name), postlex=library.indenter(name))
 
     # --- questions that need no vocabulary ------------------------------------------------------------------------
 

@@ -18,6 +18,17 @@ What shapes the tree but not the language has no effect: aliases, `?rule`, `!rul
 to strings before patterns, then to the one defined first. It does not depend on what the parser could use: all
 terminals that the rules use, and the ignored ones, compete everywhere.
 
+Modes, an addition to Lark's notation: `%mode NAME: TERMINAL TERMINAL …` takes terminals out of that competition. They
+compete among themselves, and ignored terminals may not stand before them; `%mode NAME ignoring: …` says that they may.
+Which lexer reads on is decided by what the parser asks for, so the text of an f-string and the expressions in it can be
+read by different ones:
+
+    string: OPEN (TEXT | FIELD expression "}")* CLOSE      OPEN: "f\""    TEXT: /[^{}"]+/    FIELD: "{"    CLOSE: "\""
+    %mode text: TEXT FIELD CLOSE
+
+A terminal must not be followed by both kinds, those that ignored ones may stand before and those that they may not.
+Literals inside rules are of no mode. `%mode` is read in the grammar itself, not in files that it imports.
+
 `lexer="lark-dynamic"`: the language of `lark.Lark(grammar, parser="earley", lexer="dynamic")`. Terminals do not
 compete: where the parser may use one, it matches what `re.match` takes there and nothing shorter, so `/a|ab/` never
 reads `ab`, `IF` may be a NAME, and priorities choose between trees only. Refused: a terminal that is ignored and stands
@@ -32,8 +43,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +101,33 @@ def parse_lark(
     lexing: Lexing = lexer  # type: ignore[assignment]  # one of LEXERS
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
+    text, modes = _take_modes(text)
     with _lark_errors(text):
-        return _Reader(text, "<string>" if path is None else str(path.resolve()), lexing, postlex).read(start)
+        return _Reader(text, "<string>" if path is None else str(path.resolve()), lexing, postlex, modes).read(start)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    terminals: tuple[str, ...]
+    ignoring: bool
+
+
+def _take_modes(text: str) -> tuple[str, dict[str, _Mode]]:
+    """The `%mode` lines, and the text with them left blank, so that places in it stay what they are."""
+    modes: dict[str, _Mode] = {}
+
+    def take(match: re.Match[str]) -> str:
+        name, ignoring, terminals = match["name"], match["ignoring"] is not None, tuple(match["terminals"].split())
+        if name in modes:
+            raise GrammarError.at(f"mode {name} is defined twice", text, match.start())
+        for terminal in terminals:
+            if any(terminal in other.terminals for other in modes.values()):
+                raise GrammarError.at(f"terminal {terminal} is of two modes", text, match.start())
+        modes[name] = _Mode(terminals, ignoring)
+        return ""
+
+    line = r"^%mode[ \t]+(?P<name>\w+)(?P<ignoring>[ \t]+ignoring)?[ \t]*:(?P<terminals>(?:[ \t]+\w+)+)[ \t]*(?://.*)?$"
+    return re.sub(line, take, text, flags=re.M), modes
 
 
 def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.PathLike[str]) -> GrammarError:
@@ -124,7 +161,9 @@ def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
 
 
 class _Reader:
-    def __init__(self, text: str, source: str, lexing: Lexing, postlex: Any = None) -> None:
+    def __init__(
+        self, text: str, source: str, lexing: Lexing, postlex: Any = None, modes: Mapping[str, _Mode] | None = None
+    ) -> None:
         # Imported here: `import guiderail` must stay light, and only users of Lark grammars need it.
         from lark import load_grammar as loader
 
@@ -141,6 +180,8 @@ class _Reader:
         self.definitions: dict[str, Any] = {}
         self.pending: list[tuple[str, Any, dict[str, Expression]]] = []
         self.rows: list[tuple[str, str, str]] = []
+        self.modes = list((modes or {}).values())
+        self.mode_of = {name: number for number, mode in enumerate(self.modes, 1) for name in mode.terminals}
         self.indenter = postlex
         self.blocks: dict[str, Leaf] = {}  # the terminals that indentation makes
 
@@ -182,7 +223,15 @@ class _Reader:
     def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
         ignored = [self.named(str(name)).terminal for name in self.loaded.ignore]
-        grammar = assemble(self.terminals, self.rules, start, self.lexing, ignored, self.indentation())
+        grammar = assemble(
+            self.terminals,
+            self.rules,
+            start,
+            self.lexing,
+            ignored,
+            self.indentation(),
+            tuple(mode.ignoring for mode in self.modes),
+        )
         rules = reachable(self.rules, start)
         for name in rules:
             options = self.definitions[name][3] if name in self.definitions else None
@@ -204,7 +253,12 @@ class _Reader:
                 continue  # %declare: an error only where it is used
             self.patterns[str(name)] = (self.pattern(str(name), tree), int(priority))
         self.find_blocks()
-        self.names_of = {pattern: name for name, (pattern, _) in self.patterns.items()}
+        for name in self.mode_of:
+            if name not in self.patterns:
+                raise self.error(f"terminal {name}, which %mode names, is not defined", name)
+        if self.modes and self.lexing != "munch":
+            raise GrammarError("modes (%mode) need lexer='munch'")
+        self.names_of = {p: name for name, (p, _) in self.patterns.items() if name not in self.mode_of}
         for name in self.patterns:  # numbered in the order of definition, which decides ties, whatever uses them first
             self.named(name)
 
@@ -266,6 +320,7 @@ class _Reader:
             brackets(indenter.OPEN_PAREN_types),
             brackets(indenter.CLOSE_PAREN_types),
             int(indenter.tab_len),
+            bool(getattr(indenter, "as_python", False)),
         )
 
     def bracket(self, name: str) -> Leaf | None:
@@ -287,7 +342,7 @@ class _Reader:
             raise self.error(f"terminal {name} is only declared; its text must be defined", name)
         pattern, priority = self.patterns[name]
         try:
-            return self.terminals.add(_to_terminal(pattern, name, priority))
+            return self.terminals.add(replace(_to_terminal(pattern, name, priority), mode=self.mode_of.get(name, 0)))
         except GrammarError as error:
             raise self.error(error.message, name) from error
 

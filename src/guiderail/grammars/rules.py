@@ -43,7 +43,8 @@ class Terminal:
     Args:
         kind: "literal" (`text` is bytes), "regex" (Python's dialect), "ecma" (ECMA-262's), "special" (a special
         token's text). text: see `kind`. flags: bits of Python's `re` module; for "regex" only. name: for messages.
-        priority: higher wins where two terminals match the same longest text; "munch" only.
+        priority: higher wins where two terminals match the same longest text; "munch" only. mode: the terminals it
+        competes with are those of its mode (`StaticGrammar.modes`); "munch" only.
     """
 
     kind: TerminalKind
@@ -51,6 +52,7 @@ class Terminal:
     flags: int = 0
     name: str = ""
     priority: int = 0
+    mode: int = 0
 
 
 # --- expressions: what front ends write ---------------------------------------------------------------------------
@@ -65,6 +67,8 @@ class Indentation:
 
     Args:
         opens, closes: brackets. tab_width: columns that a tab counts.
+        as_python: as Python's tokenizer: text as if between two line breaks, a tab goes to the next multiple of
+            `tab_width`, tabs and spaces must not be mixed so that their order of widths depends on it.
     """
 
     newline: int
@@ -73,6 +77,7 @@ class Indentation:
     opens: tuple[int, ...] = ()
     closes: tuple[int, ...] = ()
     tab_width: int = 8
+    as_python: bool = False
 
     def renumbered(self, numbers: Mapping[int, int]) -> Indentation:
         def new(terminals: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,6 +90,7 @@ class Indentation:
             new(self.opens),
             new(self.closes),
             self.tab_width,
+            self.as_python,
         )
 
 
@@ -157,6 +163,8 @@ class StaticGrammar:
             "lark-contextual" (the first of several that matches; see `OrderedLexer`).
         ignored: terminals that may stand between any two lexemes and at both ends.
         indentation: which terminals make blocks, if any do.
+        modes: of each mode of terminals from 1 on, whether ignored terminals may stand before its terminals. They may
+            before those of mode 0, to which they belong, and at the end.
         lexers: of "lark-basic", one; of "lark-contextual", the text begins under the first.
         shifts: (terminal, index of the lexer that reads on behind it); in alternatives their integers come after those
             of `terminals`.
@@ -170,6 +178,7 @@ class StaticGrammar:
     indentation: Indentation | None = None
     lexers: tuple[OrderedLexer, ...] = ()
     shifts: tuple[tuple[int, int], ...] = ()
+    modes: tuple[bool, ...] = ()
 
     def priorities(self) -> list[int]:
         """One distinct integer per terminal, higher wins: by `Terminal.priority`, then in the order of definition."""
@@ -197,27 +206,31 @@ class StaticGrammar:
             values["indentation"] = astuple(self.indentation)
         if self.lexers:
             values |= {"lexers": [astuple(lexer) for lexer in self.lexers], "shifts": self.shifts}
+        if self.modes:
+            values |= {"modes": list(self.modes), "mode_of": [t.mode for t in self.terminals]}
         return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StaticGrammar:
         """What `to_json` gave."""
+        mode_of = values.get("mode_of", [0] * len(values["terminals"]))
         terminals = tuple(
-            Terminal(kind, bytes.fromhex(text) if kind == "literal" else text, flags, name, priority)
-            for kind, text, flags, name, priority in values["terminals"]
+            Terminal(kind, bytes.fromhex(text) if kind == "literal" else text, flags, name, priority, mode)
+            for (kind, text, flags, name, priority), mode in zip(values["terminals"], mode_of, strict=True)
         )
         rules = {name: tuple(tuple(alternative) for alternative in rule) for name, rule in values["rules"]}
         indentation = None
         if "indentation" in values:
-            newline, indent, dedent, opens, closes, tab_width = values["indentation"]
-            indentation = Indentation(newline, indent, dedent, tuple(opens), tuple(closes), tab_width)
+            newline, indent, dedent, opens, closes, *rest = values["indentation"]
+            indentation = Indentation(newline, indent, dedent, tuple(opens), tuple(closes), *rest)
         ignored = tuple(values["ignored"])
         lexers = tuple(
             OrderedLexer(tuple(tried), tuple((terminal, tuple(others)) for terminal, others in replaced))
             for tried, replaced in values.get("lexers", ())
         )
         shifts = tuple((terminal, lexer) for terminal, lexer in values.get("shifts", ()))
-        return cls(terminals, rules, values["start"], values["lexing"], ignored, indentation, lexers, shifts)
+        modes = tuple(values.get("modes", ()))
+        return cls(terminals, rules, values["start"], values["lexing"], ignored, indentation, lexers, shifts, modes)
 
     def source(self) -> _core.GrammarSource:
         """Hand the grammar to the core.
@@ -243,6 +256,8 @@ class StaticGrammar:
             None if blocks is None else astuple(blocks),
             [(lexer.tried, lexer.replaced) for lexer in self.lexers],
             self.shifts,
+            [t.mode for t in self.terminals] if self.modes else [],
+            list(self.modes),
         )
 
 
@@ -270,6 +285,7 @@ def assemble(
     lexing: Lexing = "free",
     ignored: Iterable[int] = (),
     indentation: Indentation | None = None,
+    modes: tuple[bool, ...] = (),
 ) -> StaticGrammar:
     """The grammar of `rules`, flattened; only the rules and terminals that `start` needs, in order of appearance."""
     needed = reachable(rules, start)
@@ -287,7 +303,7 @@ def assemble(
     }
     kept = tuple(terminals[old] for old in used)
     placed = None if indentation is None else indentation.renumbered(renumbered)
-    return StaticGrammar(kept, flat, start, lexing, tuple(renumbered[old] for old in ignored), placed)
+    return StaticGrammar(kept, flat, start, lexing, tuple(renumbered[old] for old in ignored), placed, modes=modes)
 
 
 def leaves(expression: Expression) -> list[int]:

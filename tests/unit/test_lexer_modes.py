@@ -1,0 +1,80 @@
+"""Modes of longest match (`%mode`); against lexing by definition in tests/exhaustive/test_munch.py."""
+
+from __future__ import annotations
+
+import pytest
+
+import guiderail as gr
+from oracles import laws
+
+STRINGS = r"""
+start: item+
+item: NAME | "{" item* "}" | string
+string: OPEN (TEXT | FIELD item+ END_FIELD)* CLOSE
+NAME: /[a-z]+/
+OPEN: "f'"
+TEXT: /(?:[^{}'\n]|\{\{|\}\})+/
+FIELD: "{"
+END_FIELD: "}"
+CLOSE: "'"
+%ignore / +/
+%mode text: TEXT FIELD CLOSE
+%mode end ignoring: END_FIELD
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("f'it s {a b} {{x}} '", True),
+        ("f'{ {a} }'", True),  # the brace after the blank is the expression's
+        ("f'a{b f'c{d}e' }'", True),
+        ("f'{{{a}}}'", True),
+        ("f'  ' ", True),
+        ("a f'' b", True),
+        ("f'{{a}'", False),  # two braces are the longer match
+        ("f'{a}}'", False),
+        ("f ''", False),
+        ("f'{}'", False),
+        ("fx'a'", False),
+    ],
+)
+def test_each_mode_has_its_longest_match(text: str, expected: bool) -> None:
+    assert gr.Grammar.from_lark(STRINGS).accepts(text) is expected
+
+
+def test_masks_and_a_saved_grammar(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    grammar = gr.Grammar.from_lark(STRINGS)
+    tokens = [b"f'", b"f", b"'", b"{", b"{{", b"{ {", b"}", b"}}", b" ", b"ab", b" }'", b"x{", b""]
+    vocabulary = gr.Vocabulary.from_bytes(tokens, eos_token_ids=[len(tokens) - 1])
+    compiled = gr.compile(grammar, vocabulary)
+    compiled.save(tmp_path / "strings")
+    loaded = gr.CompiledGrammar.load(tmp_path / "strings", vocabulary)
+    for text in ["", "f'", "f'x", "f'{", "f'{ab", "f'{ab ", "f'{ {", "f'{{", "f'{ab}", "f'{ab}'", "ab"]:
+        expected = {i for i, token in enumerate(tokens[:-1]) if grammar.accepts_prefix(text.encode() + token)}
+        expected |= {len(tokens) - 1} if grammar.accepts(text) else set()
+        for made in (compiled, loaded):
+            assert laws.allowed(made.matcher(prefix=text.encode()), len(tokens)) == expected, text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("%mode a: A\n%mode b: A", "terminal A is of two modes"),
+        ("%mode a: A\n%mode a: B", "mode a is defined twice"),
+        ("%mode a: X", "terminal X, which %mode names, is not defined"),
+        ("%mode a: W", "terminal 'W' is ignored"),
+        ("%mode a: L", "terminal 'L' looks past its end"),
+        ("%mode a: C", "terminal 'B' may be followed by terminals that ignored ones may stand before, and by others"),
+        ("%mode a: B", "the text may begin with terminals that ignored ones may stand before, and with others"),
+    ],
+)
+def test_what_is_refused(text: str, message: str) -> None:
+    grammar = 'start: B (A | B C | L)*  | A\nC: "c"\nA: "a"\nB: "b"\nL: /c(?!a)/\nW: " "\n%ignore W\n' + text
+    with pytest.raises(gr.errors.GrammarError, match=message):
+        gr.Grammar.from_lark(grammar)
+
+
+def test_modes_need_longest_match() -> None:
+    with pytest.raises(gr.errors.GrammarError, match="need lexer='munch'"):
+        gr.Grammar.from_lark('start: A\nA: "a"\n%mode a: A', lexer="lark-dynamic")
