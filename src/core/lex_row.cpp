@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <map>
 #include <tuple>
 
@@ -13,6 +14,9 @@
 namespace guiderail {
 
 namespace {
+
+// A row says that it is mostly left over where more tokens than this go on after an end, so many times those that keep it going.
+constexpr std::size_t kMuchLeftOver = 2'000, kMuchLeftOverPerToken = 4;
 
 ByteSet bytes_of(const TokenTrie::Below& below) {
   ByteSet bytes;
@@ -80,6 +84,15 @@ const LexRow& LexRowCache::counting_row(Node starred, uint32_t place) {
 }
 
 const LexRow& LexRowCache::keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh) {
+  std::size_t stay = 0, left = 0;
+  for (uint32_t word : fresh->dense_) stay += static_cast<std::size_t>(std::popcount(word));
+  for (LexRow::Word word : fresh->words_) stay += static_cast<std::size_t>(std::popcount(word.bits));
+  for (const auto& exit : fresh->exits_)
+    for (const LexRow::Exit::Place& place : exit->places) {
+      auto [first, last] = vocabulary_.trie().token_range(place.node);
+      left += last - first;
+    }
+  fresh->mostly_left_over_ = left > kMuchLeftOver && left / kMuchLeftOverPerToken > stay;
   std::size_t size = fresh->dense_.size() * 4 + fresh->words_.size() * 8 + sizeof(LexRow);
   for (const auto& exit : fresh->exits_)
     size += sizeof(LexRow::Exit) + (exit->places.size() + exit->spans.size()) * sizeof(LexRow::Exit::Place);

@@ -63,6 +63,8 @@ class LexRow {
   std::span<const uint32_t> stay() const { return dense_; }
   std::span<const Word> stay_words() const { return words_; }
   const std::vector<std::unique_ptr<Exit>>& exits() const { return exits_; }
+  // Are the tokens in which the lexeme may end far more than those that keep it going?
+  bool mostly_left_over() const { return mostly_left_over_; }
   // The tokens of the row by what they leave of the lexeme; only for vocabularies in which not every byte is a token.
   struct End {
     Node remainder, competing;
@@ -90,6 +92,7 @@ class LexRow {
   std::vector<std::unique_ptr<Exit>> exits_;
   std::vector<End> ends_;
   std::unique_ptr<Counts> counts_;
+  bool mostly_left_over_ = false;
   // Of a counted row: where it was read off.
   const LexRow* starred_ = nullptr;
   uint32_t min_ = 0, max_ = 0;

@@ -148,17 +148,33 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
   }
 }
 
+// Is the obligation met, whatever byte the lexeme takes next? After white space it often says no more than 'no further white space'.
+bool MaskBuilder::owes_nothing_next(const Thread& thread) {
+  if (thread.obligation == kAll) return true;
+  const Lexicon::Transitions& t = engine_.lexicon().transitions(thread.obligation);
+  bool met = true;
+  engine_.lexicon().first_bound(thread.lexeme).for_each([&](uint8_t byte) {
+    if (!met) return;
+    uint32_t known = t.next[t.classes[byte]].load(std::memory_order_acquire);
+    met = (known != Lexicon::kUnknown ? Node{known} : engine_.lexicon().step(thread.obligation, byte)) == kAll;
+  });
+  return met;
+}
+
 // If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
 bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
-  if (thread.obligation != kAll || !engine_.always_viable(thread)) return false;
+  if (!owes_nothing_next(thread) || !engine_.always_viable(thread)) return false;
   // What a newline leads to depends on the width read, which rows do not know.
   if (engine_.indentation() && thread.group == engine_.indentation()->newline()) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
   if (!plan.broad) return false;
   Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
+  // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
+  if (thread.competing != kNone && c.row->mostly_left_over()) return false;
   if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, place, c.except);
   Thread t = thread;
   t.lexeme = plan.reference;
+  t.obligation = kAll;
   const Ranges looked_at = c.except;
   // These cannot keep the lexeme going; they may still end it on the way.
   if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
@@ -171,6 +187,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   if (plan.rest != kEpsilon && plan.first_nullable) {
     // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
     t.lexeme = plan.rest;
+    t.obligation = thread.obligation;
     if (plan.excludes)
       walk(vocabulary_.trie(), place, {&t, 1}, true, looked_at.empty() ? nullptr : &looked_at);
     else

@@ -62,6 +62,7 @@ class MaskBuilder {
 
   void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip);
   bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole);
+  bool owes_nothing_next(const Thread& thread);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);
