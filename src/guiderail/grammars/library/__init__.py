@@ -32,8 +32,8 @@ def python_lines(grammar: str) -> Any:
     from lark.indenter import PythonIndenter
 
     class PythonLines(PythonIndenter):
-        OPEN_PAREN_types = [*PythonIndenter.OPEN_PAREN_types, *re.findall(r"^(F_\w*FIELD):", grammar, re.M)]
-        CLOSE_PAREN_types = [*PythonIndenter.CLOSE_PAREN_types, *re.findall(r"^(F_\w*STOP):", grammar, re.M)]
+        OPEN_PAREN_types = [*PythonIndenter.OPEN_PAREN_types, *re.findall(r"^(F_\w*FIELD):", grammar, re.M)]  # noqa: RUF012
+        CLOSE_PAREN_types = [*PythonIndenter.CLOSE_PAREN_types, *re.findall(r"^(F_\w*STOP):", grammar, re.M)]  # noqa: RUF012
         as_python = True
 
     return PythonLines
