@@ -118,7 +118,7 @@ const LexRowCache::Plan& LexRowCache::plan(Node remainder) {
 
 LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   // A lexeme that this many bytes may begin is worth a row for all of it.
-  constexpr int kManyBytes = 20;
+  constexpr int kManyBytes = 8;
   Plan plan;
   plan.reference = remainder;
   Lexicon::Exclusion exclusion;
