@@ -56,7 +56,7 @@ def main() -> None:
     report: dict[str, Any] = {"model": "SmolLM2-135M-Instruct", "extractions": arguments.extractions}
     for name, sampling in {"greedy": Sampling(), "sampled": Sampling(do_sample=True)}.items():
         plain: list[list[int]] = []
-        rows: dict[str, Any] = {}
+        rows = report[name] = {}
         for way, settings in WAYS.items():
             decoder = GuidedDecoder(model, term, compiled, sampling, **settings)
             start, outputs, ties = time.process_time(), [], 0
@@ -89,9 +89,8 @@ def main() -> None:
             base, own = rows["every token"], rows[way]
             rows[way]["fewer_passes"] = round(1 - own["passes"] / own["tokens"] * base["tokens"] / base["passes"], 3)
             print(f"{name}, {way}: {rows[way]}", flush=True)
-        report[name] = rows
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+            if arguments.output is not None:  # a long run that is stopped leaves what it has counted
+                arguments.output.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

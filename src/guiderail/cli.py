@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     lint_parser.add_argument("--json", action="store_true", help="the whole report as JSON")
     lint_parser.set_defaults(run=_lint)
 
-    generate = commands.add_parser("generate", help="generate constrained text with a transformers model")
-    _add_grammar(generate)
+    generate = commands.add_parser("generate", help="generate constrained or guided text with transformers")
+    _add_grammar(generate, required=False)
     generate.add_argument("--model", required=True, help="a directory or name that transformers can load")
     generate.add_argument("--prompt", help="the prompt; absent: standard input")
     generate.add_argument("--no-chat", action="store_true", help="do not apply the tokenizer's chat template")
@@ -112,8 +112,8 @@ def _share(text: str) -> float:
     return value
 
 
-def _add_grammar(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group(required=True)
+def _add_grammar(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    group = parser.add_mutually_exclusive_group(required=required)
     for name, (help_text, _) in _NOTATIONS.items():
         group.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=help_text)
 
@@ -241,7 +241,11 @@ def _generate(options: argparse.Namespace) -> int:
     if options.guidance is None and (options.negative_prompt is not None or options.plausibility is not None):
         print("guiderail: --negative-prompt and --plausibility need --guidance SCALE", file=sys.stderr)
         return REFUSED
-    grammar = _grammar(options)
+    notated = any(getattr(options, name.replace("-", "_")) is not None for name in _NOTATIONS)
+    if not notated and options.guidance is None:
+        print("guiderail: generate needs a grammar, --guidance SCALE, or both", file=sys.stderr)
+        return REFUSED
+    grammar = _grammar(options) if notated else None
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
@@ -259,7 +263,7 @@ def _generate(options: argparse.Namespace) -> int:
     vocabulary = Vocabulary.from_tokenizer(
         tokenizer, vocab_size=model.config.vocab_size, eos_token_ids=model.generation_config.eos_token_id
     )
-    compiled = compile(grammar, vocabulary)
+    compiled = None if grammar is None else compile(grammar, vocabulary)
     prompt = sys.stdin.read() if options.prompt is None else options.prompt
 
     def encoded(text: str) -> Any:
@@ -269,7 +273,7 @@ def _generate(options: argparse.Namespace) -> int:
         return tokenizer(text, return_tensors="pt", add_special_tokens=options.no_chat).to(options.device)
 
     inputs = encoded(prompt)
-    processors: list[Any] = [GrammarLogitsProcessor(compiled)]
+    processors: list[Any] = [] if compiled is None else [GrammarLogitsProcessor(compiled)]
     if options.guidance is not None:
         from guiderail.guidance import ClassifierFree
         from guiderail.integrations.transformers import GuidanceLogitsProcessor
@@ -293,7 +297,7 @@ def _generate(options: argparse.Namespace) -> int:
     )
     produced = output[0, inputs["input_ids"].shape[1] :].tolist()
     text = b"".join(vocabulary.token_bytes[token] for token in produced if token not in vocabulary.eos_token_ids)
-    if not grammar.accepts(text):
+    if grammar is not None and not grammar.accepts(text):
         print(f"guiderail: stopped at {options.max_new_tokens} tokens; the text is not complete", file=sys.stderr)
         return REJECTED
     return ACCEPTED

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("guidance_token_models.py", "(4.5, -3.0, -0.5)", "Emu3: ['visual', 'visual', 'visual', 'eol', 'visual',"),
         ("guidance_captioning.py", "scale 3.0: [["),
-        ("guidance_gedi.py", "classifier of whole texts: 9"),
+        pytest.param(("guidance_gedi.py", "classifier of whole texts: 9"), marks=pytest.mark.slow),
     ],
 )
 def test_example(example: tuple[str, ...]) -> None:

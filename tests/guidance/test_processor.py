@@ -128,6 +128,34 @@ def test_assisted_sampling_with_the_model_as_its_own_assistant() -> None:
         assert row[produced[0, step]] > -20
 
 
+@pytest.mark.slow
+def test_assisted_sampling_has_the_guided_distribution() -> None:
+    """Two tokens out of four, against the enumerated distribution; the assistant's drafts are far from it."""
+    case, model, row = BY_NAME["inverted"], models.llama(), models.prompts(6, (5,))[0]
+    allowed, draws = [5, 6, 7, 8], 400
+    guided = case.reference(model, row)
+
+    def probabilities(generated: tuple[int, ...]) -> np.ndarray:
+        return np.exp(reference.log_softmax(guided(generated)[allowed] / 3.0))
+
+    target = np.stack([probabilities(())[i] * probabilities((token,)) for i, token in enumerate(allowed)]).ravel()
+    processor = GuidanceLogitsProcessor(case.term(), model=model)
+    counts = np.zeros(16)
+    torch.manual_seed(0)
+    for _ in range(draws):
+        a, b = model.generate(
+            **models.left_padded([row]), logits_processor=[processor], assistant_model=models.llama(3), do_sample=True,
+            temperature=3.0, top_k=0, max_new_tokens=2, min_new_tokens=2,
+            suppress_tokens=[token for token in range(models.VOCAB) if token not in allowed],
+        )[0, 5:].tolist()  # fmt: skip
+        counts[4 * allowed.index(a) + allowed.index(b)] += 1
+    rng = np.random.default_rng(0)
+    simulated = [0.5 * np.abs(rng.multinomial(draws, target) / draws - target).sum() for _ in range(200)]
+    assert 0.5 * np.abs(counts / draws - target).sum() < max(simulated)
+    drafts = np.exp(reference.log_softmax(reference.stream(models.llama(3), row)(())[allowed] / 3.0))
+    assert 0.5 * np.abs(drafts - probabilities(())).sum() > 2 * max(simulated)
+
+
 @pytest.mark.parametrize("name", ["classifier-free", "sum of two", "gedi", "context-aware"])
 def test_static_cache(name: str) -> None:
     case, model, rows = BY_NAME[name], models.llama(), models.prompts(7, (6, 3))

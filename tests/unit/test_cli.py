@@ -125,6 +125,8 @@ def test_usage_errors() -> None:
 def test_a_negative_prompt_needs_a_scale(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--model", "none", "--regex", "a", "--negative-prompt", "b"]) == REFUSED
     assert "--guidance" in capsys.readouterr().err
+    assert main(["generate", "--model", "none", "--prompt", "b"]) == REFUSED
+    assert "a grammar, --guidance SCALE, or both" in capsys.readouterr().err
 
 
 @pytest.mark.model
@@ -163,3 +165,8 @@ def test_generate(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown == [out, capsys.readouterr().out.strip()]  # off; the negative prompt alone
     assert shown[0] != shown[1]
     assert main([*arguments, "--guidance", "2", "--plausibility", "0.1"]) == ACCEPTED
+    free = [*arguments[:5], "--guidance", "1.5", "--max-new-tokens", "4"]
+    assert "--regex" not in free
+    capsys.readouterr()
+    assert main(free) == ACCEPTED
+    assert capsys.readouterr().out.strip()

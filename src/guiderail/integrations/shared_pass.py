@@ -70,6 +70,7 @@ class SharedPass:
             and kwargs.get("use_cache") is True
             and kwargs.get("return_dict") is True
             and all(value is None or value is False or name in _KNOWN for name, value in kwargs.items())
+            and not cache.offloading
             and all(type(layer) is DynamicLayer for layer in cache.layers)
         )
 
