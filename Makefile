@@ -90,6 +90,9 @@ vllm-test: build/vllm-env/.ready $(STAMPS)/model  ## the real vLLM engine and se
 
 reproduce: $(STAMPS)/package  ## a source paper's claims on small models: PAPER=cca SEED=0; PAPER=all gathers the results
 	$(PIP) install -q matplotlib scikit-learn
+	mkdir -p $(CACHE)/reproductions
+	ls $(CACHE)/reproductions/vader*.tar.gz > /dev/null 2>&1 || $(PIP) download -q --no-deps --no-build-isolation \
+	  --no-binary :all: vaderSentiment==3.3.2 -d $(CACHE)/reproductions || echo "NOT FETCHED: the film reviews (PAPER=gedi.reviews)"
 	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0)
 
 fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for FUZZ_SECONDS a target

@@ -40,6 +40,7 @@ PAPERS = (
     "cca.digits",
     "cca.enumerable",
     "gedi",
+    "gedi.reviews",
     "syncode",
     "transfer",
     "var",
