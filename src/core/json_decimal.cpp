@@ -1,6 +1,7 @@
 #include "json_decimal.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "errors.h"
 
@@ -80,6 +81,25 @@ bool Decimal::is_multiple_of(const Decimal& divisor) const {
     power = power * power % modulus;
   }
   return remainder == 0;
+}
+
+std::optional<Decimal> Decimal::common_multiple(const Decimal& a, const Decimal& b) {
+  constexpr uint64_t kLimit = 1'000'000'000'000'000'000;
+  int64_t exponent = std::min(a.exponent, b.exponent);
+  auto scaled = [&](const Decimal& value) -> uint64_t {  // 0: too large
+    if (value.digits.size() > 18 || value.exponent - exponent > 18) return 0;
+    uint64_t n = std::stoull(value.digits);
+    for (int64_t i = exponent; i < value.exponent; ++i) {
+      if (n >= kLimit / 10) return 0;
+      n *= 10;
+    }
+    return n;
+  };
+  uint64_t x = scaled(a), y = scaled(b);
+  if (!x || !y) return std::nullopt;
+  y /= std::gcd(x, y);
+  if (y >= kLimit / x) return std::nullopt;
+  return parse(std::to_string(x * y) + "e" + std::to_string(exponent));
 }
 
 std::string Decimal::plain() const {

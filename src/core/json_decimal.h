@@ -3,6 +3,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,8 @@ struct Decimal {
   Decimal absolute() const { return Decimal{false, digits, exponent}; }
   // Is this an integer multiple of `divisor` (positive)?
   bool is_multiple_of(const Decimal& divisor) const;
+  // The least positive number that is a multiple of both (positive); none if it has more than 18 digits, or one of them has.
+  static std::optional<Decimal> common_multiple(const Decimal& a, const Decimal& b);
   // As plain digits: "-12.5", "0", "1200".
   std::string plain() const;
   // One text per value: "125e-1".

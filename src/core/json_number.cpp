@@ -199,60 +199,20 @@ Node NumberLanguages::equal_to(const std::vector<Decimal>& values) const {
   return lexicon_.literals(std::move(entries));
 }
 
-// Texts whose value times 10^places is an integer divisible by `modulus`: one state per remainder of the digits read, and after the point
-// one per remainder and place.
-Node NumberLanguages::residues(uint64_t modulus, unsigned places) const {
-  if (modulus > kMaxResidues || modulus * (places + 1) > kMaxResidues)
-    throw LimitError("multiple_of", "the divisor of multipleOf needs too many states");
-  Node zeros = lexicon_.repeat(lexicon_.literal("0"), 0, kUnbounded);
-  std::vector<uint64_t> power{1};  // 10^j modulo the modulus
-  for (unsigned j = 0; j < places; ++j) power.push_back(power.back() * 10 % modulus);
-  // after[r]: at least one digit after the point was read, j of them in all.
-  std::vector<Node> after(modulus, kNone);
-  for (uint64_t r = 0; r < modulus; ++r) after[r] = r == 0 ? zeros : kNone;
-  for (unsigned j = places; j-- > 0;) {
-    std::vector<Node> here(modulus);
-    for (uint64_t r = 0; r < modulus; ++r) {
-      std::vector<std::pair<uint8_t, Node>> children;
-      for (unsigned d = 0; d < 10; ++d) children.emplace_back('0' + d, after[(r * 10 + d) % modulus]);
-      Node more = lexicon_.branch(std::move(children));
-      bool ends = j > 0 && r * power[places - j] % modulus == 0;
-      here[r] = ends ? lexicon_.optional(more) : more;
-    }
-    after = std::move(here);
-  }
-  if (places == 0)
-    for (Node& node : after) node = node == kNone ? kNone : concat(lexicon_.literal("0"), zeros);
-  auto ends = [&](uint64_t r) {
-    Node fraction = after[r] == kNone ? kNone : concat(point_, after[r]);
-    return lexicon_.either({r * power[places] % modulus == 0 ? kEpsilon : kNone, fraction});
-  };
-  if (modulus == 1) return concat(whole_, ends(0));
-  std::vector<Node> holes(modulus);
-  for (Node& hole : holes) hole = lexicon_.hole();
-  auto digits_from = [&](uint64_t r, char first) {
-    std::vector<std::pair<uint8_t, Node>> children;
-    for (char c = first; c <= '9'; ++c)
-      children.emplace_back(static_cast<uint8_t>(c), holes[(r * 10 + static_cast<uint64_t>(c - '0')) % modulus]);
-    return lexicon_.branch(std::move(children));
-  };
-  for (uint64_t r = 0; r < modulus; ++r) lexicon_.define(holes[r], lexicon_.either({ends(r), digits_from(r, '0')}));
-  return lexicon_.either({lexicon_.literal("0", ends(0)), digits_from(0, '1')});
-}
-
-Node NumberLanguages::multiples_of(const Decimal& divisor) const {
+Node NumberLanguages::multiples_of(const Decimal& divisor, bool fractions) const {
   if (divisor.digits.size() > 18) throw LimitError("multiple_of", "the divisor of multipleOf has more than 18 digits");
   if (divisor.exponent < -300 || divisor.exponent > 300)
     throw LimitError("multiple_of", "the exponent of the divisor of multipleOf is beyond 300");
   uint64_t modulus = std::stoull(divisor.digits);
   Node node;
   if (divisor.exponent <= 0) {
-    node = residues(modulus, static_cast<unsigned>(-divisor.exponent));
+    node = lexicon_.multiples(modulus, static_cast<uint32_t>(-divisor.exponent), fractions);
   } else {
     // d · 10^e: the multiples of d with e zeros appended, and zero.
     Node zeros = lexicon_.repeat(lexicon_.literal("0"), 0, kUnbounded);
-    Node no_fraction = lexicon_.optional(concat(point_, concat(lexicon_.literal("0"), zeros)));
-    Node multiples = lexicon_.both({residues(modulus, 0), concat(lexicon_.bytes(ByteSet::range('1', '9')), digits_)});
+    Node no_fraction = fractions ? lexicon_.optional(concat(point_, concat(lexicon_.literal("0"), zeros))) : kEpsilon;
+    Node multiples = lexicon_.both(
+        {lexicon_.multiples(modulus, 0, false), concat(lexicon_.bytes(ByteSet::range('1', '9')), digits_)});
     Node shifted = concat(multiples, lexicon_.literal(std::string(static_cast<std::size_t>(divisor.exponent), '0')));
     node = concat(lexicon_.either({lexicon_.literal("0"), shifted}), no_fraction);
   }

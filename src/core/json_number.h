@@ -24,13 +24,13 @@ class NumberLanguages {
   // Throws LimitError number_size for bounds that need more than kMaxLength digits in full.
   Node bounded(Bound bound, const Decimal& value, Notation notation) const;
   Node equal_to(const std::vector<Decimal>& values) const;
-  // Throws LimitError multiple_of if the automaton had more than kMaxResidues states.
-  Node multiples_of(const Decimal& divisor) const;
+  // Throws LimitError multiple_of for divisors of more than 18 digits or exponents beyond 300.
+  // Without `fractions` only texts without a point; the divisor is an integer then.
+  Node multiples_of(const Decimal& divisor, bool fractions = true) const;
   // Without a fraction: what draft 4 calls an integer.
   Node integer_texts() const { return lexicon_.concat(lexicon_.optional(minus_), whole_); }
 
   static constexpr std::size_t kMaxLength = 1200;
-  static constexpr uint64_t kMaxResidues = 20000;
 
  private:
   Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
@@ -41,7 +41,6 @@ class NumberLanguages {
   // Exponents greater than (less than, equal to) `n`, sign and leading zeros included.
   Node exponents(int64_t n, int order) const;
   Node naturals(const std::string& digits, int order) const;
-  Node residues(uint64_t modulus, unsigned places) const;
 
   Lexicon& lexicon_;
   Node digit_, digits_, minus_, point_, whole_, fraction_, unsigned_, scientific_, e_;

@@ -3,6 +3,7 @@
 // Where a formula admits finitely many values (an enum under any other keywords), the values are filtered one by one and written as
 // declared; otherwise the language is the Boolean combination of the languages of its atoms, each closed under all spellings of a character.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "errors.h"
@@ -290,9 +291,26 @@ Node JsonAlgebra::number_text(Formula f) {
     switch (formulas_.kind(g)) {
       case FormulaKind::kTrue: return numbers_.all(notation);
       case FormulaKind::kNot: return lexicon_.difference(numbers_.all(notation), self(self, children.front()));
-      case FormulaKind::kAnd:
-        for (Formula child : children) nodes.push_back(self(self, child));
+      case FormulaKind::kAnd: {
+        // Multiples of several numbers are multiples of one: remainders side by side would have to be searched for one that is zero in all.
+        bool texts = std::ranges::any_of(
+            children, [this](Formula child) { return formulas_.kind(child) == FormulaKind::kIntegerText; });
+        std::optional<Decimal> divisor;
+        for (Formula child : children) {
+          std::optional<Decimal> one;
+          if (formulas_.kind(child) == FormulaKind::kInteger || formulas_.kind(child) == FormulaKind::kIntegerText)
+            one = Decimal::parse("1");
+          if (formulas_.kind(child) == FormulaKind::kMultiple)
+            one = schemas_->decimal(DecimalId{static_cast<uint32_t>(formulas_.b(child))});
+          std::optional<Decimal> merged = one && divisor ? Decimal::common_multiple(*divisor, *one) : one;
+          if (merged)
+            divisor = merged;
+          else
+            nodes.push_back(self(self, child));
+        }
+        if (divisor) nodes.push_back(numbers_.multiples_of(*divisor, !texts || !divisor->is_integer()));
         return lexicon_.both(std::move(nodes));
+      }
       case FormulaKind::kOr:
         for (Formula child : children) nodes.push_back(self(self, child));
         return lexicon_.either(std::move(nodes));

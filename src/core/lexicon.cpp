@@ -65,7 +65,8 @@ Node Lexicon::intern(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::span<co
       deepen(a);
       depth = std::max(depth, infos_[b].depth);
       break;
-    case Kind::kBytes: break;  // its children are the words of a set
+    case Kind::kMultiples:
+    case Kind::kBytes: break;  // their children are words of something else
     case Kind::kPrefix: depth = infos_[b].depth; break;
     case Kind::kNot:
     case Kind::kBeforeMarker:
@@ -116,6 +117,7 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
     case Kind::kNone:
     case Kind::kAccept:
     case Kind::kBytes: return kFinite;
+    case Kind::kMultiples:
     case Kind::kAll: return kInfinite;
     case Kind::kPrefix: return f(b);
     case Kind::kConcat:
@@ -266,6 +268,11 @@ Node Lexicon::condition(uint32_t tracker, bool positive) {
   assert(tracker < 32);
   std::lock_guard lock(mutex_);
   return intern(Kind::kCondition, tracker, positive, 0, {});
+}
+Node Lexicon::multiples(uint64_t modulus, uint32_t places, bool fractions) {
+  assert(modulus > 0 && (fractions || places == 0));
+  std::lock_guard lock(mutex_);
+  return intern(Kind::kMultiples, 0, 0, 0, DecimalMultiples{modulus, 0, places, {}, fractions}.words());
 }
 Node Lexicon::hole() {
   std::lock_guard lock(mutex_);

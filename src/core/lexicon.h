@@ -67,6 +67,10 @@ class Lexicon {
   // Accepts what `body` accepts; its tag is the bit set of those `classifiers` (at most 32) that accept too.
   Node classify(Node body, std::vector<Node> classifiers);
 
+  // The plain decimals without sign that are multiples of modulus · 10^-places (decimal_multiples.h); modulus at least 1, below 10^18.
+  // Without `fractions` none of them has a point; then places is 0.
+  Node multiples(uint64_t modulus, uint32_t places, bool fractions = true);
+
   // Recursive definitions, for lookarounds inside loops: `hole` makes a reference, `define` says once what it stands for.
   // Every cycle through references must consume a byte.
   Node hole();
@@ -175,7 +179,8 @@ class Lexicon {
     kTracked,
     kBeforeMarker,
     kWithoutMarker,
-    kWithMarker
+    kWithMarker,
+    kMultiples
   };
   struct Info;
   struct TagList;

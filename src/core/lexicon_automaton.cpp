@@ -34,6 +34,7 @@ bool Lexicon::nullable_in(Node n, Scope* scope) {
       case Kind::kBranch: return false;
       case Kind::kAccept:
       case Kind::kAll: return true;
+      case Kind::kMultiples: result = DecimalMultiples::of(i.kids()).complete(); break;
       case Kind::kConcat: {
         // Loop along the right spine; recursion only into left operands.
         Node at = n;
@@ -154,6 +155,10 @@ Node Lexicon::derive(Node n, uint8_t byte, Scope* scope) {
     case Kind::kAll: return kAll;
     case Kind::kBytes: return set_of(i.kids()).has(byte) ? kEpsilon : kNone;
     case Kind::kPrefix: return i.a == byte ? node(i.b) : kNone;
+    case Kind::kMultiples: {
+      auto next = DecimalMultiples::of(i.kids()).step(byte);
+      return next ? intern(Kind::kMultiples, 0, 0, 0, next->words()) : kNone;
+    }
     case Kind::kBranch: {
       for (uint32_t lo = 0, hi = i.num_children / 2; lo < hi;) {
         uint32_t mid = (lo + hi) / 2;
@@ -384,6 +389,9 @@ class Lexicon::Classes {
         case Kind::kAll:
         case Kind::kCondition: continue;
         case Kind::kPrefix: split_off(static_cast<uint8_t>(i.a)); continue;
+        case Kind::kMultiples:
+          refine([](unsigned byte) { return byte == '.' ? 1u : byte >= '0' && byte <= '9' ? byte : 0u; });
+          continue;
         case Kind::kBytes: {
           ByteSet set = set_of(i.kids());
           if (std::ranges::find(seen_sets_, set) != seen_sets_.end()) continue;

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "decimal_multiples.h"
 #include "errors.h"
 #include "growth.h"
 #include "lexicon.h"
@@ -76,6 +77,7 @@ struct Lexicon::TagList {
 //   kEither, kBoth: children    kNot: a                          kRepeat: a = body, b = min, c = max
 //   kClassify: children = body, classifiers                      kHole: definition     kCondition: a = tracker, b = positive
 //   kTracked: children = body, trackers              kBeforeMarker, kWithoutMarker, kWithMarker: a
+//   kMultiples: children = the words of a DecimalMultiples
 struct Lexicon::Info {
   Kind kind;
   std::atomic<uint8_t> uses{0};

@@ -31,6 +31,7 @@ ByteSet Lexicon::first_bound_locked(Node n) {
     case Kind::kCondition: return set;
     case Kind::kPrefix: return ByteSet::of(static_cast<uint8_t>(i.a));
     case Kind::kBytes: return set_of(i.kids());
+    case Kind::kMultiples: return DecimalMultiples::of(i.kids()).first_bound();
     case Kind::kAll:
     case Kind::kNot:
     case Kind::kWithoutMarker:
@@ -257,6 +258,11 @@ std::string Lexicon::describe(Node n, int depth) {
     case Kind::kBeforeMarker: return "before(" + sub(i.a) + ")";
     case Kind::kWithoutMarker: return "without(" + sub(i.a) + ")";
     case Kind::kWithMarker: return "with(" + sub(i.a) + ")";
+    case Kind::kMultiples: {
+      DecimalMultiples m = DecimalMultiples::of(i.kids());
+      return "multiples of " + std::to_string(m.modulus) + "e-" + std::to_string(m.left) + " after " +
+             std::to_string(m.remainder);
+    }
   }
   return "";
 }

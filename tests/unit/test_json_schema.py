@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import guiderail as gr
+from oracles.random_schemas import VALIDATORS, decimals
 
 from_json_schema = gr.Grammar.from_json_schema
 
@@ -93,6 +94,21 @@ CASES: dict[str, tuple[Any, list[Any], list[Any]]] = {
         },
         ["x", 5, {"a": 1}],
         ["xx", {}, {"a": 2}, None],
+    ),
+    "multipleOf with many remainders": (
+        {"type": "number", "multipleOf": 0.123456789},
+        [0, -0.123456789, 123456789, 1.23456789],
+        [0.12345678, 1e9, 0.1234567891, 123456788],
+    ),
+    "integers with many remainders": (
+        {"type": "integer", "multipleOf": 0.123456789},
+        [0, 123456789, -246913578],
+        [10**308, 1, 0.123456789, 123456788],
+    ),
+    "multiples of several numbers": (
+        {"allOf": [{"multipleOf": 0.75}, {"multipleOf": 65536}, {"type": "integer"}]},
+        [0, 196608],
+        [65536, 0.75, 3],
     ),
     "oneOf": ({"oneOf": [{"multipleOf": 2}, {"multipleOf": 3}], "type": "integer"}, [2, 3, 9], [6, 1, 12]),
     "allOf": (
@@ -294,11 +310,12 @@ def test_walks_end_in_valid_values(name: str) -> None:
     schema = CASES[name][0]
     rng = random.Random(name)
     grammar = from_json_schema(schema, whitespace="compact")
-    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    # Decimal arithmetic: 2.222222202 / 0.123456789 is 18.
+    validator = VALIDATORS["2020-12"](decimals(dumps(schema)), format_checker=jsonschema.FormatChecker())
     for _ in range(12):
         text = random_text(grammar, rng, b'{}[],:"abkvxs0123.-nulltrefalsid')
         if text is not None:
-            assert validator.is_valid(json.loads(text)), text
+            assert validator.is_valid(decimals(text.decode())), text
 
 
 # --- against jsonschema, on random schemas ------------------------------------------------------------------
