@@ -390,7 +390,7 @@ class Lexicon::Classes {
         case Kind::kCondition: continue;
         case Kind::kPrefix: split_off(static_cast<uint8_t>(i.a)); continue;
         case Kind::kMultiples:
-          refine([](unsigned byte) { return byte == '.' ? 1u : byte >= '0' && byte <= '9' ? byte : 0u; });
+          for (char byte : std::string_view(".0123456789")) split_off(static_cast<uint8_t>(byte));
           continue;
         case Kind::kBytes: {
           ByteSet set = set_of(i.kids());
