@@ -23,7 +23,9 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.musicgen import modeling_musicgen
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
+import guiderail
 from guiderail.guidance import token_models
+from guiderail.integrations.transformers import GrammarLogitsProcessor
 
 Run = Callable[[float, bool], torch.Tensor]
 
@@ -150,3 +152,27 @@ def test_generate_is_the_same_with_our_rule(
     assert len(calls) > 5
     assert produced.tolist() == theirs.tolist()
     assert weaker.tolist() != theirs.tolist()  # the scale decides something here
+
+
+def test_one_grammar_per_codebook_under_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes spelled as text: codebook k may use only codes that leave k when divided by four. MusicGen guides after all
+    custom processors, on doubled rows; guide first, mask last means taking the place of its guidance."""
+    module, name, run, ours = musicgen()
+    codes = guiderail.Vocabulary.from_bytes([*(f"{code};".encode() for code in range(40)), b""], eos_token_ids=[40])
+    grammars = [
+        guiderail.Grammar.from_regex(f"(?:{'|'.join(f'{code};' for code in range(codebook, 40, 4))})*")
+        for codebook in range(4)
+    ]
+    compiled = [guiderail.compile(grammar, codes) for grammar in grammars] * 2  # rows: two sequences of four codebooks
+    torch.manual_seed(3)
+    free = run(3.0, True).reshape(2, 4, -1)
+    torch.manual_seed(3)
+    mask = GrammarLogitsProcessor(compiled)
+    monkeypatch.setattr(module, name, lambda scale: lambda ids, scores: mask(ids, ours(scale)(ids, scores)))
+    held = run(3.0, True).reshape(2, 4, -1)
+    for codebook in range(4):
+        row = held[:, codebook]
+        sounded = row[row < 40]
+        assert sounded.numel() > 8
+        assert (sounded % 4 == codebook).all()
+    assert not ((free % 4) == torch.arange(4)[None, :, None]).all()

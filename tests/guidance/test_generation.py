@@ -36,8 +36,12 @@ def masked(guided, constraint):
     return row
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
-@pytest.mark.parametrize(("speculate", "draft"), [(0, "conditional"), (3, "conditional"), (3, "lookup")])
+@pytest.mark.parametrize(
+    ("case", "speculate", "draft"),
+    [(case, 0, "conditional") for case in CASES]
+    + [(case, 3, draft) for case in CASES[::3] for draft in ("conditional", "lookup")],
+    ids=str,
+)
 def test_greedy_rows_of_different_lengths(case: Case, speculate: int, draft: str) -> None:
     model, rows = models.llama(), models.prompts(41, (6, 2, 4))
     decoder = GuidedDecoder(model, case.term(), eos_token_ids=[], speculate=speculate, draft=draft)
