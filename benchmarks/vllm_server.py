@@ -115,12 +115,12 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(options: argparse.Namespace, backend: str) -> Iterator[tuple[Server, vllm_load.Load]]:
+def serving(options: argparse.Namespace, backend: str) -> Iterator[Server]:
     log = options.logs / f"server-{backend}.log"
     server = Server(options.model, options.port, backend, log)
     try:
         print(f"{backend}: ready after {server.wait():.0f} s", flush=True)
-        yield server, vllm_load.Load(server.url, "small")
+        yield server
     finally:
         server.stop()
 
@@ -129,7 +129,7 @@ def serving(options: argparse.Namespace, backend: str) -> Iterator[tuple[Server,
 
 
 async def memory(server: Server, load: vllm_load.Load) -> dict[str, Any]:
-    """Resident memory while SCHEMAS schemas, no two alike, are answered 16 at a time."""
+    """Resident memory while SCHEMAS schemas, no two alike, are answered, a full batch at a time."""
     tally = vllm_load.Tally()
 
     async def short(load: vllm_load.Load, seed: int, tally: vllm_load.Tally) -> None:
@@ -144,7 +144,7 @@ async def memory(server: Server, load: vllm_load.Load) -> dict[str, Any]:
 
     steps = []
     for first in range(0, SCHEMAS, EVERY):
-        found, seconds = await vllm_load.stage(load, [(short, 10**7 + first + i) for i in range(EVERY)], SEQUENCES)
+        found, seconds = await vllm_load.stage(load, [(short, 1000 + first + i) for i in range(EVERY)], 2 * SEQUENCES)
         tally.add(found)
         steps.append({"schemas": first + EVERY, "seconds": round(seconds, 1), "resident_mib": server.resident()})
         print(json.dumps(steps[-1]), flush=True)
@@ -311,36 +311,37 @@ def machine() -> str:
     )
 
 
-def run(parts: list[str], options: argparse.Namespace, found: dict[str, Any]) -> None:
-    own = [part for part in parts if part != "backends"]
+def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.Namespace) -> dict[str, Any]:
+    """One part on a running server."""
+    if part == "speed":
+        return {"kinds": asyncio.run(speed(load, kinds_of_request(guided=True)))}
+    if part == "first":
+        return {"times": asyncio.run(first(load, random.randrange(10**8, 10**9)))}
+    if part == "memory":
+        return asyncio.run(memory(server, load))
+    stages = asyncio.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
+    return {"stages": stages, "healthy": load.healthy(), "counters": load.metrics()}
+
+
+def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The parts one after another, each as soon as it is done."""
+    own = [part for part in PARTS if part in parts and part != "backends"]
     if own:
-        about = machine()
-        with serving(options, "guiderail") as (server, load):
-            if "speed" in own:
-                kinds = asyncio.run(speed(load, kinds_of_request(guided=True)))
-                found["speed"] = {"machine": about, "kinds": kinds}
-            if "first" in own:
-                load = vllm_load.Load(server.url, "small")  # a client belongs to one event loop
-                found["first"] = {"machine": about, "times": asyncio.run(first(load, random.randrange(10**8, 10**9)))}
-            if "load" in own:
-                load = vllm_load.Load(server.url, "small")
-                stages = asyncio.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
-                counters = load.metrics()
-                found["load"] = {
-                    "machine": about, "stages": stages, "healthy": load.healthy(), "counters": counters,
-                }  # fmt: skip
-            if "memory" in own:
-                load = vllm_load.Load(server.url, "small")
-                found["memory"] = {"machine": about, **asyncio.run(memory(server, load))}
+        with serving(options, "guiderail") as server:
+            for part in own:
+                about = machine()
+                # A client belongs to one event loop, so each part has its own.
+                yield part, {"machine": about, **measure(part, server, vllm_load.Load(server.url, "small"), options)}
     if "backends" in parts:
         entry: dict[str, Any] = {"machine": machine(), "backends": {}}
         for backend in ("guiderail", "xgrammar", "guidance"):
-            with serving(options, backend) as (server, load):
+            with serving(options, backend) as server:
+                load = vllm_load.Load(server.url, "small")
                 rates = asyncio.run(speed(load, kinds_of_request(guided=False)))
                 load = vllm_load.Load(server.url, "small")
                 times = asyncio.run(first(load, random.randrange(10**8, 10**9)))
                 entry["backends"][backend] = {"speed": rates, "first": times}
-        found["backends"] = entry
+        yield "backends", entry
 
 
 def main() -> int:
@@ -361,9 +362,10 @@ def main() -> int:
     options.logs.mkdir(parents=True, exist_ok=True)
     path = options.out / "vllm_server.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    run(options.parts or list(PARTS), options, found)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(report(found))
+    for part, entry in run(options.parts or list(PARTS), options):
+        found[part] = entry
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        path.with_suffix(".md").write_text(report(found))
     wrong = sum(len(stage["wrong"]) for stage in found.get("load", {}).get("stages", ()))
     wrong += len(found.get("memory", {}).get("wrong", ()))
     print(f"RESULT {wrong} wrong; {path}")

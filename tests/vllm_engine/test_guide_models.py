@@ -124,6 +124,36 @@ def test_expert_and_antiexpert_with_a_negative_prompt(llm, reference):
     assert found == [reference.greedy(prompt, rule_for(prompt)) for prompt in PROMPTS]
 
 
+def test_several_prompts_with_a_schedule(llm, reference):
+    """Two negative prompts and a positive one, growing over four tokens and off again after the eighth."""
+    others = [PAIRS[0][1], PAIRS[3][1], "Answer in capital letters: THE"]
+    weights = [-0.4, -0.3, 0.5]
+    starts = {prompt: len(reference.tokenizer(prompt).input_ids) for prompt in PROMPTS}
+
+    def rule_for(prompt: str) -> Any:
+        def rule(ids: list[int]) -> torch.Tensor:
+            position = len(ids) - starts[prompt]
+            strength = min(position / 3, 1.0) if 0 <= position < 8 else 0.0
+            scores = own = reference.last("", ids)
+            for other, weight in zip(others, weights, strict=True):
+                stream = reference.last("", [*reference.tokenizer(other).input_ids, *ids[starts[prompt] :]])
+                scores = scores + strength * weight * (stream - own)
+            return scores
+
+        return rule
+
+    arguments = {
+        "guidance_scale": 1.4,
+        "negative_prompt": others[0],
+        "guidance_prompts": others[1:],
+        "guidance_weights": weights[1:],
+        "guidance_ramp": 4,
+        "guidance_interval": [0, 8],
+    }
+    found = ask(llm, arguments)
+    assert found == [reference.greedy(prompt, rule_for(prompt)) for prompt in PROMPTS]
+
+
 @pytest.mark.parametrize("bounds", [[], [0.2, 0.8]])
 def test_gedi_with_a_class_conditional_model(llm, reference, bounds):
     desired, undesired = reference.tokenizer(" positive").input_ids, reference.tokenizer(" negative").input_ids

@@ -145,6 +145,8 @@ class GuiderailBackend(StructuredOutputBackend):
         try:
             compiled, known = self.compiler.compile(grammar, stop_token_ids or ())
             matcher = compiled.matcher(max_tokens)
+            # The first mask, which may be dear, is made here and not by the engine's thread.
+            matcher.fill_next_token_bitmask(np.empty((1, (self.vocab_size + 31) // 32), np.int32))
         except GuiderailError:
             METRICS.add("requests_refused_total")
             raise

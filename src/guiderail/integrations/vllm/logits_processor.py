@@ -32,8 +32,8 @@ from guiderail.guidance.runner import Evaluation, Request
 from guiderail.integrations.vllm.guidance_request import GuidanceRequest
 from guiderail.integrations.vllm.guide_models import GuideModels
 from guiderail.integrations.vllm.settings import guide_models
-from guiderail.logits.combination import affine_combination
 from guiderail.logits.gedi import gedi_class_posterior, gedi_guidance
+from guiderail.logits.kernels.dispatch import guided_log_probs
 from guiderail.logits.plausibility import plausible_tokens, restrict
 
 __all__ = ["STAMP", "GuidanceLogitsProcessor", "noise_seed"]
@@ -235,13 +235,13 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         streams = [logits[[plan.companions[role] for plan in plans]] for role in range(len(first.companions))]
         if any(first.weights):
             streams += [_column(plans, evaluated, number) for number in range(len(first.request.models))]
-        columns = [[1.0 - math.fsum(plan.weights) for plan in plans]]
-        columns += [[plan.weights[index] for plan in plans] for index in range(len(streams))]
-        guided = affine_combination([own, *streams], [torch.tensor(column) for column in columns])
+        plausibility = first.request.plausibility
         if first.omega:
-            guided = _towards_class(guided, plans, evaluated)
-        if first.request.plausibility > 0:
-            guided = restrict(guided, plausible_tokens(own, first.request.plausibility))
+            guided = _towards_class(_combined(own, streams, plans, None), plans, evaluated)
+            if plausibility > 0:
+                guided = restrict(guided, plausible_tokens(own, plausibility))
+        else:
+            guided = _combined(own, streams, plans, plausibility or None)
         logits[owners] = guided
 
 
@@ -262,6 +262,15 @@ class _Plan:
         classes = self.request.classes if self.omega else None
         bounds = (classes.filter_mass, classes.filter_threshold) if classes is not None else None
         return len(self.companions), len(self.request.models), any(self.weights), bounds, self.request.plausibility
+
+
+def _combined(
+    own: torch.Tensor, streams: list[torch.Tensor], plans: list[_Plan], plausibility: float | None
+) -> torch.Tensor:
+    if not streams and plausibility is None:
+        return own
+    weights = [[1.0 - math.fsum(used), *used] for used in (plan.weights[: len(streams)] for plan in plans)]
+    return guided_log_probs([own, *streams], torch.tensor(weights, device=own.device), plausibility=plausibility)
 
 
 def _column(plans: list[_Plan], evaluated: dict[tuple[int, Any], Evaluation], key: Any) -> torch.Tensor:

@@ -1,0 +1,147 @@
+"""Where the time of guided sequences goes: `build/vllm-env/bin/python benchmarks/vllm_guided.py`.
+
+The engine runs in this process. Steps of 16 plain sequences, of 32 plain ones and of 16 guided ones (32 rows) take
+turns; each step's time is divided among the scheduler, the model, and the sampler with the guidance inside it. The
+second is what the third would cost if guidance were free: a second stream is a second row. Writes
+benchmarks/results/vllm_guided.json and .md.
+
+Bias: as vllm_server.py; on a CPU a forward pass of 32 rows costs nearly twice that of 16, on a GPU that is limited by
+reading weights hardly more.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from percentiles import figure, table
+from vllm_server import RESULTS, machine
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from vllm_engine.engine import PAIRS, make_engine
+
+TOKENS, ROUNDS, SEQUENCES = 40, 5, 16
+PARTS = ("schedule", "model", "sample", "guidance", "update", "other")
+
+
+class Clock:
+    """Adds up the seconds in wrapped functions."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, owner: Any, name: str, part: str) -> None:
+        function: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+        setattr(owner, name, timed)
+
+
+def run(llm: Any, clock: Clock, count: int, guided: bool) -> dict[str, float]:
+    """Milliseconds per step by part, and tokens per second, of one batch."""
+    from vllm import SamplingParams
+
+    pairs = [PAIRS[number % len(PAIRS)] for number in range(count)]
+    parameters = [
+        SamplingParams(
+            temperature=0.8,
+            max_tokens=TOKENS,
+            ignore_eos=True,
+            extra_args={"guidance_scale": 1.5, "negative_prompt": negative} if guided else None,
+        )
+        for _, negative in pairs
+    ]
+    clock.seconds.clear()
+    start = time.perf_counter()
+    outputs = llm.generate([prompt for prompt, _ in pairs], parameters, use_tqdm=False)
+    whole = time.perf_counter() - start
+    parts = dict(clock.seconds)
+    inside = parts.pop("sampler")
+    parts["guidance"] = parts.get("guidance", 0.0)
+    # sample_tokens is copying, sampling and bookkeeping; the sampler's part that is ours is shown by itself.
+    parts["sample"] = parts["sample"] - parts["guidance"]
+    parts["other"] = whole - sum(parts.values())
+    found = {part: 1e3 * parts[part] / TOKENS for part in PARTS}
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+    return {**found, "step": 1e3 * whole / TOKENS, "sampler": 1e3 * inside / TOKENS, "tokens_per_s": tokens / whole}
+
+
+def main() -> None:
+    about = machine()
+    llm = make_engine(max_num_seqs=32, max_model_len=128)
+    from vllm.v1.sample.sampler import Sampler
+
+    from guiderail.integrations.vllm.logits_processor import GuidanceLogitsProcessor
+
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    clock = Clock()
+    clock.wrap(scheduler, "schedule", "schedule")
+    clock.wrap(scheduler, "update_from_output", "update")
+    clock.wrap(runner, "execute_model", "model")
+    clock.wrap(runner, "sample_tokens", "sample")
+    clock.wrap(Sampler, "sample", "sampler")
+    for name in ("apply", "before_sampling", "after_sampling", "update_state"):
+        clock.wrap(GuidanceLogitsProcessor, name, "guidance")
+    kinds = {
+        f"{SEQUENCES} plain": (SEQUENCES, False),
+        f"{2 * SEQUENCES} plain": (2 * SEQUENCES, False),
+        f"{SEQUENCES} guided": (SEQUENCES, True),
+    }
+    rounds: list[dict[str, dict[str, float]]] = []
+    for number in range(ROUNDS + 1):
+        found = {kind: run(llm, clock, *options) for kind, options in kinds.items()}
+        if number:
+            rounds.append(found)
+            print({kind: round(entry["tokens_per_s"], 1) for kind, entry in found.items()}, flush=True)
+    plain, double, guided = kinds
+    ratios = [entry[guided]["tokens_per_s"] / entry[plain]["tokens_per_s"] for entry in rounds]
+    # What a second row alone leaves: 32 plain sequences write twice as many tokens per step.
+    bound = [entry[double]["tokens_per_s"] / 2 / entry[plain]["tokens_per_s"] for entry in rounds]
+    medians = {
+        kind: {part: statistics.median(entry[kind][part] for entry in rounds) for part in (*PARTS, "step", "sampler")}
+        for kind in kinds
+    }
+    result = {"machine": about, "guided_of_plain": ratios, "second_rows_alone": bound, "ms_per_step": medians}
+    (RESULTS / "vllm_guided.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "vllm_guided.md").write_text(report(result))
+    print(report(result))
+
+
+def report(result: dict[str, Any]) -> str:
+    rows = [
+        [kind, *(figure(parts[part]) for part in (*PARTS, "step"))] for kind, parts in result["ms_per_step"].items()
+    ]
+
+    def line(values: list[float]) -> str:
+        return f"{statistics.median(values):.2f} (rounds: {', '.join(f'{value:.2f}' for value in values)})"
+
+    return "\n".join(
+        [
+            "# Guided sequences in vLLM: where the time goes",
+            "",
+            f"Of {result['machine']}. Milliseconds per step, medians of {ROUNDS} rounds; SmolLM2-135M, float32, CPU.",
+            "",
+            table(["sequences", *PARTS, "whole step"], rows),
+            "",
+            f"Tokens per second of {SEQUENCES} guided over {SEQUENCES} plain sequences: "
+            f"{line(result['guided_of_plain'])}.",
+            f"The same if only the second rows cost anything: {line(result['second_rows_alone'])}.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
