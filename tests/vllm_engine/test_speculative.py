@@ -35,7 +35,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 PATTERN = "(ab ){3,9}(alpha, ){2,6}!"
-TOKENS = 48
+TOKENS = 36
 DRAFTS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 1}
 
 
