@@ -448,7 +448,10 @@ SETTING = "small language with exact classes, base of 0.3 M parameters, discrimi
 CLAIMS = [
     Claim("G1", "gedi", "steers better than the class-conditional model itself and PPLM", ">= 0.9 of texts in the "
           "target class (worse of two sentiments and four topics) at <= 1.3 x perplexity, and sampling the "
-          "class-conditional model is beaten on both axes", SETTING, _control, lambda v: v >= 0.9),
+          "class-conditional model is beaten on both axes", SETTING, _control, lambda v: v >= 0.9,
+          "Sentiment is far above the bar at every omega, topics stay below it: the guide chooses about three nouns in "
+          "24 tokens, and two nouns of five belong to every topic, so that some texts have no evidence at all. Longer "
+          "tuning (900 for 500 steps) did not help; longer texts were not tried. PPLM hardly moves the class here."),
     Claim("G2", "gedi", "> 30 x faster than PPLM", "GeDi <= 2 x base and >= 10 x faster than PPLM in CPU time; value: "
           "PPLM / GeDi", "widths 512 and 256, 6 layers, one row, one thread", _speed, lambda v: v >= 10),
     Claim("G3", "gedi", "training with lambda < 1 helps", "accuracy of the discriminator above that of lambda 1 for "
@@ -457,5 +460,7 @@ CLAIMS = [
     Claim("G4", "gedi", "detoxifies without loss of quality", "rude words / 5 from rude prompts at <= 1.15 x "
           "perplexity and at least half as many different bigrams", SETTING, _manners, lambda v: v >= 5),
     Claim("G5", "gedi", "topics it was not trained on", "accuracy on four held-out topics > 2 x chance; value: "
-          "multiples of chance", SETTING, _zero_shot, lambda v: v > 2),
+          "multiples of chance", SETTING, _zero_shot, lambda v: v > 2,
+          "Above chance, below the bar: a model of 0.1 million parameters, tuned on four topic words, learns these and "
+          "little about what true and false mean for others. With headlines inside the texts it was no better."),
 ]  # fmt: skip
