@@ -6,6 +6,10 @@ scene (conditional stream) or the prior (null stream). Greedy decoding with thes
 does to the claims from what the world does. Two kinds of people: those of the trained world, who choose what to name
 nearly at random, and others who name the object itself first, as people do; only the salience of the noun differs.
 Muddled captions (4 %) are left out of the streams, not out of the references.
+
+A web captioner has learned another style: three captions of five begin with a stock word, and they name places, light
+and moods rather than things. A language model of clean captions then guides it by `log q + beta (c - u)`. The style
+does not depend on the scene, so it cancels in c - u, and what is left is the clean captioner's own guidance.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ from benchmarks.reproductions.captioning import (
     WRONG,
     caption,
     cider,
+    over_frontier,
     posterior_rank,
     scenes,
 )
 from benchmarks.reproductions.claims import Claim
 
+WEB_STYLE, STOCK_WORD, STOCK_SHARE = np.array([0.5, 0.5, 0.5, 0.5, 0.5, 3.0, 3.0, 3.0]), 5, 0.6
 PEOPLE = {"any attribute": SALIENCE, "the object first": np.where(np.arange(ATTRIBUTES) == NOUN, 60.0, SALIENCE)}
 END, THING = 0, 4
 
@@ -72,13 +78,18 @@ def next_words(named: list[int], at: int, chances: dict[frozenset[int], float]) 
     return {key: value / total for key, value in after.items()}
 
 
-def greedy(scene: np.ndarray, scale: float, chances: dict[frozenset[int], float]) -> list[int]:
-    """The guided caption, without begin and end."""
+def greedy(scene: np.ndarray, scale: float, chances: dict[frozenset[int], float], stock: float = 0.0) -> list[int]:
+    """The guided caption, without begin and end.
+
+    Args: chances and the share of captions with a stock word: of the captioner, or of the language model in its place.
+    """
     words, named, at = [3], [], -1
     prior = (1 - WRONG) * PRIOR + (1 - PRIOR) * WRONG / (VALUES - 1)
     while True:
-        best, best_score = END, -np.inf
-        for key, chance in next_words(named, at, chances).items():
+        opening = stock if len(words) == 1 else 0.0
+        best, best_score = (STOCK_WORD, float(np.log(opening))) if opening else (END, -np.inf)
+        for key, share in next_words(named, at, chances).items():
+            chance = share * (1 - opening)
             if key < 0:
                 options = [(THING if key == -1 else END, np.log(chance))]
             else:
@@ -91,6 +102,8 @@ def greedy(scene: np.ndarray, scale: float, chances: dict[frozenset[int], float]
         if best == END:
             return words
         words.append(best)
+        if best == STOCK_WORD:
+            continue
         if best == THING:
             at = NOUN
         else:
@@ -100,31 +113,42 @@ def greedy(scene: np.ndarray, scale: float, chances: dict[frozenset[int], float]
 
 def run(seed: int, scratch: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {}
+
+    def measured(captions: list[list[int]]) -> dict[str, float]:
+        return {
+            "recall_exact": posterior_rank(captions, candidates),
+            "cider": cider(captions, references),
+            "length": float(np.mean([len(words) for words in captions])),
+        }
+
     for people, salience in PEOPLE.items():
         rng = np.random.default_rng([seed, 9])
         candidates = scenes(CANDIDATES, rng)
         references = [[caption(scene, rng, salience=salience) for _ in range(5)] for scene in candidates]
         chances = chances_of_sets(salience)
-        rows = {}
-        for scale in SCALES:
-            captions = [greedy(scene, scale, chances) for scene in candidates]
-            rows[f"{scale:g}"] = {
-                "recall_exact": posterior_rank(captions, candidates),
-                "cider": cider(captions, references),
-                "length": float(np.mean([len(words) for words in captions])),
-            }
-        figures[people] = rows
+        figures[people] = {f"{s:g}": measured([greedy(scene, s, chances) for scene in candidates]) for s in SCALES}
+    # The last people's references; the language model knows their captions, the web captioner does not.
+    web = chances_of_sets(WEB_STYLE)
+    figures["web_by_scale"] = {
+        f"{s:g}": measured([greedy(scene, s, web, STOCK_SHARE) for scene in candidates]) for s in SCALES
+    }
+    figures["web_language_model_by_beta"] = figures[people]
     return figures
 
 
 def _recall_ratio(figures: Any) -> float:
-    return min(rows["2"]["recall_exact"] / rows["1"]["recall_exact"] for rows in figures.values())
+    return min(figures[name]["2"]["recall_exact"] / figures[name]["1"]["recall_exact"] for name in PEOPLE)
 
 
 def _cider_fall(figures: Any) -> float:
     """Relative fall at 2 where people name the object first; 0 if not monotone over 1, 1.5, 2, 3."""
     values = [figures["the object first"][s]["cider"] for s in ("1", "1.5", "2", "3")]
     return 1 - values[2] / values[0] if values == sorted(values, reverse=True) else 0.0
+
+
+def _web(figures: Any) -> float:
+    """CIDEr at matched recall, web captioner with over without the language model."""
+    return over_frontier(figures, "web_by_scale", "web_language_model_by_beta")
 
 
 SETTING = "the same scenes with summed instead of learned streams"
@@ -135,4 +159,7 @@ CLAIMS = [
           "monotone over 1, 1.5, 2, 3, where people name the object first", SETTING, _cider_fall, lambda v: v >= 0.15,
           "Monotone in every seed, and near the bar: 500 scenes decide on which side a seed falls. The paper's "
           "captions agree more with each other than ours, and so have more to lose."),
+    Claim("C5 exact", "captioning.exact", "a language model's guidance helps, most for web-only training", "CIDEr at "
+          "matched recall >= 1.2 x for a web captioner (for the clean one the two rules are one)", SETTING, _web,
+          lambda v: v >= 1.2),
 ]  # fmt: skip
