@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import closing, grammars, languages, masks, sizes, suite
+from . import closing, equivalence, grammars, languages, masks, sizes, suite
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -13,6 +13,7 @@ RUNNERS = {
     "grammars": grammars.main,
     "languages": languages.main,
     "closing": closing.main,
+    "equivalence": equivalence.main,
     "sizes": sizes.main,
     "suite": suite.main,
     "guidance": guidance.main,

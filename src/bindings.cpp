@@ -410,7 +410,8 @@ std::string explain(PyMatcher& self, uint32_t token) {
   Matcher copy = self.matcher;
   if (copy.accept_token(token)) return "allowed; expected here: " + list(self.matcher.expected());
   if (self.matcher.unlimited().accept_token(token))
-    return "refused: after it the text might not be completed within max_tokens";
+    return self.matcher.has_suffix() ? "refused: nothing that may follow it leads to the suffix"
+                                     : "refused: after it the text might not be completed within max_tokens";
   if (vocabulary.is_eos(token))
     return "refused: the text is not complete; expected here: " + list(self.matcher.expected());
   if (!vocabulary.is_text(token))
@@ -606,17 +607,19 @@ NB_MODULE(_core, m) {
       .def(
           "matcher",
           [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode,
-             std::optional<uint32_t> max_tokens, nb::object open) {
+             std::optional<uint32_t> max_tokens, nb::object open, const std::optional<nb::bytes>& suffix) {
             std::string p(view(prefix));
+            std::optional<std::string> after;
+            if (suffix) after = std::string(view(*suffix));
             std::optional<Matcher> matcher;
             {
               nb::gil_scoped_release release;
-              matcher.emplace(std::move(self), std::move(p), max_tokens);
+              matcher.emplace(std::move(self), std::move(p), max_tokens, std::move(after));
             }
             return new PyMatcher{std::move(*matcher), std::move(encode), std::move(open)};
           },
           "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), "max_tokens"_a = nb::none(), "open"_a = nb::none(),
-          nb::rv_policy::take_ownership)
+          "suffix"_a = nb::none(), nb::rv_policy::take_ownership)
       .def(
           "counters",
           [](CompiledGrammar& self) {

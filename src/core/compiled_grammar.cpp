@@ -152,6 +152,7 @@ auto Matcher::with_epoch(F f) {
       std::vector<StateId> states = replay(*epoch);
       epoch_ = epoch;
       states_ = std::move(states);
+      make_infill();
       return f();
     } catch (const LimitError& e) {
       if (fresh || !of_epoch(e)) throw;
@@ -160,10 +161,15 @@ auto Matcher::with_epoch(F f) {
   }
 }
 
-Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens)
-    : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)), max_tokens_(max_tokens) {
+Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens,
+                 std::optional<std::string> suffix)
+    : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)), max_tokens_(max_tokens),
+      suffix_(std::move(suffix)) {
   with_epoch([this] {
     if (states_.empty()) states_ = replay(*epoch_);
+    if (suffix_ && !infill_) make_infill();
+    if (infill_ && !infill_->possible(states_.back()))
+      throw GrammarError("no text leads from the given prefix to the given suffix");
     if (!max_tokens_) return 0;
     if (epoch_->completion().cost(states_.back(), at_first()) <= *max_tokens_) {
       reserve_.emplace_back();
@@ -220,12 +226,13 @@ bool Matcher::accept_token(uint32_t token) {
     StateId from = states_.back();
     StateId to = epoch_->after(from, token, at_first());
     std::optional<Reserve> reserve;
+    if (infill_ && to != kDead && !infill_->possible(to)) to = kDead;
     if (max_tokens_ && to != kDead) {
       reserve = after(reserve_.back(), room(), token, from, at_first(), to);
       if (!reserve) to = kDead;
     }
     if (to == kDead) {
-      if (!compiled_->vocabulary().is_eos(token) || !epoch_->engine().accepting(from)) return false;
+      if (!compiled_->vocabulary().is_eos(token) || !ends(from)) return false;
       terminated_ = true;
       to = from;
     }
@@ -256,6 +263,8 @@ void Matcher::fill(uint32_t* words) {
   with_epoch([&] {
     if (max_tokens_)
       fill(words, states_.back(), at_first(), reserve_.back(), room());
+    else if (infill_)
+      infill_->fill(states_.back(), at_first(), epoch_->completion(), words, n);
     else
       epoch_->row(states_.back(), at_first()).fill(words, n);
     return 0;
@@ -272,6 +281,7 @@ void Matcher::fill(uint32_t* words, StateId state, bool first, Reserve& reserve,
 }
 
 bool Matcher::fill_known(uint32_t* words) {
+  if (infill_) return false;
   const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back(), at_first());
   if (!row) return false;
   const Completion::Lengths* lengths = nullptr;
@@ -305,6 +315,7 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
           parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
       if (from != kDead && tokens[i] < compiled_->vocabulary().size())
         states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
+      if (infill_ && states[i] != kDead && !infill_->possible(states[i])) states[i] = kDead;
       if (max_tokens_ && states[i] != kDead) {
         auto& [before, left] = parents[i] < 0 ? root : reserves[static_cast<std::size_t>(parents[i])];
         if (auto reserve = after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i]))
@@ -317,6 +328,8 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
         std::memset(row, 0, std::size_t{n} * 4);
       else if (max_tokens_)
         fill(row, states[i], false, reserves[i].first, reserves[i].second);
+      else if (infill_)
+        infill_->fill(states[i], false, epoch_->completion(), row, n);
       else
         epoch_->row(states[i], false).fill(row, n);
     }
@@ -341,12 +354,17 @@ bool Matcher::closed_early() {
 
 Matcher Matcher::unlimited() const {
   Matcher copy(*this);
+  copy.suffix_.reset();
+  copy.infill_.reset();
   copy.max_tokens_.reset();
   copy.reserve_.clear();
   return copy;
 }
 
-bool Matcher::is_accepting() { return epoch_->engine().accepting(states_.back()); }
+bool Matcher::is_accepting() {
+  if (!infill_) return epoch_->engine().accepting(states_.back());
+  return with_epoch([this] { return ends(states_.back()); });
+}
 
 void Matcher::rollback(std::size_t count) {
   if (count > tokens_.size())
@@ -366,14 +384,24 @@ void Matcher::reset() {
   growth_ = 0;
 }
 
+ByteSet Matcher::next_bytes(StateId state) {
+  ByteSet next = epoch_->engine().next_bytes(state), possible;
+  if (!infill_) return next;
+  next.for_each([&](uint8_t byte) {
+    char text = static_cast<char>(byte);
+    if (infill_->possible(epoch_->engine().advance(state, {&text, 1}))) possible.add(byte);
+  });
+  return possible;
+}
+
 std::string Matcher::forced_bytes(std::size_t limit) {
   if (terminated_) return "";
   return with_epoch([&] {
     std::string out;
     StateId at = states_.back();
     Engine& engine = epoch_->engine();
-    while (out.size() < limit && !engine.accepting(at)) {
-      ByteSet next = engine.next_bytes(at);
+    while (out.size() < limit && !ends(at)) {
+      ByteSet next = next_bytes(at);
       if (next.count() != 1) break;
       for (const Thread& t : engine.threads(at))
         if (t.at_boundary() && !engine.parser().lookahead(t.parser).specials.empty()) return out;
@@ -389,12 +417,12 @@ bool Matcher::must_stop() {
   if (terminated_) return false;
   return with_epoch([&] {
     Engine& engine = epoch_->engine();
-    if (!engine.accepting(states_.back())) return false;
+    if (!ends(states_.back())) return false;
     if (max_tokens_ && near(states_.back(), at_first(), room()) &&
         epoch_->completion().lengths(states_.back(), at_first()).least_room() > room() &&
         plan_of(reserve_.back(), states_.back(), at_first()).rest().empty())
       return true;
-    if (!engine.next_bytes(states_.back()).empty()) return false;
+    if (!next_bytes(states_.back()).empty()) return false;
     return std::ranges::all_of(engine.threads(states_.back()), [&](const Thread& t) {
       return !t.at_boundary() || engine.parser().lookahead(t.parser).specials.empty();
     });
@@ -423,7 +451,7 @@ std::size_t Matcher::count_bytes(std::string_view text) {
     std::size_t n = 0;
     for (; n < text.size(); ++n) {
       at = epoch_->engine().advance(at, text.substr(n, 1));
-      if (at == kDead) break;
+      if (at == kDead || (infill_ && !infill_->possible(at))) break;
     }
     return n;
   });

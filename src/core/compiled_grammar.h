@@ -20,6 +20,7 @@
 
 #include "completion.h"
 #include "engine.h"
+#include "infill.h"
 #include "lex_row.h"
 #include "liveness.h"
 #include "mask_builder.h"
@@ -109,8 +110,10 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
 class Matcher {
  public:
   // With `max_tokens`, the text is complete after at most that many tokens, the end-of-sequence token not counted (completion.h).
-  // Throws GrammarError if nothing in the language begins with `prefix`, LimitError `max_tokens` if no completion of so few tokens is known.
-  Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens = {});
+  // With `suffix`, the text is such that the suffix may follow it and complete it (infill.h); not together with max_tokens.
+  // Throws GrammarError if nothing in the language begins with `prefix`, or leads from it to the suffix, LimitError `max_tokens` if no completion of so few tokens is known.
+  Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens = {},
+          std::optional<std::string> suffix = {});
 
   bool accept_token(uint32_t token);
   std::size_t accept_tokens(std::span<const uint32_t> tokens);
@@ -124,10 +127,11 @@ class Matcher {
   void fill_draft(std::span<const int32_t> parents, std::span<const uint32_t> tokens, uint32_t* words,
                   std::size_t row_stride);
   bool is_accepting();
+  bool has_suffix() const { return suffix_.has_value(); }
   bool is_terminated() const { return terminated_; }
   // Was some token, or the end, chosen where the limit on tokens had made the mask smaller?
   bool closed_early();
-  // Without the limit on tokens: what the grammar alone allows.
+  // Without the limit on tokens and the suffix: what the grammar alone allows.
   Matcher unlimited() const;
   void rollback(std::size_t tokens);
   void reset();
@@ -151,7 +155,7 @@ class Matcher {
   StateId state() const { return states_.back(); }
   bool same_state(const Matcher& other) const {
     return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_ &&
-           room() == other.room() && (!max_tokens_ || reserve_.back() == other.reserve_.back());
+           room() == other.room() && suffix_ == other.suffix_ && (!max_tokens_ || reserve_.back() == other.reserve_.back());
   }
 
  private:
@@ -181,6 +185,13 @@ class Matcher {
     return max_tokens_ ? *max_tokens_ - static_cast<uint32_t>(tokens_.size() - (terminated_ ? 1 : 0)) : kUnlimited;
   }
   void fill(uint32_t* words, StateId state, bool first, Reserve& reserve, uint32_t room);
+  void make_infill() {
+    if (suffix_) infill_ = std::make_shared<Infill>(epoch_->engine(), compiled_->vocabulary(), *suffix_);
+  }
+  // What may come next, with the suffix in mind.
+  ByteSet next_bytes(StateId state);
+  // May the text end in a state, with the suffix behind it where there is one?
+  bool ends(StateId state) { return infill_ ? infill_->complete(state) : epoch_->engine().accepting(state); }
   // The states of this sequence in an epoch's numbers.
   std::vector<StateId> replay(Epoch& epoch) const;
   bool at_first() const { return tokens_.empty() && prefix_.empty(); }
@@ -192,10 +203,12 @@ class Matcher {
   std::vector<StateId> states_;  // states_[0] after the prefix, then one per token
   bool terminated_ = false;
   std::optional<uint32_t> max_tokens_;
-  std::vector<Reserve> reserve_;  // with a limit: as states_
-  std::size_t looked_at_ = 0;     // tokens about which closed_early knows
-  std::size_t early_ = SIZE_MAX;  // the first of them that was chosen under a mask made smaller
-  std::size_t growth_ = 0;        // bytes of shared tables this matcher has caused
+  std::optional<std::string> suffix_;
+  std::shared_ptr<Infill> infill_;  // of epoch_, where there is a suffix
+  std::vector<Reserve> reserve_;    // with a limit: as states_
+  std::size_t looked_at_ = 0;       // tokens about which closed_early knows
+  std::size_t early_ = SIZE_MAX;    // the first of them that was chosen under a mask made smaller
+  std::size_t growth_ = 0;          // bytes of shared tables this matcher has caused
 };
 
 }  // namespace guiderail

@@ -67,6 +67,8 @@ class Completion {
   const Lengths* known_lengths(StateId state, bool first) const;
   // Takes what does not fit out of the state's mask.
   void narrow(const Lengths& lengths, bool accepting, uint32_t room, uint32_t planned, uint32_t* words) const;
+  // The distinct states after one token, each with the tokens that lead there; what cannot be spelled on is left out.
+  std::vector<std::pair<StateId, std::vector<uint32_t>>> successors(StateId state, bool first);
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
@@ -85,7 +87,6 @@ class Completion {
   const Store& store(bool first) const { return first && first_ ? first_store_ : main_store_; }
   Plan make_plan(StateId state, bool first);
   Plan cut(const std::vector<ShortestText::Piece>& text, bool first) const;
-  std::vector<std::pair<StateId, std::vector<uint32_t>>> successors(StateId state, bool first);
 
   Engine& engine_;
   const Vocabulary& vocabulary_;

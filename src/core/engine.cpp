@@ -170,7 +170,7 @@ void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
         {group, group, boundary.parser, modes_.competing_with(group), boundary.obligation, text, boundary.indentation});
   if (reads_newline(boundary)) {
     const auto& groups = parser_->lookahead(boundary.parser).groups;
-    Node newline = indentation_->newline();
+    Node newline = indentation_->newline(parser_->lexer(boundary.parser));
     if (std::ranges::find(groups, newline, &std::pair<Node, ByteSet>::first) == groups.end())
       out.push_back({newline, newline, boundary.parser, modes_.competing_with(newline), boundary.obligation, text,
                      boundary.indentation});
@@ -183,7 +183,7 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
   Node obligation = t.obligation;
   if (viability_) obligation = viability_->after_lexeme(obligation, competing, follow);
   if (obligation == kNone) return;
-  if (indentation_ && t.group == indentation_->newline()) {
+  if (indentation_ && indentation_->is_newline(t.group)) {
     end_newline(t, obligation, out);
     return;
   }
@@ -222,7 +222,7 @@ void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obliga
   Node competing = viability_ ? lexicon().step(modes_.competing_with(group), byte) : kNone;
   uint32_t text = parser_->texts().longer(begin_text(boundary), byte);
   Indentation::State indentation = boundary.indentation;
-  if (indentation_ && group == indentation_->newline()) indentation = indentation_->read(indentation, byte);
+  if (indentation_ && indentation_->is_newline(group)) indentation = indentation_->read(indentation, byte);
   lexeme_step({group, group, boundary.parser, kNone, kAll, kNoText, indentation}, lexeme, competing, obligation, text,
               out);
 }
@@ -240,15 +240,15 @@ void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>&
       if (!look.first.has(byte) && !newline) continue;
       for (const auto& [group, first] : look.groups) {
         if (first.has(byte)) begin(t, group, byte, obligation, out);
-        newline = newline && group != indentation_->newline();
+        newline = newline && !indentation_->is_newline(group);
       }
-      if (newline) begin(t, indentation_->newline(), byte, obligation, out);
+      if (newline) begin(t, indentation_->newline(parser_->lexer(t.parser)), byte, obligation, out);
     } else {
       Node lexeme = lexicon().step(t.lexeme, byte);
       if (lexeme == kNone) continue;
       Node competing = viability_ ? lexicon().step(t.competing, byte) : kNone;
       uint32_t text = parser_->texts().longer(t.text, byte);
-      if (indentation_ && t.group == indentation_->newline()) {
+      if (indentation_ && indentation_->is_newline(t.group)) {
         Thread moved = t;
         moved.indentation = indentation_->read(t.indentation, byte);
         lexeme_step(moved, lexeme, competing, obligation, text, out);
@@ -297,7 +297,8 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
 
 ByteSet Engine::first_bound(const Thread& t) {
   ByteSet set = t.at_boundary() ? parser_->lookahead(t.parser).first : lexicon().first_bound(t.lexeme);
-  if (t.at_boundary() && reads_newline(t)) set = set | lexicon().first_bound(indentation_->newline());
+  if (t.at_boundary() && reads_newline(t))
+    set = set | lexicon().first_bound(indentation_->newline(parser_->lexer(t.parser)));
   if (t.obligation != kAll) set = set & lexicon().first_bound(t.obligation);
   return set;
 }

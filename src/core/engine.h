@@ -98,9 +98,9 @@ class Engine {
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
   // Where the parser does not see newlines, their start node (MunchViability::Dropped).
-  Node dropped(const Thread& t) const { return dropped(t.indentation); }
-  Node dropped(Indentation::State s) const {
-    return indentation_ && indentation_->suspended(s) ? indentation_->newline() : kNone;
+  Node dropped(const Thread& t) const {
+    return indentation_ && indentation_->suspended(t.indentation) ? indentation_->newline(parser_->lexer(t.parser))
+                                                                  : kNone;
   }
   // Null unless the grammar has blocks by indentation.
   const Indentation* indentation() const { return indentation_.get(); }

@@ -33,11 +33,19 @@ class Indentation {
 
   Indentation(const IndentationRule& rule, const SymbolTable& symbols, std::recursive_mutex& mutex) : mutex_(mutex) {
     auto start = [&](Symbol s) { return symbols.terminal_info(s).start; };
-    newline_ = start(rule.newline);
+    auto starts = [&](Symbol s) {
+      const auto& info = symbols.terminal_info(s);
+      return info.starts.empty() ? std::vector{info.start} : info.starts;
+    };
+    auto add = [&](std::vector<Node>& to, Symbol s) {
+      for (Node n : starts(s))
+        if (n != kNone) to.push_back(n);
+    };
+    newlines_ = starts(rule.newline);
     indent_ = start(rule.indent);
     dedent_ = start(rule.dedent);
-    for (Symbol s : rule.opens) opens_.push_back(start(s));
-    for (Symbol s : rule.closes) closes_.push_back(start(s));
+    for (Symbol s : rule.opens) add(opens_, s);
+    for (Symbol s : rule.closes) add(closes_, s);
     tab_width_ = rule.tab_width;
     as_python_ = rule.as_python;
     columns_.emplace_back(Columns{0, 0});
@@ -45,7 +53,9 @@ class Indentation {
     states_.emplace_back(Info{0, 0, 0});
   }
 
-  Node newline() const { return newline_; }
+  // The newline as a lexer reads it.
+  Node newline(uint32_t lexer) const { return newlines_.size() == 1 ? newlines_[0] : newlines_[lexer]; }
+  bool is_newline(Node group) const { return group != kNone && std::ranges::find(newlines_, group) != newlines_.end(); }
   Node indent() const { return indent_; }
   Node dedent() const { return dedent_; }
 
@@ -164,7 +174,8 @@ class Indentation {
   }
 
   std::recursive_mutex& mutex_;
-  Node newline_ = kNone, indent_ = kNone, dedent_ = kNone;
+  Node indent_ = kNone, dedent_ = kNone;
+  std::vector<Node> newlines_;  // one, or by lexer
   std::vector<Node> opens_, closes_;
   uint32_t tab_width_ = 8;
   bool as_python_ = false;

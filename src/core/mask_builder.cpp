@@ -165,7 +165,7 @@ bool MaskBuilder::owes_nothing_next(const Thread& thread) {
 bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
   if (!owes_nothing_next(thread) || !engine_.always_viable(thread)) return false;
   // What a newline leads to depends on the width read, which rows do not know.
-  if (engine_.indentation() && thread.group == engine_.indentation()->newline()) return false;
+  if (engine_.indentation() && engine_.indentation()->is_newline(thread.group)) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
   if (!plan.broad) return false;
   Contribution c{&rows_.row(plan.first, thread.competing, place), {}};

@@ -106,7 +106,7 @@ const std::vector<MunchViability::Situation>& MunchViability::after_terminal(Sym
     if ((info.tag >= special_.size() || special_[info.tag]) && may_end(from))
       result.push_back(situation(rests_, info.next_lexer));
   } else if (lexicon_.nullable(info.start)) {
-    result.push_back(from);  // stands for no text (IndentationRule)
+    result.push_back(situation(obligation_of(from), info.next_lexer));  // stands for no text (IndentationRule)
   } else if (!is_ignored(terminal)) {
     if (modes_.skips(info.start))
       for (Situation before : after_ignored(from)) ends_of(terminal, before, result);

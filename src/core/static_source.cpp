@@ -252,7 +252,10 @@ class Opener {
       ignored_lexemes_.push_back(lexeme_of(ignored));
     }
     for (uint32_t t = 0; t < terminals_.size(); ++t) {
-      if (!is_text(terminals_[t])) continue;
+      if (!is_text(terminals_[t])) {
+        for (std::vector<Node>& given : given_) given[t] = nodes_[t];
+        continue;
+      }
       std::vector<Node> anywhere;
       for (const std::vector<Node>& given : given_) anywhere.push_back(given[t]);
       nodes_[t] = lexicon_.either(std::move(anywhere));
@@ -563,15 +566,21 @@ class Opener {
       if (!texts.empty()) made.competitors.push_back(lexicon_.literals(std::move(texts)));
     }
     if (indentation_) {
-      IndentationRule rule{terminal_symbol(indentation_->newline),
+      auto read = [this](uint32_t t) {
+        if (lexers_.size() < 2) return terminal_symbol(t);
+        std::vector<Node> starts;
+        for (const std::vector<Node>& given : given_) starts.push_back(given[t]);
+        return symbols_.terminal(std::move(starts), 0, terminals_[t].name);
+      };
+      IndentationRule rule{read(indentation_->newline),
                            terminal_symbol(indentation_->indent),
                            terminal_symbol(indentation_->dedent),
                            {},
                            {},
                            indentation_->tab_width,
                            indentation_->as_python};
-      for (uint32_t t : indentation_->opens) rule.opens.push_back(terminal_symbol(t));
-      for (uint32_t t : indentation_->closes) rule.closes.push_back(terminal_symbol(t));
+      for (uint32_t t : indentation_->opens) rule.opens.push_back(read(t));
+      for (uint32_t t : indentation_->closes) rule.closes.push_back(read(t));
       result.indentation = std::move(rule);
     }
     result.providers.push_back(std::move(owned));

@@ -84,7 +84,9 @@ class CompiledGrammar:
         native, first = _native_vocabulary(vocabulary)
         self._native = _core.compile(grammar._source, native, limits._native(), first)
 
-    def matcher(self, max_tokens: int | None = None, prefix: bytes | str = b"") -> Matcher:
+    def matcher(
+        self, max_tokens: int | None = None, prefix: bytes | str = b"", suffix: bytes | str | None = None
+    ) -> Matcher:
         """A new position at the start of the language.
 
         Args:
@@ -96,21 +98,29 @@ class CompiledGrammar:
                 completions takes too much, as it can under `uniqueItems`.
             prefix: text of the language that is there already. Masks and `is_accepting` take it as read; `rollback`
                 and `reset` do not go behind it.
+            suffix: text that follows what is written (infilling). A token is allowed if some text behind it leads to
+                the suffix, and EOS where `prefix`, the text so far and the suffix are in the language together. The
+                mask of a state that is met for the first time takes a walk through the vocabulary. None:
+                nothing follows. Not together with `max_tokens`, not for blocks by indentation nor `uniqueItems`.
         Of a JSON grammar, `matcher.events()` lists what the text has said since the last call, and `matcher.partial()`
         is the value so far; see `guiderail.json_events`. For other grammars they raise GrammarError.
 
         Raises:
-            GrammarError: nothing in the language begins with `prefix`.
-            LimitError: limit "max_tokens": no completion of at most `max_tokens` tokens is known.
-            ValueError: `max_tokens` is neither None nor an integer from 0 on.
+            GrammarError: nothing in the language begins with `prefix`, or leads from it to `suffix`.
+            LimitError: limit "max_tokens": no completion of at most `max_tokens` tokens is known. Limit
+                "munch_states": whether a text can lead to the suffix takes too much.
+            ValueError: `max_tokens` is neither None nor an integer from 0 on, or there is a suffix as well.
         """
+        if suffix is not None and max_tokens is not None:
+            raise ValueError("max_tokens and suffix cannot be used together")
         if max_tokens is not None:
             if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 0:
                 raise ValueError(f"max_tokens must be None or an integer from 0 on, got {max_tokens!r}")
             max_tokens = min(max_tokens, _MOST_TOKENS)
         data = prefix.encode("utf-8") if isinstance(prefix, str) else prefix
         reader = partial(_reader, self.grammar, data)
-        return self._native.matcher(data, self.vocabulary.encode, max_tokens, reader)
+        after = suffix.encode("utf-8") if isinstance(suffix, str) else suffix
+        return self._native.matcher(data, self.vocabulary.encode, max_tokens, reader, after)
 
     def counters(self) -> dict[str, int]:
         """Sizes of what has come into being so far: states, masks, bytes."""

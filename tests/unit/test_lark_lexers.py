@@ -193,13 +193,14 @@ class Blocks(lark.indenter.Indenter):
     tab_len = 8
 
 
-def test_blocks_under_the_basic_lexer() -> None:
+@pytest.mark.parametrize("lexer", ["basic", "contextual"])
+def test_blocks(lexer: str) -> None:
     text = (
         'start: (line | _NL)*\nline: N ["(" N* ")"] _NL [_INDENT line+ _DEDENT]\n'
         "N: /a/\n_NL: /\\n */\n%declare _INDENT _DEDENT"
     )
-    parser = lark.Lark(text, parser="lalr", lexer="basic", postlex=Blocks())
-    grammar = gr.Grammar.from_lark(text, lexer="lark-basic", postlex=Blocks)
+    parser = lark.Lark(text, parser="lalr", lexer=lexer, postlex=Blocks())
+    grammar = gr.Grammar.from_lark(text, lexer=f"lark-{lexer}", postlex=Blocks)
     accepted = 0
     for length in range(9):
         for candidate in map("".join, itertools.product("a \n", repeat=length)):

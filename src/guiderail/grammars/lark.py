@@ -286,8 +286,8 @@ class _Reader:
             self.indenter = PythonIndenter
         if self.indenter is None:
             return
-        if self.lexing not in ("munch", "lark-basic"):
-            raise GrammarError("blocks by indentation (postlex) need lexer='munch' or lexer='lark-basic'")
+        if self.lexing == "lark-dynamic":
+            raise GrammarError("blocks by indentation (postlex) are not for lexer='lark-dynamic', nor are they in Lark")
         kind = self.indenter if isinstance(self.indenter, type) else type(self.indenter)
         if not issubclass(kind, Indenter) or kind._process is not Indenter._process:
             raise GrammarError(
@@ -558,7 +558,7 @@ def _lark_errors(text: str) -> Iterator[None]:
         raise
     except UnexpectedInput as error:
         raise GrammarError(_first_line(error), line=error.line, column=error.column) from error
-    except (LarkError, AssertionError, ValueError, KeyError, re.error) as error:
+    except (LarkError, AssertionError, ValueError, KeyError, re.error, ImportError) as error:
         raise _with_place(_first_line(error), text) from error
     except FileNotFoundError as error:
         missing = str(error.filename).removesuffix(".lark")

@@ -18,6 +18,7 @@ conflict, by shifting or by a rule's priority, it drops parses without a word, a
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,12 +115,11 @@ def library_grammar(loaded: Any, start: str, lexing: str, indenter: Any, termina
         plain = productions(rules, numbers)
         lexers: tuple[OrderedLexer, ...] = (ordered_lexer(definitions, numbers),)
         return StaticGrammar(tuple(table), plain, start, "lark-basic", ignored, blocks, lexers)
-    if blocks is not None:
-        raise GrammarError("blocks by indentation (postlex) are not supported with lexer='lark-contextual'")
     states = _LalrStates(rules, start)
-    lexers, lexer_of = states.lexers(definitions, numbers, {str(name) for name in loaded.ignore})
+    always = {str(name) for name in loaded.ignore} | (set() if indenter is None else set(indenter.always_accept))
+    lexers, lexer_of = states.lexers(definitions, numbers, always)
     split, first, shifts = states.split(numbers, len(table), lexer_of)
-    return StaticGrammar(tuple(table), split, first, "lark-contextual", ignored, None, lexers, shifts)
+    return StaticGrammar(tuple(table), split, first, "lark-contextual", ignored, blocks, lexers, shifts)
 
 
 def productions(rules: Sequence[Any], numbers: Mapping[str, int]) -> dict[str, tuple[Alternative, ...]]:
@@ -146,7 +146,7 @@ def ordered_lexer(definitions: Sequence[Any], numbers: Mapping[str, int]) -> Ord
     for definition in definitions:
         if isinstance(definition.pattern, PatternStr):
             continue
-        expression = re.compile(definition.pattern.to_regexp())
+        expression = _compiled(definition.pattern.to_regexp())
         texts = []
         for string in strings:
             match = expression.match(string.pattern.value) if string.priority == definition.priority else None
@@ -159,6 +159,18 @@ def ordered_lexer(definitions: Sequence[Any], numbers: Mapping[str, int]) -> Ord
             replaced.append((numbers[definition.name], tuple(texts)))
     tried = tuple(numbers[t.name] for t in definitions if t.name not in embedded)
     return OrderedLexer(tried, tuple(replaced))
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error:  # Lark reads categories of Unicode with its option regex=True, and so with this package
+        try:
+            regex: Any = importlib.import_module("regex")
+        except ImportError as error:
+            raise GrammarError(f"{expression!r} needs the package `regex` under Lark's own lexers") from error
+        compiled: re.Pattern[str] = regex.compile(expression)
+        return compiled
 
 
 class _LalrStates:
@@ -197,7 +209,7 @@ class _LalrStates:
         }
 
     def lexers(
-        self, definitions: Sequence[Any], numbers: Mapping[str, int], ignored: set[str]
+        self, definitions: Sequence[Any], numbers: Mapping[str, int], always: set[str]
     ) -> tuple[tuple[OrderedLexer, ...], dict[Any, int]]:
         """One lexer for each set of accepted terminals, the one of the start first; and each state's lexer."""
         known: dict[frozenset[str], int] = {}
@@ -206,7 +218,7 @@ class _LalrStates:
         for state in [self.root, *self.after_terminal]:
             accepts = self.accepts[state]
             if accepts not in known:
-                lexer = ordered_lexer([t for t in definitions if t.name in accepts or t.name in ignored], numbers)
+                lexer = ordered_lexer([t for t in definitions if t.name in accepts or t.name in always], numbers)
                 known[accepts] = distinct.setdefault(lexer, len(distinct))
             lexer_of[state] = known[accepts]
         return tuple(distinct), lexer_of
