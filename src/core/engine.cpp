@@ -78,9 +78,11 @@ bool Engine::blocks_close(ParserState parser, Indentation::State indentation) {
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
   Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation)};
   if (indentation_->suspended(t.indentation)) {
-    if (viability_->viable(next.parser, next.obligation, indentation_->newline())) out.push_back(next);
+    if (viability_->viable(next.parser, next.obligation, dropped(next))) out.push_back(next);
     return;
   }
+  bool broken = indentation_->broken(t.indentation);
+  if (!broken && grammar_.indentation->needs_line_break) return;
   if (as_python()) {
     // A line that holds nothing but a comment has no width: the newline before it is dropped, and the one after it is not.
     Node comment = lexicon().concat(lexicon().bytes(ByteSet::of('#')), kAll);
@@ -97,7 +99,9 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
     return expected != nullptr;
   };
   if (!shift(t.group)) return;
-  auto width = [&] { return indentation_->compare(t.indentation, next.indentation); };
+  auto width = [&] {
+    return broken ? indentation_->compare(t.indentation, next.indentation) : Indentation::Width::kSame;
+  };
   if (width() == Indentation::Width::kWider) {
     if (!shift(indentation_->indent())) return;
     next.indentation = indentation_->open_block(next.indentation, t.indentation);

@@ -131,6 +131,9 @@ struct IndentationRule {
   std::vector<Symbol> opens, closes;  // brackets
   uint32_t tab_width = 8;
   bool as_python = false;  // see indentation.h
+  // What becomes of a newline without a line break, such as a comment that ends the text: no block begins or ends, or the
+  // text is refused, as in Lark.
+  bool needs_line_break = false;
 };
 
 // Terminals that compete with each other for the longest match (lexer_modes.h).

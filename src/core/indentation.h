@@ -48,6 +48,7 @@ class Indentation {
     for (Symbol s : rule.closes) add(closes_, s);
     tab_width_ = rule.tab_width;
     as_python_ = rule.as_python;
+    columns_.emplace_back(Columns{0, 0});  // no line break has been read
     columns_.emplace_back(Columns{0, 0});
     blocks_.emplace_back(Block{0, 0});
     states_.emplace_back(Info{0, 0, 0});
@@ -62,6 +63,8 @@ class Indentation {
   // In brackets, where newlines are dropped?
   bool suspended(State s) const { return states_[s].brackets > 0; }
   bool as_python() const { return as_python_; }
+  // Does a newline lexeme hold a line break?
+  bool broken(State s) const { return as_python_ || states_[s].width != 0; }
   bool in_block(State s) const { return states_[s].blocks != 0; }
   // What was read of a newline lexeme against the innermost block: a block opens, or closes, or neither; kMixed: tabs and spaces leave it open.
   enum class Width : uint8_t { kSame, kWider, kNarrower, kMixed };
@@ -78,6 +81,8 @@ class Indentation {
     Columns c = columns_[i.width];
     if (byte == '\n' || (as_python_ && (byte == '\f' || byte == '\r'))) {
       c = {0, 0};
+    } else if (!broken(s)) {
+      return s;
     } else if (byte == ' ') {
       c = {c.columns + 1, c.least + 1};
     } else if (byte == '\t' && as_python_) {
@@ -135,7 +140,7 @@ class Indentation {
   static constexpr uint32_t kMaxBlocks = uint32_t{1} << 24;
 
   uint32_t number(Columns c) {
-    if (c.columns == 0) return 0;
+    if (c.columns == 0) return 1;
     uint64_t key = (uint64_t{c.columns} << 32) | c.least;
     uint32_t known = column_ids_.find(key);
     if (known != PublishedMap::kUnknown) return known;

@@ -54,7 +54,7 @@ bool Infill::leads_to_suffix(const Thread& thread, Question& question) {
   std::lock_guard lock(engine_.parser().mutex());
   if (!question.viability) {
     question.language = lexicon.concat(question.before, lexicon.literal(suffix_));
-    question.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.all_terminals(),
+    question.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.modes(),
                                                           engine_.marked(), engine_.num_lexers(), engine_.shadowed(),
                                                           engine_.limits().munch_states, question.language, special_);
   }

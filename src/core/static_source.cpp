@@ -578,7 +578,8 @@ class Opener {
                            {},
                            {},
                            indentation_->tab_width,
-                           indentation_->as_python};
+                           indentation_->as_python,
+                           lexing_ == Lexing::kOrdered};
       for (uint32_t t : indentation_->opens) rule.opens.push_back(read(t));
       for (uint32_t t : indentation_->closes) rule.closes.push_back(read(t));
       result.indentation = std::move(rule);

@@ -115,6 +115,8 @@ def library_grammar(loaded: Any, start: str, lexing: str, indenter: Any, termina
         plain = productions(rules, numbers)
         lexers: tuple[OrderedLexer, ...] = (ordered_lexer(definitions, numbers),)
         return StaticGrammar(tuple(table), plain, start, "lark-basic", ignored, blocks, lexers)
+    if blocks is not None and blocks.opens:
+        raise GrammarError("blocks by indentation with brackets need lexer='munch' or lexer='lark-basic'")
     states = _LalrStates(rules, start)
     always = {str(name) for name in loaded.ignore} | (set() if indenter is None else set(indenter.always_accept))
     lexers, lexer_of = states.lexers(definitions, numbers, always)
