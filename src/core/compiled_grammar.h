@@ -155,7 +155,8 @@ class Matcher {
   StateId state() const { return states_.back(); }
   bool same_state(const Matcher& other) const {
     return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_ &&
-           room() == other.room() && suffix_ == other.suffix_ && (!max_tokens_ || reserve_.back() == other.reserve_.back());
+           room() == other.room() && suffix_ == other.suffix_ &&
+           (!max_tokens_ || reserve_.back() == other.reserve_.back());
   }
 
  private:
