@@ -113,7 +113,18 @@ PROGRAMS = {
     "examples/advanced/templates.py": ("start", None),
     "examples/advanced/dynamic_complete.py": ("start", None),
 }
-OURS = ("calc", "csv", "first_order_logic", "go", "graphql", "java", "json5", "python", "toml", "sql", "c")
+OURS = (
+    "calc",
+    "csv",
+    "first_order_logic",
+    "go",
+    "graphql",
+    "java",
+    "json5",
+    "toml",
+    "sql",
+    "c",
+)  # python has lexer modes
 
 CORPUS = {
     "verilog": ["module m (a, b); input a; output b; assign b = ~a; endmodule", "module m; endmodule", "module m("],

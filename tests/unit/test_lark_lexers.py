@@ -199,6 +199,10 @@ def test_blocks(lexer: str) -> None:
         'start: (line | _NL)*\nline: N ["(" N* ")"] _NL [_INDENT line+ _DEDENT]\n'
         "N: /a/\n_NL: /\\n */\n%declare _INDENT _DEDENT"
     )
+    if lexer == "contextual":
+        with pytest.raises(GrammarError, match="brackets"):
+            gr.Grammar.from_lark(text, lexer="lark-contextual", postlex=Blocks)
+        text = text.replace(' ["(" N* ")"]', "")
     parser = lark.Lark(text, parser="lalr", lexer=lexer, postlex=Blocks())
     grammar = gr.Grammar.from_lark(text, lexer=f"lark-{lexer}", postlex=Blocks)
     accepted = 0
