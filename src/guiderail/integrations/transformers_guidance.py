@@ -70,6 +70,9 @@ class GuidanceLogitsProcessor(LogitsProcessor):
     `generate` keeps the normative order. Temperature and top-k/top-p run afterwards, as they should. Put a
     `GrammarLogitsProcessor` after this one, or pass `constraint` here.
 
+    Cost. Streams of the guided model that read text are rows of the decoding passes `generate` runs anyway, which hooks
+    on the model see to. Beams, static caches, encoder-decoders, images and perturbed streams take a pass of their own.
+
     Args:
         term: what to do; terms add up with `+`.
         model: the model `generate` is called on (for captioners whose generate delegates, the text decoder).
