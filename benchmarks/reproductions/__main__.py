@@ -37,6 +37,7 @@ PAPERS = (
     "captioning",
     "captioning.exact",
     "cca",
+    "cca.control",
     "cca.dial",
     "cca.digits",
     "cca.enumerable",

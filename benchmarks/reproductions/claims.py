@@ -17,7 +17,8 @@ class Claim:
         name: "C1" ... "X5". paper: folder. statement: what the paper says. bar: what the scaled task must show.
         value: a seed's figures -> the number the bar speaks of. passes: that number -> whether the bar is met; a claim
             is met if every seed meets it.
-        setting: the task in one line. reason: if a bar was not met, why, as far as known.
+        setting: the task in one line. reason: why a bar was not met, as far as known, or what to bear in mind
+            although it was.
     """
 
     name: str

@@ -39,8 +39,9 @@ def page(
         names = ", ".join(f"{claim.name} ({claim.paper})" for claim in missing)
         parts.append(f"Written but not run yet: {names}.\n")
     for row in rows:
-        if not row["met"] and row.get("reason"):
-            parts.append(f"{row['claim']} is not met. {row['reason']}\n")
+        if row.get("reason"):
+            verdict = "is met, with a reservation" if row["met"] else "is not met"
+            parts.append(f"{row['claim']} {verdict}. {row['reason']}\n")
     few = sorted(paper for paper, by_seed in figures.items() if len(by_seed) < 3)
     if few:
         parts.append(f"Fewer than three seeds so far, so no more than an indication: {', '.join(few)}.\n")
