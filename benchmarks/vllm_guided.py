@@ -25,7 +25,7 @@ from vllm_server import RESULTS, machine
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from vllm_engine.engine import PAIRS, make_engine
 
-TOKENS, ROUNDS, SEQUENCES = 40, 5, 16
+TOKENS, ROUNDS, SEQUENCES = 32, 3, 16
 PARTS = ("schedule", "model", "sample", "guidance", "update", "other")
 
 
