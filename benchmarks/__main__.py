@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import closing, equivalence, grammars, languages, masks, sizes, suite
+from . import bfcl, closing, equivalence, grammars, languages, masks, sizes, suite, walks
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -18,6 +18,8 @@ RUNNERS = {
     "suite": suite.main,
     "guidance": guidance.main,
     "kernel": kernel.main,
+    "walks": walks.main,
+    "bfcl": bfcl.main,
 }
 
 

