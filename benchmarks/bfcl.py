@@ -115,7 +115,7 @@ def page(report: dict[str, Any]) -> str:
         + ".",
         f"Without a limit, generation is cut off after {report['cap']} tokens: such a row has not finished.",
         "",
-        "| | rows | need more than the limit | finished | valid of these | invalid | closed early | tokens, mean | max |",
+        "| | rows | need more than it | finished | of these valid | invalid | closed early | mean tokens | max |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in report["runs"].items():

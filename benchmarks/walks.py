@@ -1,10 +1,11 @@
 """Random walks under the masks over a file of schemas, with a limit on their tokens, each text judged.
 
-    python -m benchmarks walks --schemas FILE.jsonl[.gz] [--walks 100000] [--tokenizer llama3] [--tokens 2048]
+    python -m benchmarks walks --schemas FILE [--walks 100000] [--tokenizer llama3] [--tokens 2048] [--seconds 5]
 
 `--tokens` keeps the first so many of the tokenizer's tokens (in byte-level BPE the most frequent ones; 0: all), so that
-many walks fit into minutes. What is counted as a fault, and the judge, are in tests/corpus/random_walks.py. Writes
-results/walks.json and .md; exit 1 if there was a fault.
+many walks fit into minutes; `--seconds` of CPU time is what one schema may take. Schemas come in random order and the
+results are written as they grow, so a run that is cut off has a sample. What is counted as a fault, and the judge, are
+in tests/corpus/random_walks.py. Writes results/walks.json and .md; exit 1 if there was a fault.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,9 @@ def page(report: dict[str, Any]) -> str:
         "|---|---|",
     ]
     for key, value in report["outcome"].items():
-        lines.append(f"| {key.replace('_', ' ')} | {len(value) if isinstance(value, list) else value} |")
-    for key in ("invalid", "dead_ends", "over_the_limit", "stopped", "not_judged"):
+        shown = len(value) if isinstance(value, list) else round(value, 1)
+        lines.append(f"| {key.replace('_', ' ')} | {shown:,} |")
+    for key in ("invalid", "dead_ends", "over_the_limit", "stopped", "slow", "not_judged"):
         if listed := report["outcome"][key]:
             lines += ["", f"## {key.replace('_', ' ')}", "", *(f"- `{entry}`" for entry in listed[:50])]
     return "\n".join(lines) + "\n"
@@ -64,16 +67,24 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--walks", type=int, default=100_000)
     parser.add_argument("--tokenizer", default="llama3")
     parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "walks")
     options = parser.parse_args(arguments)
     walks = Walks(vocabulary_of(options.tokenizer, options.tokens), options.seed)
     rows = list(read_rows(options.schemas))
+    random.Random(options.seed).shuffle(rows)
     each = -(-options.walks // len(rows))
     outcome = Outcome()
-    for number, row in enumerate(rows):
-        walks.over_schema(row["schema"], row.get("id", str(number)), each, outcome)
-    outcome.seconds = round(outcome.seconds, 1)
+    for number, row in enumerate(rows, 1):
+        walks.over_schema(row["schema"], row.get("id", str(number)), each, outcome, options.seconds)
+        if number % 50 == 0 or number == len(rows):
+            write(options, outcome)
+    print(page(write(options, outcome)))
+    sys.exit(1 if outcome.faults else 0)
+
+
+def write(options: argparse.Namespace, outcome: Outcome) -> dict[str, Any]:
     report = {
         "schemas_file": options.schemas.name,
         "vocabulary": f"{options.tokenizer}, {options.tokens or 'all'} tokens",
@@ -82,5 +93,4 @@ def main(arguments: list[str]) -> None:
     }
     options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(page(report), encoding="utf-8")
-    print(page(report))
-    sys.exit(1 if outcome.faults else 0)
+    return report

@@ -49,6 +49,7 @@ class Outcome:
     dead_ends: list[str] = field(default_factory=list)
     over_the_limit: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)  # by a LimitError on the way
+    slow: list[str] = field(default_factory=list)  # left after the CPU time that a schema may take
     seconds: float = 0.0  # of CPU, the judge's included
 
     @property
@@ -151,8 +152,8 @@ class Walks:
         outcome.over_the_limit.append(f"{name}, limit {limit}: {text!r}")
         return None
 
-    def over_schema(self, schema: Any, name: str, count: int, outcome: Outcome) -> None:
-        """`count` walks over a schema, in settings taken at random; each text is judged."""
+    def over_schema(self, schema: Any, name: str, count: int, outcome: Outcome, seconds: float = 60.0) -> None:
+        """`count` walks over a schema (fewer if they take too long), in random settings; each text is judged."""
         begin = time.process_time()
         outcome.schemas += 1
         try:
@@ -166,7 +167,10 @@ class Walks:
             outcome.too_long += 1
             return
         problem: Callable[[str], str | None] | None = judge(schema)
-        for _ in range(count):
+        for number in range(count):
+            if time.process_time() - begin > seconds:
+                outcome.slow.append(f"{name}: {number} walks")
+                break
             limit = least + self.rng.choice(MORE)
             try:
                 text = self.walk(compiled, limit, name, outcome)

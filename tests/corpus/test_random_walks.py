@@ -59,7 +59,7 @@ def test_walks_over_real_schemas_are_valid_and_in_time() -> None:
 
 
 SCHEMAS: list[Any] = [
-    {"type": "array", "uniqueItems": True, "minItems": 3, "items": {"type": "string", "maxLength": 4}},
+    {"type": "array", "uniqueItems": True, "minItems": 2, "items": {"enum": ["a", "b", 1, None, [2]]}},
     {"type": "array", "contains": {"multipleOf": 0.25}, "minContains": 2, "maxContains": 3},
     {"oneOf": [{"minimum": 3}, {"maximum": 5}, {"type": "string", "pattern": "^(a|b)*c$"}]},
     {"type": "object", "propertyNames": {"pattern": "^[a-c]+$"}, "minProperties": 2, "required": ["cab"]},
@@ -86,7 +86,7 @@ def test_walks_over_every_kind_of_keyword(number: int) -> None:
 def test_the_judge_finds_faults() -> None:
     problem = judge({"type": "object", "required": ["a"], "properties": {"a": {"multipleOf": 0.1}}})
     assert problem('{"a": 0.3}') is None
-    assert problem('{"a": 1e99999999999999999999}') is None
+    assert judge({"type": "integer", "maximum": 7})("-1e99999999999999999999") is None
     assert problem('{"a": 0.35}')
     assert problem("{}")
     with pytest.raises(ValueError, match="Expecting"):

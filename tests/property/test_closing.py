@@ -281,3 +281,51 @@ def test_what_a_token_may_cost_is_bounded_without_looking_at_all_tokens() -> Non
             if ordinary.is_terminated:
                 break
         assert not limited.closed_early
+
+
+INDENTED = r"""
+start: "if" NAME ":" suite
+stmt: simple | "if" NAME ":" suite
+simple: NAME _NEWLINE
+suite: simple | _NEWLINE _INDENT stmt+ _DEDENT
+NAME: /[ab]+/
+_NEWLINE: /(\r?\n[\t ]*)+/
+%declare _INDENT _DEDENT
+%ignore /[\t ]+/
+"""
+PLACES: list[tuple[str, Callable[[], gr.Grammar], dict[str, Any]]] = [
+    ("blocks by indentation", lambda: gr.Grammar.from_lark(INDENTED), {}),
+    ("special tokens", lambda: gr.Grammar.from_gbnf('root ::= <|s|> [a-c]+ (<|e|> "1"+ | <|s|>)'), {}),
+    ("first position", lambda: gr.Grammar.from_regex("[ab]{3,9}1{2,}"), {"first": True}),
+    ("bytes that no token has", lambda: gr.Grammar.from_regex("[a-z]{3,9}[12]{2,}"), {"missing": b"cdxyz2"}),
+    ("lookahead", lambda: gr.Grammar.from_lark('start: (A | B)+ "."\nA: /a+(?=b)/\nB: /b(?!b)/'), {}),
+]
+
+
+@pytest.mark.parametrize(("place", "make", "kind"), PLACES, ids=[place[0] for place in PLACES])
+def test_closing_holds_for(place: str, make: Callable[[], gr.Grammar], kind: dict[str, Any]) -> None:
+    rng = random.Random(SEED)
+    alphabet = bytes(b for b in b"abcdxyz12 :.\nif" if b not in kind.get("missing", b""))
+    token_bytes = [bytes([b]) for b in sorted(set(alphabet))] + [b"ab", b"if a", b":\n ", b"\n  ", b"11", b"aab", b"b1"]
+    first = [t[1:] if t[:1] == b"a" else t for t in token_bytes] + [b""] * 3 if kind.get("first") else None
+    eos = [len(token_bytes)]
+    special = {"<|s|>": eos[0] + 1, "<|e|>": eos[0] + 2}
+    token_bytes += [b""] * 3
+    vocabulary = gr.Vocabulary.from_bytes(
+        token_bytes, eos_token_ids=eos, special_tokens=special, first_token_bytes=first
+    )
+    compiled = gr.compile(make(), vocabulary)
+    least = least_limit(compiled)
+    for limit in (least, *(least + rng.randint(1, 15) for _ in range(8))):
+        walk(rng, compiled, limit, token_bytes, eos, None, ends=0.05)
+
+
+def test_a_grammar_whose_completions_are_not_known_is_refused_by_name() -> None:
+    """Completions are made of bytes that are tokens of their own; here the closing quote never is one."""
+    token_bytes = [bytes([b]) for b in range(32, 127) if b != ord('"')] + [b'{"', b'":', b'"}', b""]
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[len(token_bytes) - 1])
+    compiled = gr.compile(gr.Grammar.from_regex('\\{"[a-z]+":1,"[a-z]*"\\}|\\{"a":0\\}'), vocabulary)
+    assert compiled.matcher().accept_token(token_bytes.index(b'{"'))
+    with pytest.raises(LimitError, match="no way to complete the text is known") as raised:
+        compiled.matcher(max_tokens=1000)
+    assert raised.value.limit == "max_tokens"
