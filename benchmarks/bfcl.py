@@ -205,4 +205,5 @@ def main(arguments: list[str]) -> None:
     print(page(report))
     unfinished = sum(not row["finished"] for row in report["runs"][f"limit {options.limit}"]["rows"])
     wrong = sum(bool(row["problem"]) for run in report["runs"].values() for row in run["rows"])
-    sys.exit(1 if wrong or unfinished else 0)
+    if wrong or unfinished:
+        sys.exit(1)

@@ -81,7 +81,8 @@ def main(arguments: list[str]) -> None:
         if number % 50 == 0 or number == len(rows):
             write(options, outcome)
     print(page(write(options, outcome)))
-    sys.exit(1 if outcome.faults else 0)
+    if outcome.faults:
+        sys.exit(1)
 
 
 def write(options: argparse.Namespace, outcome: Outcome) -> dict[str, Any]:
