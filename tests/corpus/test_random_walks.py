@@ -89,5 +89,7 @@ def test_the_judge_finds_faults() -> None:
     assert judge({"type": "integer", "maximum": 7})("-1e99999999999999999999") is None
     assert problem('{"a": 0.35}')
     assert problem("{}")
+    assert judge({"format": "date"})('"0000-02-29"') is None
+    assert judge({"format": "date"})('"0000-02-30"')
     with pytest.raises(ValueError, match="Expecting"):
         problem("{")
