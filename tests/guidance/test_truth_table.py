@@ -32,7 +32,9 @@ def test_equal_to_the_reference(case: Case, way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "term", [gr.DoLa([0, 1]), gr.GeDi(models.t5(2), 7, 8), gr.Contrastive(models.t5(1), context=2)], ids=repr
+    "term",
+    [gr.DoLa([0, 1]), gr.GeDi(models.t5(2), 7, 8), gr.Contrastive(models.t5(1), context=2)],
+    ids=lambda term: type(term).__name__,
 )
 def test_streams_an_encoder_decoder_does_not_have_are_refused(term: gr.Term) -> None:
     """A control code or the tail of a prompt would silently become another source."""
