@@ -16,6 +16,7 @@ namespace {
 
 // Bounds of one search each. Beyond them the answer is the best found so far, or none.
 constexpr std::size_t kMaxRemainders = 400'000;     // of a lexeme
+constexpr uint32_t kMaxFruitless = 2;               // searches that looked at so many in vain
 constexpr std::size_t kBreadthFirst = 4'000;        // remainders looked at before the newest are tried as well
 constexpr std::size_t kLookedAtMore = 256;          // after the end of a lexeme that others had found
 constexpr std::size_t kMaxParts = 1'000;            // of a remainder that are asked for their tags
@@ -174,6 +175,9 @@ void ShortestText::explore(Node root, uint32_t wanted) {
       return false;
     });
   }
+  // Multiples of a large number: an end may be further than anybody looks, from every place of the vocabulary.
+  if (best == kUnknown && visits.size() >= kMaxRemainders && ++fruitless_ > kMaxFruitless)
+    throw LimitError("max_tokens", "no end of a lexeme is found among its many remainders");
 }
 
 uint32_t ShortestText::rest(Node node, const std::vector<uint32_t>& tags) {

@@ -123,6 +123,7 @@ class ShortestText {
   std::vector<bool> special_;
   std::unordered_map<uint64_t, LexemeStep> lexemes_;  // remainder, tag
   std::unordered_map<uint32_t, std::vector<uint32_t>> ends_;
+  uint32_t fruitless_ = 0;                       // searches that ended at their limit
   std::unordered_map<uint64_t, bool> explored_;  // remainder, tag: all there is to know is in lexemes_
   std::vector<Nonterminal> nonterminals_;
   std::vector<Production> productions_;
