@@ -147,12 +147,10 @@ StateId Engine::intern(std::vector<Thread>& threads) {
     if (states_[it->second].threads == threads) return StateId{it->second};
   if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
   check_room();
-  bool accepting = std::ranges::any_of(threads, [this](const Thread& t) { return thread_accepts(t); });
-  if (!accepting && as_python()) {
-    std::vector<Thread> after;
-    step(threads, '\n', after);
-    accepting = std::ranges::any_of(after, [this](const Thread& t) { return thread_accepts(t); });
-  }
+  std::vector<Thread> at_end;
+  if (as_python()) step(threads, '\n', at_end);
+  bool accepting =
+      std::ranges::any_of(as_python() ? at_end : threads, [this](const Thread& t) { return thread_accepts(t); });
   std::size_t size = sizeof(State) + 48 + threads.size() * sizeof(Thread);
   bytes_.fetch_add(size, std::memory_order_relaxed);
   growth_of_this_thread += size;
@@ -163,7 +161,7 @@ StateId Engine::intern(std::vector<Thread>& threads) {
 
 uint32_t Engine::begin_text(const Thread& boundary) {
   if (is_some_text(boundary.text)) return std::min(boundary.text + 1, kDoubtful);
-  if (!parser_->lookahead(boundary.parser).captures) return kNoText;
+  if (!parser_->may_capture(boundary.parser)) return kNoText;
   return std::max(boundary.text, kEmptyText);
 }
 

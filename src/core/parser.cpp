@@ -145,13 +145,15 @@ uint32_t Parser::context(std::vector<uint64_t> waiters) {
   charge(8 * waiters.size() + 80);
   contexts_.push_back(std::move(waiters));
   completions_.push_back(nullptr);
+  canonical_.push_back(kUnknown);
   context_captures_.push_back(false);
   context_ids_.emplace(hash, id);
   return id;
 }
 
 ParserState Parser::state(std::vector<uint32_t> kernels, bool accepting, uint32_t lexer) {
-  sort_unique(kernels);
+  std::ranges::sort(kernels, {}, [this](uint32_t k) { return kernels_[k]; });
+  kernels.erase(std::ranges::unique(kernels).begin(), kernels.end());
   uint64_t hash = hash_of(kernels, (uint64_t{lexer} << 2) | (accepting ? 3 : 2));
   auto [begin, end] = state_ids_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
@@ -182,26 +184,46 @@ ParserState Parser::unite(ParserState a, ParserState b) {
   return ParserState{it->second};
 }
 
-const Parser::Expansion& Parser::expand(ParserState which) {
+const Parser::Shape& Parser::expand(ParserState which) {
   State& s = states_[static_cast<uint32_t>(which)];
-  if (const Expansion* done = s.expansion.load(std::memory_order_acquire)) return *done;
+  if (const Shape* done = s.shape.load(std::memory_order_acquire)) return *done;
   check_room();
-  auto expansion = std::make_unique<Expansion>();
+  std::vector<uint32_t> positions;
+  for (uint32_t k : s.kernels) positions.push_back(kernels_[k].position);
+  uint64_t hash = hash_of(positions, (uint64_t{s.lexer} << 2) | (s.accepting ? 3 : 2));
+  auto [begin, end] = shapes_.equal_range(hash);
+  const Shape* shape = nullptr;
+  for (auto it = begin; it != end && !shape; ++it) {
+    const Shape& known = *it->second;
+    if (known.accepting == s.accepting && known.lexer == s.lexer && known.positions == positions) shape = &known;
+  }
+  if (!shape) {
+    std::unique_ptr<Shape> fresh = make_shape(s);
+    fresh->positions = std::move(positions);
+    shape = shapes_.emplace(hash, std::move(fresh))->second.get();
+  }
+  if (symbols_.has_captures()) mark_captures(s, *shape);
+  s.shape.store(shape, std::memory_order_release);
+  return *shape;
+}
 
-  std::vector<std::pair<uint32_t, Entry>> scans, waits;  // symbol, what advances
+std::unique_ptr<Parser::Shape> Parser::make_shape(const State& s) {
+  auto shape = std::make_unique<Shape>();
+  shape->accepting = s.accepting;
+  shape->lexer = s.lexer;
+  std::vector<std::pair<uint32_t, Item>> scans, waits;  // symbol, what advances
   std::size_t num_returns = 0;
-  // For each predicted nonterminal, the contexts it returns to.
-  std::unordered_map<uint32_t, std::vector<uint64_t>> predicted;
-  for (uint32_t k : s.kernels) {
-    Entry item = kernels_[k];
+  std::unordered_map<uint32_t, uint32_t> predicted;  // nonterminal → place among the predictions
+  for (uint32_t k = 0; k < s.kernels.size(); ++k) {
+    uint32_t position = kernels_[s.kernels[k]].position;
     std::vector<std::pair<uint32_t, uint32_t>> own;  // nonterminals this item waits for, and the position after them
     heads(
-        item.position, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, item.context}}); },
+        position, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, k}}); },
         [&](uint32_t symbol, uint32_t next) { own.push_back({symbol, next}); });
     if (own.empty()) continue;
     std::vector<uint32_t> reached;
     for (auto [symbol, next] : own) {
-      waits.push_back({symbol, {next, item.context}});
+      waits.push_back({symbol, {next, k}});
       const auto& corners = left_corners(symbol);
       reached.insert(reached.end(), corners.begin(), corners.end());
     }
@@ -221,66 +243,48 @@ const Parser::Expansion& Parser::expand(ParserState which) {
           ++times;
           last = pool_[next] == kEnd;
         }
-      auto& returns = predicted[x];
-      if (times == 1 && last && !std::ranges::binary_search(inner, x)) {
-        const auto& inherited = contexts_[item.context];
-        returns.insert(returns.end(), inherited.begin(), inherited.end());
-      } else {
-        returns.push_back((uint64_t{x} << 32) | k);
-      }
+      auto [it, fresh] = predicted.try_emplace(x, static_cast<uint32_t>(shape->predicted.size()));
+      if (fresh) shape->predicted.push_back({x, {}, {}});
+      Prediction& prediction = shape->predicted[it->second];
+      bool inherits = times == 1 && last && !std::ranges::binary_search(inner, x);
+      (inherits ? prediction.inherits : prediction.waits).push_back(k);
     }
   }
-  std::vector<std::pair<uint32_t, uint32_t>> contexts;  // predicted nonterminal, its context
-  for (auto& [x, returns] : predicted) {
-    uint32_t c = context(std::move(returns));
-    contexts.push_back({x, c});
-    for (uint32_t start : rules_[x].starts)
+  for (uint32_t p = 0; p < shape->predicted.size(); ++p) {
+    uint32_t origin = static_cast<uint32_t>(s.kernels.size()) + p;
+    for (uint32_t start : rules_[shape->predicted[p].nonterminal].starts)
       heads(
-          start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, c}}); },
-          [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, c}}); });
+          start, [&](uint32_t symbol, uint32_t next) { scans.push_back({symbol, {next, origin}}); },
+          [&](uint32_t symbol, uint32_t next) { waits.push_back({symbol, {next, origin}}); });
   }
-
-  if (symbols_.has_captures()) mark_captures(waits, contexts);
   sort_unique(waits);
-  for (const auto& [symbol, entry] : waits) {
-    if (expansion->waits.empty() || expansion->waits.back().first != symbol) expansion->waits.push_back({symbol, {}});
-    expansion->waits.back().second.push_back(entry);
+  for (const auto& [symbol, item] : waits) {
+    if (shape->waits.empty() || shape->waits.back().first != symbol) shape->waits.push_back({symbol, {}});
+    shape->waits.back().second.push_back(item);
   }
 
-  Lookahead& look = expansion->lookahead;
+  Lookahead& look = shape->lookahead;
   sort_unique(scans);
   for (std::size_t i = 0; i < scans.size();) {
     uint32_t symbol = scans[i].first;
-    uint32_t first = static_cast<uint32_t>(expansion->entries.size());
-    for (; i < scans.size() && scans[i].first == symbol; ++i) expansion->entries.push_back(scans[i].second);
+    uint32_t first = static_cast<uint32_t>(shape->entries.size());
+    for (; i < scans.size() && scans[i].first == symbol; ++i) shape->entries.push_back(scans[i].second);
     if (std::ranges::find(ignored_, Symbol{symbol}) != ignored_.end()) continue;
     const auto& info = symbols_.terminal_info(Symbol{symbol});
     Node start = info.start_under(s.lexer);
     if (start == kNone && !info.starts.empty()) continue;  // the lexer never gives it
-    look.expected.emplace_back(Symbol{symbol}, start, info.tag, kUnknown, first,
-                               static_cast<uint32_t>(expansion->entries.size()) - first);
+    look.expected.push_back(
+        {Symbol{symbol}, start, info.tag, first, static_cast<uint32_t>(shape->entries.size()) - first});
   }
-  look.captures = symbols_.has_captures() &&
-                  std::ranges::any_of(expansion->entries, [this](const Entry& entry) { return captures(entry); });
   look.skips = modes_.single() || s.accepting ||
                std::ranges::any_of(look.expected, [this](const Expected& e) { return modes_.skips(e.start); });
   for (Symbol ignored : ignored_) {
     if (!look.skips) break;
     const auto& info = symbols_.terminal_info(ignored);
     Node start = info.start_under(s.lexer);
-    if (start != kNone) look.expected.emplace_back(ignored, start, info.tag, static_cast<uint32_t>(which), 0, 0);
+    if (start != kNone) look.expected.push_back({ignored, start, info.tag, 0, 0});
   }
-  // Expected has atomics: sort an index and rebuild.
-  std::vector<uint32_t> order(look.expected.size());
-  for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::ranges::sort(order, [&](uint32_t x, uint32_t y) {
-    const auto &a = look.expected[x], &b = look.expected[y];
-    return std::pair(a.start, a.tag) < std::pair(b.start, b.tag);
-  });
-  std::vector<Expected> sorted;
-  sorted.reserve(order.size());
-  for (uint32_t i : order) sorted.push_back(std::move(look.expected[i]));
-  look.expected = std::move(sorted);
+  std::ranges::sort(look.expected, {}, [](const Expected& e) { return std::pair(e.start, e.tag); });
   for (uint32_t i = 0; i < look.expected.size(); ++i) {
     const Expected& e = look.expected[i];
     if (e.start == kNone) {
@@ -291,14 +295,41 @@ const Parser::Expansion& Parser::expand(ParserState which) {
       look.first = look.first | bound;
     }
   }
-  charge(sizeof(Expansion) + expansion->entries.size() * sizeof(Entry) + look.expected.size() * sizeof(Expected) +
-         waits.size() * sizeof(Entry) + look.groups.size() * 40);
-  s.expansion.store(expansion.get(), std::memory_order_release);
-  return *expansion.release();
+  charge(sizeof(Shape) + shape->entries.size() * sizeof(Item) + look.expected.size() * sizeof(Expected) +
+         waits.size() * sizeof(Item) + look.groups.size() * 40 + shape->predicted.size() * sizeof(Prediction) +
+         num_returns * sizeof(uint32_t) + 4 * s.kernels.size());
+  return shape;
+}
+
+Parser::Links& Parser::links(State& s, const Shape& shape) {
+  if (Links* known = s.links.load(std::memory_order_acquire)) return *known;
+  auto fresh = std::make_unique<Links>();
+  std::size_t n = shape.lookahead.expected.size();
+  fresh->targets = std::make_unique<std::atomic<uint32_t>[]>(n);
+  for (std::size_t i = 0; i < n; ++i) fresh->targets[i].store(kUnknown, std::memory_order_relaxed);
+  fresh->contexts.assign(shape.predicted.size(), kUnknown);
+  charge(sizeof(Links) + 4 * (n + shape.predicted.size()));
+  s.links.store(fresh.get(), std::memory_order_release);
+  return *fresh.release();
+}
+
+uint32_t Parser::context_of(State& s, const Shape& shape, uint32_t origin) {
+  if (origin < s.kernels.size()) return kernels_[s.kernels[origin]].context;
+  uint32_t place = origin - static_cast<uint32_t>(s.kernels.size());
+  uint32_t& known = links(s, shape).contexts[place];
+  if (known != kUnknown) return known;
+  const Prediction& prediction = shape.predicted[place];
+  std::vector<uint64_t> returns;
+  for (uint32_t k : prediction.waits) returns.push_back((uint64_t{prediction.nonterminal} << 32) | s.kernels[k]);
+  for (uint32_t k : prediction.inherits) {
+    const auto& inherited = contexts_[kernels_[s.kernels[k]].context];
+    returns.insert(returns.end(), inherited.begin(), inherited.end());
+  }
+  return known = context(std::move(returns));
 }
 
 const Parser::Lookahead& Parser::lookahead(ParserState which) {
-  if (const Expansion* done = states_[static_cast<uint32_t>(which)].expansion.load(std::memory_order_acquire))
+  if (const Shape* done = states_[static_cast<uint32_t>(which)].shape.load(std::memory_order_acquire))
     return done->lookahead;
   std::lock_guard lock(mutex_);
   return expand(which).lookahead;
@@ -321,6 +352,35 @@ void Parser::advance(const Entry& entry, std::vector<uint32_t>& kernels, std::ve
   }
   if (pool_[entry.position] != kEnd) kernels.push_back(kernel(entry.position, entry.context));
   if (nullable_from(entry.position)) completed.push_back(entry.context);
+}
+
+uint32_t Parser::canonical(uint32_t context) {
+  // What a context captures is no part of its completion. And under free lexing few operands are left to the parser: not worth the time.
+  if (symbols_.has_captures() || modes_.unions().empty()) return context;
+  if (canonical_[context] != kUnknown) return canonical_[context];
+  const Completion& done = complete(context);
+  uint64_t hash = hash_of(done.kernels, done.accepting ? 5 : 4);
+  auto [begin, end] = by_completion_.equal_range(hash);
+  for (auto it = begin; it != end; ++it) {
+    const Completion& other = *completions_[it->second];
+    if (other.accepting == done.accepting && other.kernels == done.kernels) return canonical_[context] = it->second;
+  }
+  by_completion_.emplace(hash, context);
+  charge(48);
+  return canonical_[context] = context;
+}
+
+// What waits for a nonterminal in the closure of kernel items that are known to.
+std::vector<Parser::Entry> Parser::waiting(std::vector<uint32_t> group, uint32_t nonterminal) {
+  ParserState which = state(std::move(group), false);
+  const Shape& closure = expand(which);
+  State& s = states_[static_cast<uint32_t>(which)];
+  auto wait = std::ranges::lower_bound(closure.waits, nonterminal, {}, [](const auto& w) { return w.first; });
+  assert(wait != closure.waits.end() && wait->first == nonterminal);
+  std::vector<Entry> entries;
+  for (const Item& item : wait->second) entries.push_back({item.position, context_of(s, closure, item.origin)});
+  sort_unique(entries);
+  return entries;
 }
 
 // What is known of a context met on the way is taken over with all that it covers. Newest contexts first: they were made after, and so tend
@@ -355,11 +415,9 @@ const Parser::Completion& Parser::complete(uint32_t root) {
       std::vector<uint32_t> group;
       for (; i < waiters.size() && waiters[i] != kAcceptWaiter && static_cast<uint32_t>(waiters[i] >> 32) == x; ++i)
         group.push_back(static_cast<uint32_t>(waiters[i]));
-      const Expansion& closure = expand(state(std::move(group), false));
-      auto wait = std::ranges::lower_bound(closure.waits, x, {}, [](const auto& w) { return w.first; });
-      assert(wait != closure.waits.end() && wait->first == x);
       std::vector<uint32_t> completed;
-      for (const Entry& entry : wait->second) advance(entry, result->kernels, completed, result->captures);
+      for (const Entry& entry : waiting(std::move(group), x))
+        advance(entry, result->kernels, completed, result->captures);
       for (uint32_t c : completed)
         if (covered.emplace(c, false).second) work.push(c);
     }
@@ -394,9 +452,8 @@ Parser::Continuations Parser::continuations(uint32_t root) {
     std::vector<uint32_t> group;
     for (; i < waiters.size() && waiters[i] != kAcceptWaiter && static_cast<uint32_t>(waiters[i] >> 32) == x; ++i)
       group.push_back(static_cast<uint32_t>(waiters[i]));
-    const Expansion& closure = expand(state(std::move(group), false));
-    auto wait = std::ranges::lower_bound(closure.waits, x, {}, [](const auto& w) { return w.first; });
-    result.items.insert(result.items.end(), wait->second.begin(), wait->second.end());
+    std::vector<Entry> items = waiting(std::move(group), x);
+    result.items.insert(result.items.end(), items.begin(), items.end());
   }
   sort_unique(result.items);
   return result;
@@ -438,19 +495,23 @@ bool Parser::captures(const Entry& entry) const {
   return false;
 }
 
-// Marks the contexts of predictions that return into a capture.
-void Parser::mark_captures(const std::vector<std::pair<uint32_t, Entry>>& waits,
-                           const std::vector<std::pair<uint32_t, uint32_t>>& predicted) {
-  std::unordered_map<uint32_t, uint32_t> context_of(predicted.begin(), predicted.end());
+// Marks the contexts of predictions that return into a capture, and the state if something that it may scan belongs to one.
+void Parser::mark_captures(State& s, const Shape& shape) {
+  auto captured = [&](const Item& item) { return captures({item.position, context_of(s, shape, item.origin)}); };
+  std::unordered_map<uint32_t, uint32_t> contexts;  // of predictions, by nonterminal
+  for (uint32_t p = 0; p < shape.predicted.size(); ++p)
+    contexts[shape.predicted[p].nonterminal] = context_of(s, shape, static_cast<uint32_t>(s.kernels.size()) + p);
   for (bool changed = true; changed;) {
     changed = false;
-    for (const auto& [symbol, entry] : waits) {
-      auto found = context_of.find(symbol);
-      if (found == context_of.end() || context_captures_[found->second] || !captures(entry)) continue;
+    for (const auto& [symbol, items] : shape.waits) {
+      auto found = contexts.find(symbol);
+      if (found == contexts.end() || context_captures_[found->second] || !std::ranges::any_of(items, captured))
+        continue;
       context_captures_[found->second] = true;
       changed = true;
     }
   }
+  s.may_capture = std::ranges::any_of(shape.entries, captured);
 }
 
 ParserState Parser::after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured,
@@ -472,15 +533,24 @@ ParserState Parser::after(std::span<const Entry> entries, uint32_t lexer, uint32
 }
 
 ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t text, bool& doubtful) {
-  uint32_t known = expected.target.load(std::memory_order_acquire);
-  if (known != kUnknown) return ParserState{known};
+  if (expected.num_entries == 0) return from;  // ignored
+  State& s = states_[static_cast<uint32_t>(from)];
+  const Shape& shape = *s.shape.load(std::memory_order_acquire);
+  auto place = static_cast<std::size_t>(&expected - shape.lookahead.expected.data());
+  if (Links* known = s.links.load(std::memory_order_acquire)) {
+    uint32_t target = known->targets[place].load(std::memory_order_acquire);
+    if (target != kUnknown) return ParserState{target};
+  }
   std::lock_guard lock(mutex_);
-  const Expansion& expansion = expand(from);
+  std::vector<Entry> entries;
+  for (uint32_t i = 0; i < expected.num_entries; ++i) {
+    const Item& item = shape.entries[expected.first_entry + i];
+    entries.push_back({item.position, canonical(context_of(s, shape, item.origin))});
+  }
   bool captured = false;
-  ParserState to = after({expansion.entries.data() + expected.first_entry, expected.num_entries},
-                         symbols_.terminal_info(expected.terminal).next_lexer, text, captured, doubtful);
+  ParserState to = after(entries, symbols_.terminal_info(expected.terminal).next_lexer, text, captured, doubtful);
   if (captured) return to;
-  expected.target.store(static_cast<uint32_t>(to), std::memory_order_release);
+  links(s, shape).targets[place].store(static_cast<uint32_t>(to), std::memory_order_release);
   return to;
 }
 

@@ -13,6 +13,9 @@
 // (X, k) (tail inheritance: right recursion stays flat). Completing X in context C groups C by nonterminal; the kernel items of
 // a group form a state of their own, whose closure is known, and what waits for X there is advanced.
 //
+// Contexts that complete to the same kernel items are one context for what is scanned: in  e → t | e "+" t  an operand returns to the same items
+// whether it is the first or a later one, so what is nested in it is, too.
+//
 // References: Earley 1970; Leo 1991 for the flattening of right recursion; McPeak and Necula 2004 on the graph this shares.
 #pragma once
 
@@ -54,27 +57,25 @@ class Parser {
     Symbol terminal;
     Node start;
     uint32_t tag;
-    mutable std::atomic<uint32_t> target;  // the state after it, kUnknown until shifted
-    uint32_t first_entry, num_entries;     // what advances, in the expansion's entries
-    Expected(Symbol terminal, Node start, uint32_t tag, uint32_t target, uint32_t first, uint32_t count)
-        : terminal(terminal), start(start), tag(tag), target(target), first_entry(first), num_entries(count) {}
-    Expected(Expected&& o) noexcept
-        : terminal(o.terminal), start(o.start), tag(o.tag), target(o.target.load()), first_entry(o.first_entry),
-          num_entries(o.num_entries) {}
+    uint32_t first_entry, num_entries;  // what advances, in the shape's entries; none: ignored, the state stays
   };
-  // Everything that may come next in a state; immutable once published but for memoised targets.
+  // Everything that may come next in a state. States of one shape share it, so it is immutable.
   struct Lookahead {
     std::vector<Expected> expected;                // sorted by (start, tag)
     std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
     std::vector<uint32_t> specials;                // indices into expected, of special tokens
     ByteSet first;                                 // union of the groups' first bytes
     bool skips = true;                             // may ignored lexemes come next?
-    bool captures = false;                         // may a lexeme begun here be part of a captured text?
   };
   const Lookahead& lookahead(ParserState state);
   // `text`: what the thread has captured, the lexeme included. Sets `doubtful` where what follows was decided by a capture whose generic
   // continuation says nothing.
   ParserState shift(ParserState state, const Expected& expected, uint32_t text, bool& doubtful);
+  // May a lexeme that begins in this state be part of a captured text?
+  bool may_capture(ParserState state) {
+    lookahead(state);
+    return states_[static_cast<uint32_t>(state)].may_capture;
+  }
   // Is some capture open, so that the text must go on being remembered?
   bool capturing(ParserState state) const { return states_[static_cast<uint32_t>(state)].capturing; }
   CapturedTexts& texts() { return texts_; }
@@ -116,19 +117,42 @@ class Parser {
   Continuations continuations(uint32_t context);
 
  private:
-  struct Expansion {
+  // What follows from the positions of a state's kernel items, whatever their contexts: nearly all of an expansion, shared by the states of
+  // all the nestings of a text. `origin` names a context: that of a kernel item (by its place in the state) or, counted on, of a prediction.
+  struct Item {
+    uint32_t position, origin;
+    auto operator<=>(const Item&) const = default;
+  };
+  struct Prediction {
+    uint32_t nonterminal;
+    std::vector<uint32_t> waits;     // kernel items that wait for it
+    std::vector<uint32_t> inherits;  // kernel items whose own contexts it returns to
+  };
+  struct Shape {
+    std::vector<uint32_t> positions;  // of the kernel items
+    uint32_t lexer;
+    bool accepting;
     Lookahead lookahead;
-    std::vector<Entry> entries;
-    std::vector<std::pair<uint32_t, std::vector<Entry>>> waits;  // nonterminal → what advances when it is complete
+    std::vector<Item> entries;
+    std::vector<std::pair<uint32_t, std::vector<Item>>> waits;  // nonterminal → what advances when it is complete
+    std::vector<Prediction> predicted;
+  };
+  // What a state needs once something is shifted or completed in it.
+  struct Links {
+    std::unique_ptr<std::atomic<uint32_t>[]>
+        targets;                     // by place in Lookahead::expected: the state after it, kUnknown until shifted
+    std::vector<uint32_t> contexts;  // of predictions; kUnknown until asked for
   };
   struct State {
-    std::vector<uint32_t> kernels;
+    std::vector<uint32_t> kernels;  // in the order of their positions
     bool accepting, capturing;
+    bool may_capture = false;  // known with the shape
     uint32_t lexer;
-    std::atomic<const Expansion*> expansion{nullptr};
+    std::atomic<const Shape*> shape{nullptr};
+    std::atomic<Links*> links{nullptr};
     State(std::vector<uint32_t> kernels, bool accepting, bool capturing, uint32_t lexer)
         : kernels(std::move(kernels)), accepting(accepting), capturing(capturing), lexer(lexer) {}
-    ~State() { delete expansion.load(); }
+    ~State() { delete links.load(); }
   };
   struct Rules {
     std::vector<uint32_t> starts;        // positions of the productions' first symbols
@@ -156,15 +180,21 @@ class Parser {
   uint32_t kernel(uint32_t position, uint32_t context);
   uint32_t context(std::vector<uint64_t> waiters);
   ParserState state(std::vector<uint32_t> kernels, bool accepting, uint32_t lexer = 0);
-  const Expansion& expand(ParserState state);
+  const Shape& expand(ParserState state);
+  std::unique_ptr<Shape> make_shape(const State& state);
+  Links& links(State& state, const Shape& shape);
+  // The context that an item's origin names in a state.
+  uint32_t context_of(State& state, const Shape& shape, uint32_t origin);
   void advance(const Entry& entry, std::vector<uint32_t>& kernels, std::vector<uint32_t>& completed,
                std::vector<Entry>& captures);
   // Is the item part of a capture, or does it return to one that is?
   bool captures(const Entry& entry) const;
-  void mark_captures(const std::vector<std::pair<uint32_t, Entry>>& waits,
-                     const std::vector<std::pair<uint32_t, uint32_t>>& predicted);
+  void mark_captures(State& state, const Shape& shape);
   // The item that goes on where a capture has read `text`.
   uint32_t resume(const Entry& capture, uint32_t text, bool& doubtful);
+  // Of the contexts that have the same completion, one.
+  uint32_t canonical(uint32_t context);
+  std::vector<Entry> waiting(std::vector<uint32_t> group, uint32_t nonterminal);
   const Completion& complete(uint32_t context);
   ParserState after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured, bool& doubtful);
   // Called before something is built, never in the middle of it: a table is whole or not there.
@@ -188,7 +218,10 @@ class Parser {
   std::vector<bool> context_captures_;
   std::unordered_multimap<uint64_t, uint32_t> context_ids_;
   std::vector<std::unique_ptr<Completion>> completions_;
+  std::vector<uint32_t> canonical_;  // by context; kUnknown until asked for
+  std::unordered_multimap<uint64_t, uint32_t> by_completion_;
   StableVector<State> states_;
+  std::unordered_multimap<uint64_t, std::unique_ptr<const Shape>> shapes_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   std::unordered_map<uint64_t, uint32_t> unions_;
   std::unordered_map<uint32_t, uint32_t> resumed_;   // nonterminal → position of a production of it alone
