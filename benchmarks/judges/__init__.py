@@ -10,6 +10,7 @@ import ast
 import csv
 import importlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -62,15 +63,33 @@ def parses(parse: Callable[[str], Any], *errors: type[BaseException]) -> Judge:
 
 
 def python() -> Judge:
-    """`ast.parse` of the Python that runs. It also refuses what its compiler front end checks early, such as a bad
-    assignment target or an argument order; the grammar knows those too."""
+    """`ast.parse` of Python 3.12 or later: of the Python that runs, or of Pyodide's if that is older (node, and
+    `npm install pyodide@0.27.7` where the command is run). It also refuses what its compiler front end checks early,
+    such as a bad assignment target or an argument order; the grammar knows those too. It has a limit on nesting, and
+    Pyodide's knows no names of characters (\\N{...} in a program is refused)."""
 
     def parse(text: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(text)
 
-    return parses(parse, SyntaxError, ValueError, RecursionError, MemoryError)
+    if sys.version_info >= (3, 12):
+        return parses(parse, SyntaxError, ValueError, RecursionError, MemoryError)
+    command = [program("node"), str(HERE / "parse_python.mjs")]
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as given:
+            json.dump(list(texts), given)
+            given.flush()
+            done = subprocess.run([*command, given.name], capture_output=True, text=True)
+        if done.returncode:
+            raise MissingJudge(f"Python 3.12: pyodide is not installed ({done.stderr.strip()[-200:]})")
+        version, verdicts = json.loads(done.stdout)
+        if version < [3, 12]:
+            raise MissingJudge(f"Python 3.12: pyodide has Python {version[0]}.{version[1]}")
+        return list(verdicts)
+
+    return judge
 
 
 def toml() -> Judge:
