@@ -19,6 +19,7 @@ from typing import Any
 
 from guiderail import __version__
 from guiderail.errors import GuiderailError
+from guiderail.grammar_linter import lint_grammar
 from guiderail.grammars.grammar import Grammar
 from guiderail.linter import ENGINES, LintReport, lint
 
@@ -61,9 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--text", help="explain this text")
     explain.set_defaults(run=_explain)
 
-    lint_parser = commands.add_parser("lint", help="what of a JSON Schema each engine enforces, drops or refuses")
+    lint_parser = commands.add_parser("lint", help="what of a JSON Schema is lost where; what is odd about a grammar")
     lint_parser.add_argument(
-        "schema", metavar="SCHEMA", help="a file with a JSON Schema, its text, or '-': standard input"
+        "schema", metavar="SCHEMA", help="a file with a JSON Schema, its text, or '-': standard input; or a file *.lark"
     )
     lint_parser.add_argument(
         "--target", action="append", choices=ENGINES, help="exit 1 if this engine loses something too"
@@ -204,6 +205,8 @@ def _expected(grammar: Grammar, prefix: bytes) -> str:
 
 
 def _lint(options: argparse.Namespace) -> int:
+    if options.schema.endswith(".lark"):
+        return _lint_grammar(options)
     text = sys.stdin.read() if options.schema == "-" else options.schema
     if options.schema != "-" and _is_file(text):
         text = Path(text).read_text(encoding="utf-8")
@@ -215,6 +218,16 @@ def _lint(options: argparse.Namespace) -> int:
     if found.refused:
         return REFUSED
     return REJECTED if any(found.lost(engine) for engine in {"guiderail", *(options.target or ())}) else ACCEPTED
+
+
+def _lint_grammar(options: argparse.Namespace) -> int:
+    findings = lint_grammar(Path(options.schema))
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            print(f"{finding.kind}: {finding.name}: {finding.message}")
+    return REJECTED if findings else ACCEPTED
 
 
 def _print_lint(found: LintReport) -> None:

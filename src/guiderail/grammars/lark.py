@@ -130,6 +130,15 @@ def _take_modes(text: str) -> tuple[str, dict[str, _Mode]]:
     return re.sub(line, take, text, flags=re.M), modes
 
 
+def rule_names(text_or_path: str | os.PathLike[str]) -> list[str]:
+    """The rules that a grammar defines, its templates aside, imported ones included. Raises: as `parse_lark`."""
+    path = _as_path(text_or_path)
+    text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
+    with _lark_errors(text):
+        loaded = _Reader(_take_modes(text)[0], "<string>" if path is None else str(path.resolve()), "munch").loaded
+    return [str(name) for name, parameters, tree, _ in loaded.rule_defs if not parameters and tree is not None]
+
+
 def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.PathLike[str]) -> GrammarError:
     """The core's complaint about a grammar that Lark had accepted, with its place in the grammar's text.
 
@@ -216,6 +225,8 @@ class _Reader:
                 name = pattern.raw or repr(pattern.value)
             return _to_terminal(pattern, name, definition.priority)
 
+        if self.modes:
+            raise GrammarError("%mode is for lexer='munch'; Lark's own lexers know no modes")
         self.find_blocks()
         grammar = library_grammar(self.loaded, start, self.lexing, self.indenter, terminal_of)
         return grammar, [(name, "enforced", "") for name in self.definitions if name in grammar.rules]
