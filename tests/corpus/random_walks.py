@@ -173,7 +173,11 @@ class Walks:
         except gr.GuiderailError:
             outcome.refused += 1
             return
-        least = least_limit(compiled)
+        try:
+            least = least_limit(compiled)
+        except gr.LimitError as error:
+            outcome.stopped.append(f"{name}: {error.limit}")
+            return
         if least is None:
             outcome.too_long += 1
             return
