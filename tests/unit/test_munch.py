@@ -189,11 +189,9 @@ def test_deep_nesting_is_linear() -> None:
 
 def test_hostile_terminals_end_in_a_named_limit() -> None:
     """What is left of OTHER is a set of 14 positions, so there are more obligations than anybody should wait for."""
-    start = time.process_time()
     with pytest.raises(LimitError) as caught:
         language("start: LETTER+ | OTHER\nLETTER: /[ab]/\nOTHER: /[ab]*a[ab]{14}c/\n")
     assert caught.value.limit == "munch_states"
-    assert time.process_time() - start < 10
     check(language("start: LETTER+ | OTHER\nLETTER: /[ab]/\nOTHER: /[ab]*a[ab]{8}c/\n"), accept="abab", dead="c")
 
 
