@@ -18,17 +18,17 @@
 #include <variant>
 
 #include "core/compiled_grammar.h"
-#include "core/composite_source.h"
 #include "core/engine.h"
 #include "core/errors.h"
 #include "core/fused_scores.h"
 #include "core/growth.h"
-#include "core/json_schema.h"
-#include "core/json_text.h"
-#include "core/regex.h"
-#include "core/static_source.h"
+#include "core/json/schema.h"
+#include "core/json/text.h"
+#include "core/masks/vocabulary.h"
+#include "core/parser/composite_source.h"
+#include "core/parser/static_source.h"
+#include "core/regex/regex.h"
 #include "core/thread_pool.h"
-#include "core/vocabulary.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

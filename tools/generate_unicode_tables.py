@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write `src/core/unicode_tables.inc`: the character sets that regular expressions can name.
+"""Write `src/core/text/unicode_tables.inc`: the character sets that regular expressions can name.
 
 Unicode 14.0, the version of the oldest Python this package supports (3.11): with its tables the core agrees with
 that interpreter's `re` on every code point, and with newer ones on every character that Python 3.11 knew.

@@ -1,10 +1,10 @@
-#include "compiled_grammar.h"
+#include "core/compiled_grammar.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "errors.h"
-#include "growth.h"
+#include "core/errors.h"
+#include "core/growth.h"
 
 namespace guiderail {
 

@@ -18,13 +18,13 @@
 #include <utility>
 #include <vector>
 
-#include "completion.h"
-#include "engine.h"
-#include "infill.h"
-#include "lex_row.h"
-#include "liveness.h"
-#include "mask_builder.h"
-#include "vocabulary.h"
+#include "core/closing/completion.h"
+#include "core/engine.h"
+#include "core/masks/lex_row.h"
+#include "core/masks/liveness.h"
+#include "core/masks/mask_builder.h"
+#include "core/masks/vocabulary.h"
+#include "core/parser/infill.h"
 
 namespace guiderail {
 

@@ -1,11 +1,11 @@
-#include "engine.h"
+#include "core/engine.h"
 
 #include <algorithm>
 #include <tuple>
 
-#include "errors.h"
-#include "growth.h"
-#include "munch.h"
+#include "core/errors.h"
+#include "core/growth.h"
+#include "core/lexer/munch.h"
 
 namespace guiderail {
 

@@ -17,12 +17,12 @@
 #include <unordered_map>
 #include <vector>
 
-#include "grammar.h"
-#include "indentation.h"
-#include "lexer_modes.h"
-#include "lexicon.h"
-#include "parser.h"
-#include "stable_vector.h"
+#include "core/lexer/indentation.h"
+#include "core/lexer/lexer_modes.h"
+#include "core/lexer/lexicon.h"
+#include "core/parser/grammar.h"
+#include "core/parser/parser.h"
+#include "core/stable_vector.h"
 
 namespace guiderail {
 

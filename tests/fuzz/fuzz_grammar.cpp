@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/errors.h"
-#include "core/static_source.h"
+#include "core/parser/static_source.h"
 #include "tiny_vocabulary.h"
 
 using namespace guiderail;

@@ -7,7 +7,7 @@
 
 #include "core/engine.h"
 #include "core/errors.h"
-#include "core/json_schema.h"
+#include "core/json/schema.h"
 #include "tiny_vocabulary.h"
 
 using namespace guiderail;

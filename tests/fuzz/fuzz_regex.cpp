@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "core/errors.h"
-#include "core/lexicon.h"
-#include "core/regex.h"
+#include "core/lexer/lexicon.h"
+#include "core/regex/regex.h"
 #include "tiny_vocabulary.h"
 
 using namespace guiderail;

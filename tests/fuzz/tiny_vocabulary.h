@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/compiled_grammar.h"
-#include "core/vocabulary.h"
+#include "core/masks/vocabulary.h"
 
 namespace guiderail::fuzz {
 

@@ -1,6 +1,6 @@
 """JSON Schema → grammar: options checked, everything handed to the core as JSON text.
 
-The algebra lives in the core (src/core/json_schema.h). What a schema says is enforced exactly, or refused with its JSON
+The algebra lives in the core (src/core/json/schema.h). What a schema says is enforced exactly, or refused with its JSON
 pointer; nothing is dropped without a word. `Grammar.report` lists every keyword with what became of it.
 
 Serialisations, declared: a key is never written twice if the schema mentions it; a number under a value constraint is

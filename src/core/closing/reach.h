@@ -1,0 +1,51 @@
+// Where the tokens of a mask lead: collected while the mask is built, so that nobody has to walk the vocabulary for it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "core/engine.h"
+
+namespace guiderail {
+
+class Reach {
+ public:
+  // Tokens that keep the lexeme `first` of `thread` going, with `rest` behind it (LexRowCache::Plan): nobody looked at each of them.
+  struct Kept {
+    Thread thread;
+    Node first, rest;
+    bool operator==(const Kept&) const = default;
+  };
+
+  // Some token leads to these threads, which have been merged.
+  void add(std::span<const Thread> threads) {
+    uint64_t hash = hash_of(threads);
+    auto [begin, end] = known_.equal_range(hash);
+    for (auto it = begin; it != end; ++it)
+      if (std::ranges::equal(set(it->second), threads)) return;
+    known_.emplace(hash, ends_.size());
+    threads_.insert(threads_.end(), threads.begin(), threads.end());
+    ends_.push_back(threads_.size());
+  }
+  void keep(const Kept& kept) {
+    if (std::ranges::find(kept_, kept) == kept_.end()) kept_.push_back(kept);
+  }
+
+  std::size_t size() const { return ends_.size(); }
+  std::span<const Thread> set(std::size_t i) const {
+    std::size_t begin = i ? ends_[i - 1] : 0;
+    return std::span(threads_).subspan(begin, ends_[i] - begin);
+  }
+  std::span<const Kept> kept() const { return kept_; }
+
+ private:
+  std::vector<Thread> threads_;  // the sets, one after the other
+  std::vector<std::size_t> ends_;
+  std::unordered_multimap<uint64_t, std::size_t> known_;
+  std::vector<Kept> kept_;
+};
+
+}  // namespace guiderail

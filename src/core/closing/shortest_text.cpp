@@ -1,0 +1,708 @@
+#include "core/closing/shortest_text.h"
+
+#include <algorithm>
+#include <deque>
+#include <queue>
+#include <span>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
+
+#include "core/growth.h"
+
+namespace guiderail {
+
+namespace {
+
+// Bounds of one search each. Beyond them the answer is the best found so far, or none.
+constexpr std::size_t kMaxRemainders = 400'000;     // of a lexeme
+constexpr uint32_t kMaxFruitless = 2;               // searches that looked at so many in vain
+constexpr std::size_t kBreadthFirst = 4'000;        // remainders looked at before the newest are tried as well
+constexpr std::size_t kLookedAtMore = 256;          // after the end of a lexeme that others had found
+constexpr std::size_t kMaxParts = 1'000;            // of a remainder that are asked for their tags
+constexpr std::size_t kSeveral = 4;                 // tags of a lexeme that are looked for one by one
+constexpr std::size_t kMaxRests = 500;              // remainders whose rests are compared
+constexpr std::size_t kMaxEnds = 8;                 // tags between which a lexeme that goes on may choose
+constexpr std::size_t kMaxExpansions = 20'000;      // of nonterminals
+constexpr std::size_t kExpansionsMore = 64;         // after the first answer, besides as many as that took
+constexpr std::size_t kMaxContexts = 50'000;        // on the way to acceptance
+constexpr std::size_t kMaxSearchedStates = 20'000;  // of the engine, under munch
+constexpr uint32_t kMaxBytes = 1 << 20;             // of a completion
+
+constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
+constexpr uint64_t key(Node n, uint32_t tag) { return (uint64_t{id(n)} << 32) | tag; }
+
+}  // namespace
+
+ShortestText::ShortestText(Engine& engine, std::vector<uint8_t> preference, std::vector<bool> special)
+    : engine_(engine), preference_(std::move(preference)), special_(std::move(special)) {
+  for (uint8_t byte : preference_) bytes_.add(byte);
+}
+
+void ShortestText::charge(std::size_t bytes) { growth_of_this_thread += bytes; }
+
+// --- lexemes --------------------------------------------------------------------------------------------------------
+
+template <typename F>
+void ShortestText::for_each_class(Node node, F f) {
+  Lexicon& lexicon = engine_.lexicon();
+  ByteSet possible = lexicon.first_bound(node) & bytes_;
+  if (possible.empty()) return;
+  const Lexicon::Transitions& transitions = lexicon.transitions(node);
+  std::array<bool, 256> tried{};
+  for (uint8_t byte : preference_)
+    if (possible.has(byte) && !std::exchange(tried[transitions.classes[byte]], true) && f(byte)) return;
+}
+
+uint32_t ShortestText::lexeme(Node node, uint32_t tag) {
+  auto known = lexemes_.find(key(node, tag));
+  if (known != lexemes_.end()) return known->second.length;
+  if (explored_.contains(key(node, tag))) return kUnknown;
+  const std::vector<uint32_t>& tags = ends(node);
+  if (tags.empty() || std::ranges::find(tags, tag) != tags.end()) explore(node, tag);
+  known = lexemes_.find(key(node, tag));
+  if (known != lexemes_.end()) return known->second.length;
+  explored_.emplace(key(node, tag), true);
+  charge(48);
+  return kUnknown;
+}
+
+const std::vector<uint32_t>& ShortestText::ends(Node root) {
+  Lexicon& lexicon = engine_.lexicon();
+  auto [known, fresh] = ends_.try_emplace(id(root));
+  std::vector<uint32_t>& tags = known->second;
+  if (fresh) {
+    std::vector<Node> work{root};
+    std::unordered_set<uint32_t> seen{id(root)};
+    bool told = true;
+    while (!work.empty() && told && seen.size() < kMaxParts) {
+      Node node = work.back();
+      work.pop_back();
+      std::vector<Node> parts;
+      told = lexicon.ends_with(node, parts);
+      if (parts.empty()) {
+        if (lexicon.untagged(node))
+          tags.push_back(0);
+        else if (told)
+          tags.insert(tags.end(), lexicon.tags(node).begin(), lexicon.tags(node).end());
+      }
+      for (Node part : parts)
+        if (seen.insert(id(part)).second) work.push_back(part);
+    }
+    std::ranges::sort(tags);
+    tags.erase(std::ranges::unique(tags).begin(), tags.end());
+    if (!told || !work.empty()) tags.clear();
+    charge(64 + tags.size() * sizeof(uint32_t));
+  }
+  return tags;
+}
+
+// Oldest first until that has become broad, then the newest as well, which finds the end of what is long. All tags met are noted, along the
+// way to each; where there are many, the search goes on for a while after the end wanted.
+void ShortestText::explore(Node root, uint32_t wanted) {
+  struct Visit {
+    Node node;
+    std::size_t parent;
+    uint32_t depth;
+    uint8_t byte;
+  };
+  constexpr std::size_t kRoot = SIZE_MAX;
+  Lexicon& lexicon = engine_.lexicon();
+  const std::vector<uint32_t>& tags = ends(root);
+  bool many = tags.empty() || tags.size() > kSeveral;
+  std::unordered_set<uint32_t> met;  // tags
+  std::vector<Visit> visits{{root, kRoot, 0, 0}};
+  std::deque<std::size_t> frontier{0};
+  std::unordered_set<uint32_t> seen{id(root)};
+  uint32_t best = kUnknown;  // of the tag wanted
+  std::size_t looked_at = 0;
+  std::size_t last_find = 0, found_at = 0;  // visits when a tag was found; remainders looked at when the wanted one was
+  // Notes the way from the root to `visit`, after which `rest` bytes complete the lexeme.
+  auto note_way = [&](std::size_t visit, uint32_t tag, uint32_t rest) {
+    uint8_t byte = 0;
+    bool at_end = true;
+    for (std::size_t v = visit; v != kRoot; v = visits[v].parent) {
+      uint32_t length = rest + (visits[visit].depth - visits[v].depth);
+      if (!at_end || rest == 0) {
+        auto [it, fresh] = lexemes_.try_emplace(key(visits[v].node, tag), LexemeStep{length, byte});
+        if (fresh)
+          charge(48);
+        else if (length < it->second.length)
+          it->second = {length, byte};
+      }
+      at_end = false;
+      byte = visits[v].byte;
+    }
+    if (tag == wanted) {
+      if (best == kUnknown) found_at = looked_at;
+      best = std::min(best, rest + visits[visit].depth);
+    }
+    last_find = visits.size();
+  };
+  for (std::size_t count = 0; !frontier.empty() && visits.size() < kMaxRemainders; ++count) {
+    looked_at = count;
+    std::size_t visit;
+    if (count < kBreadthFirst || count % 2) {
+      visit = frontier.front();
+      frontier.pop_front();
+    } else {
+      visit = frontier.back();
+      frontier.pop_back();
+    }
+    Node node = visits[visit].node;
+    uint32_t depth = visits[visit].depth;
+    if (best != kUnknown &&
+        (many ? visits.size() > last_find + 2 * kBreadthFirst : depth >= best || count >= found_at + kLookedAtMore))
+      break;
+    if (lexicon.nullable(node)) {
+      std::vector<uint32_t> here(lexicon.tags(node).begin(), lexicon.tags(node).end());
+      for (uint32_t tag : here) {
+        note_way(visit, tag, 0);
+        if (many) met.insert(tag);
+      }
+      if (many && met.size() == tags.size()) break;
+      if (!many && best != kUnknown && count < kBreadthFirst) break;  // breadth-first: none is shorter
+    } else if (visit != 0) {
+      if (auto known = lexemes_.find(key(node, wanted)); known != lexemes_.end() && depth + known->second.length < best)
+        note_way(visit, wanted, known->second.length);
+    }
+    for_each_class(node, [&](uint8_t byte) {
+      Node next = lexicon.step(node, byte);
+      if (next != kNone && seen.insert(id(next)).second) {
+        frontier.push_back(visits.size());
+        visits.push_back({next, visit, depth + 1, byte});
+      }
+      return false;
+    });
+  }
+  // Multiples of a large number: an end may be further than anybody looks, from every place of the vocabulary.
+  if (best == kUnknown && visits.size() >= kMaxRemainders && ++fruitless_ > kMaxFruitless)
+    throw LimitError("max_tokens", "no end of a lexeme is found among its many remainders");
+}
+
+uint32_t ShortestText::rest(Node node, const std::vector<uint32_t>& tags) {
+  uint32_t best = kUnknown;
+  for (uint32_t tag : tags) best = std::min(best, lexeme(node, tag));
+  return best;
+}
+
+// All remainders are looked at, except that counted bodies b{min,max} are read off b: what is left of one body, and the others due.
+ShortestText::LongestRest ShortestText::longest_rest(Node root, const std::vector<uint32_t>& tags) {
+  auto [known, fresh] = longest_rests_.try_emplace({root, tags}, LongestRest{kUnknown, kNone});
+  if (!fresh) return known->second;
+  charge(64 + tags.size() * sizeof(uint32_t));
+  Lexicon& lexicon = engine_.lexicon();
+  static const std::vector<uint32_t> kUntagged{0};
+  std::vector<Node> work{root};
+  std::unordered_set<uint32_t> seen{id(root)};
+  LongestRest longest{0, kNone};
+  auto meet = [&](Node next) {
+    if (next != kNone && seen.insert(id(next)).second) work.push_back(next);
+  };
+  auto compare = [&](Node node, uint32_t least) {
+    longest.length = std::max(longest.length, least);
+    if (least == kUnknown) longest.without = node;
+  };
+  while (!work.empty() && longest.length != kUnknown && seen.size() < kMaxRests) {
+    Node node = work.back(), first = node, behind = kEpsilon, body = kNone;
+    work.pop_back();
+    uint32_t min = 0, max = 0;
+    if (lexicon.shape(node, first, behind) != Lexicon::Shape::kSequence) first = node, behind = kEpsilon;
+    if (lexicon.counted(first, body, min, max) && lexicon.untagged(body)) {
+      uint32_t one = lexeme(body, 0), bodies = 0;
+      if (min > 0 && one > 0) bodies = one == kUnknown || min > kMaxBytes / one ? kUnknown : min * one;
+      compare(node, sum(sum(longest_rest(body, kUntagged).length, bodies), rest(behind, tags)));
+      meet(behind);
+      continue;
+    }
+    compare(node, rest(node, tags));
+    const Lexicon::Transitions& transitions = lexicon.transitions(node);
+    std::array<bool, 256> tried{};
+    lexicon.first_bound(node).for_each([&](uint8_t byte) {
+      if (!std::exchange(tried[transitions.classes[byte]], true)) meet(lexicon.step(node, byte));
+    });
+  }
+  if (!work.empty()) longest.length = kUnknown;
+  longest_rests_.insert_or_assign({root, tags}, longest);
+  return longest;
+}
+
+bool ShortestText::may_be_empty(Symbol terminal) {
+  Node start = engine_.symbols().terminal_info(terminal).start;
+  return start != kNone && engine_.lexicon().nullable(start);
+}
+
+uint32_t ShortestText::terminal(Symbol symbol) {
+  const auto& info = engine_.symbols().terminal_info(symbol);
+  if (info.start != kNone) return lexeme(info.start, info.tag);
+  return info.tag < special_.size() && special_[info.tag] ? 1 : kUnknown;
+}
+
+// --- nonterminals ---------------------------------------------------------------------------------------------------
+
+ShortestText::Nonterminal& ShortestText::at(uint32_t nonterminal) {
+  if (nonterminals_.size() <= nonterminal) {
+    std::size_t size = std::max<std::size_t>(nonterminal + 1, engine_.symbols().num_nonterminals());
+    charge((size - nonterminals_.size()) * sizeof(Nonterminal));
+    nonterminals_.resize(size);
+  }
+  return nonterminals_[nonterminal];
+}
+
+uint32_t ShortestText::nonterminal(uint32_t root) {
+  if (engine_.symbols().nonterminal_info(Symbol{root}).nullable) return 0;
+  if (at(root).cost != kUnknown || at(root).expanded) return at(root).cost;
+  std::deque<uint32_t> frontier;
+  std::unordered_set<uint32_t> seen{root};
+  std::vector<uint32_t> met{root};
+  auto meet = [&] {
+    while (!met.empty()) {
+      uint32_t x = met.back();
+      met.pop_back();
+      if (!at(x).expanded) {
+        frontier.push_back(x);
+        continue;
+      }
+      if (at(x).cost != kUnknown) continue;
+      for (uint32_t y : at(x).needs)
+        if (seen.insert(y).second) met.push_back(y);
+    }
+  };
+  meet();
+  std::size_t last = kMaxExpansions;
+  for (std::size_t count = 0; !frontier.empty() && count < last; ++count) {
+    uint32_t x;
+    if (count % 2) {
+      x = frontier.back();
+      frontier.pop_back();
+    } else {
+      x = frontier.front();
+      frontier.pop_front();
+    }
+    if (x != root && !useful(x)) {
+      seen.erase(x);
+      continue;
+    }
+    expand(x);
+    if (last == kMaxExpansions && at(root).cost != kUnknown) last = std::min(last, 2 * count + kExpansionsMore);
+    for (uint32_t y : at(x).needs)
+      if (seen.insert(y).second) met.push_back(y);
+    meet();
+  }
+  return at(root).cost;
+}
+
+bool ShortestText::useful(uint32_t x) {
+  return std::ranges::any_of(at(x).used_by, [&](uint32_t number) {
+    const Production& p = productions_[number];
+    return p.terminals + p.nonterminals.size() < at(p.owner).cost;
+  });
+}
+
+// Productions of more symbols than the cheapest so far has bytes are left alone, and so is all that only they need.
+void ShortestText::expand(uint32_t x) {
+  Parser& parser = engine_.parser();
+  std::vector<uint32_t> needs;
+  at(x).expanded = true;
+  std::vector<std::pair<uint32_t, uint32_t>> by_size;  // bytes at least
+  for (uint32_t start : parser.productions(x)) {
+    uint32_t least = 0;
+    for (uint32_t p = start; parser.symbol_at(p) != Parser::kEnd; ++p) {
+      Symbol symbol{parser.symbol_at(p)};
+      least += !(is_terminal(symbol) ? may_be_empty(symbol) : engine_.symbols().nonterminal_info(symbol).nullable);
+    }
+    by_size.emplace_back(least, start);
+  }
+  std::ranges::stable_sort(by_size, {}, &std::pair<uint32_t, uint32_t>::first);
+  for (auto [least, start] : by_size) {
+    if (least >= at(x).cost) continue;
+    Production production{x, start, 0, {}};
+    for (uint32_t p = start; production.terminals != kUnknown && parser.symbol_at(p) != Parser::kEnd; ++p) {
+      if (parser.captures_at(p)) production.terminals = sum(production.terminals, kDoubtful);
+      uint32_t symbol = parser.symbol_at(p);
+      if (is_terminal(Symbol{symbol}))
+        production.terminals = sum(production.terminals, terminal(Symbol{symbol}));
+      else if (!engine_.symbols().nonterminal_info(Symbol{symbol}).nullable)
+        production.nonterminals.push_back(symbol);
+    }
+    if (production.terminals == kUnknown) continue;
+    uint32_t cost = production.terminals, number = static_cast<uint32_t>(productions_.size());
+    for (uint32_t y : production.nonterminals) {
+      cost = sum(cost, at(y).cost);
+      at(y).used_by.push_back(number);
+      needs.push_back(y);
+    }
+    charge(sizeof(Production) + production.nonterminals.size() * 12);
+    productions_.push_back(std::move(production));
+    if (cost != kUnknown) improve(x, cost, start);
+  }
+  at(x).needs = std::move(needs);
+}
+
+void ShortestText::improve(uint32_t first, uint32_t cost, uint32_t start) {
+  if (cost >= at(first).cost) return;
+  at(first).cost = cost;
+  at(first).best = start;
+  std::priority_queue<std::pair<uint32_t, uint32_t>, std::vector<std::pair<uint32_t, uint32_t>>, std::greater<>> work;
+  work.push({cost, first});
+  while (!work.empty()) {
+    auto [known, x] = work.top();
+    work.pop();
+    if (at(x).cost != known) continue;
+    for (uint32_t number : at(x).used_by) {
+      const Production& p = productions_[number];
+      uint32_t total = p.terminals;
+      for (uint32_t y : p.nonterminals) total = sum(total, at(y).cost);
+      if (total >= at(p.owner).cost) continue;
+      at(p.owner).cost = total;
+      at(p.owner).best = p.start;
+      work.push({total, p.owner});
+    }
+  }
+}
+
+// --- states ---------------------------------------------------------------------------------------------------------
+
+uint32_t ShortestText::cost_from(uint32_t position) {
+  uint32_t total = 0;
+  for (; total != kUnknown && engine_.parser().symbol_at(position) != Parser::kEnd; ++position) {
+    uint32_t symbol = engine_.parser().symbol_at(position);
+    if (engine_.parser().captures_at(position)) total = sum(total, kDoubtful);
+    total = sum(total, is_terminal(Symbol{symbol}) ? terminal(Symbol{symbol}) : nonterminal(symbol));
+  }
+  return total;
+}
+
+const Parser::Continuations& ShortestText::continuations(uint32_t context) {
+  auto known = continuations_.find(context);
+  if (known != continuations_.end()) return known->second;
+  Parser::Continuations found = engine_.parser().continuations(context);
+  charge(sizeof(found) + 48 + found.items.size() * sizeof(Parser::Entry));
+  return continuations_.emplace(context, std::move(found)).first->second;
+}
+
+const ShortestText::Way& ShortestText::boundary(ParserState state) {
+  auto known = states_.find(static_cast<uint32_t>(state));
+  if (known != states_.end()) return known->second;
+  charge(48);
+  constexpr Parser::Entry kStop{Parser::kEnd, 0};
+  auto answer = [&](Way way) -> const Way& {
+    return states_.insert_or_assign(static_cast<uint32_t>(state), way).first->second;
+  };
+  if (engine_.parser().accepting(state)) return answer({0, kStop});
+  constexpr std::size_t kRoot = SIZE_MAX;
+  struct Visit {
+    Parser::Entry item;
+    uint32_t cost;  // up to its end
+    std::size_t parent;
+  };
+  std::vector<Visit> visits;
+  std::priority_queue<std::pair<uint32_t, std::size_t>, std::vector<std::pair<uint32_t, std::size_t>>, std::greater<>>
+      work;
+  auto meet = [&](const Parser::Entry& item, uint32_t before, std::size_t parent) {
+    uint32_t total = sum(before, cost_from(item.position));
+    if (total == kUnknown) return;
+    work.push({total, visits.size()});
+    visits.push_back({item, total, parent});
+  };
+  for (const Parser::Entry& item : engine_.parser().kernel_items(state)) meet(item, 0, kRoot);
+  uint32_t best = kUnknown;
+  std::size_t last = kRoot;
+  std::unordered_set<uint32_t> done;
+  while (!work.empty() && done.size() < kMaxContexts) {
+    auto [total, visit] = work.top();
+    work.pop();
+    if (total >= best) break;
+    uint32_t context = visits[visit].item.context;
+    if (!done.insert(context).second) continue;
+    if (auto way = contexts_.find(context); way != contexts_.end()) {
+      if (uint32_t whole = sum(total, way->second.cost); whole < best) {
+        best = whole;
+        last = visit;
+      }
+      continue;
+    }
+    const Parser::Continuations& next = continuations(context);
+    if (next.accepting) {
+      contexts_.emplace(context, Way{0, kStop});
+      charge(48);
+      best = total;
+      last = visit;
+      break;
+    }
+    for (const Parser::Entry& item : next.items) meet(item, total, visit);
+  }
+  if (best == kUnknown) return answer({kUnknown, kStop});
+  std::size_t at = last;
+  for (std::size_t before = visits[at].parent; before != kRoot; at = before, before = visits[at].parent)
+    if (contexts_
+            .emplace(visits[before].item.context,
+                     Way{(length(best) - length(visits[before].cost)) | (best & kDoubtful), visits[at].item})
+            .second)
+      charge(48);
+  return answer({best, visits[at].item});
+}
+
+// Whatever the lexeme's text will be: if what follows depends on it, `find` notices and searches.
+ParserState ShortestText::after(const Thread& t, const Parser::Expected& end) {
+  bool doubtful = false;
+  return engine_.parser().shift(t.parser, end, kSomeText, doubtful);
+}
+
+uint32_t ShortestText::inside(const Thread& t, const Parser::Expected*& best) {
+  Parser& parser = engine_.parser();
+  const Parser::Lookahead& look = parser.lookahead(t.parser);
+  std::vector<std::pair<uint32_t, const Parser::Expected*>> ends;
+  auto [expected, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
+  for (; expected != last; ++expected)
+    if (uint32_t least = lexeme(t.lexeme, expected->tag); least != kUnknown) ends.emplace_back(least, &*expected);
+  std::ranges::sort(ends, {}, [](const auto& end) { return end.first; });
+  uint32_t cost = kUnknown;
+  for (auto [least, end] : ends) {
+    if (least >= cost) break;
+    if (uint32_t whole = sum(least, boundary(after(t, *end)).cost); whole < cost) {
+      cost = whole;
+      best = end;
+    }
+  }
+  return cost;
+}
+
+uint32_t ShortestText::cost(const Thread& t) {
+  const Parser::Expected* best = nullptr;
+  return t.at_boundary() ? boundary(t.parser).cost : inside(t, best);
+}
+
+uint32_t ShortestText::bound(std::span<const Thread> threads) {
+  uint32_t best = kUnknown;
+  for (const Thread& t : threads) {
+    if (t.text != kNoText) return kUnknown;
+    best = std::min(best, cost(t));
+  }
+  return best & kDoubtful ? kUnknown : best;
+}
+
+uint32_t ShortestText::bound(const Reach::Kept& kept) {
+  const Thread& t = kept.thread;
+  if (t.text != kNoText) return kUnknown;
+  const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
+  auto [first, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
+  // The shortest end of all that `node` has, and what comes after it.
+  auto end_of = [&](Node node) {
+    auto best = last;
+    for (auto it = first; it != last; ++it) {
+      uint32_t least = lexeme(node, it->tag);
+      if (least != kUnknown && (best == last || least < lexeme(node, best->tag))) best = it;
+    }
+    return best;
+  };
+  if (kept.rest != kEpsilon) {
+    auto end = engine_.lexicon().untagged(kept.first) ? end_of(kept.rest) : last;
+    if (end == last) return kUnknown;
+    uint32_t behind = sum(lexeme(kept.rest, end->tag), boundary(after(t, *end)).cost);
+    uint32_t whole = sum(longest_rest(kept.first, {0}).length, behind);
+    return whole & kDoubtful ? kUnknown : whole;
+  }
+  // As few of the tags as there is always one to end with.
+  std::vector<uint32_t> tags;
+  uint32_t behind = 0;
+  for (Node open = kept.first; tags.size() < kMaxEnds;) {
+    auto end = end_of(open);
+    if (end == last || std::ranges::find(tags, end->tag) != tags.end()) return kUnknown;
+    tags.push_back(end->tag);
+    behind = std::max(behind, boundary(after(t, *end)).cost);
+    LongestRest longest = longest_rest(kept.first, tags);
+    if (longest.length != kUnknown) {
+      uint32_t whole = sum(longest.length, behind);
+      return whole & kDoubtful ? kUnknown : whole;
+    }
+    open = longest.without;
+  }
+  return kUnknown;
+}
+
+uint32_t ShortestText::cost(StateId state) {
+  auto known = state_costs_.find(static_cast<uint32_t>(state));
+  if (known != state_costs_.end()) return known->second;
+  uint32_t best = kUnknown;
+  if (engine_.accepting(state))
+    best = 0;
+  else
+    for (const Thread& t : engine_.threads(state)) best = std::min(best, cost(t));
+  charge(32);
+  state_costs_.emplace(static_cast<uint32_t>(state), best);
+  return best;
+}
+
+// --- texts ----------------------------------------------------------------------------------------------------------
+
+void ShortestText::write_lexeme(Node node, uint32_t tag, std::vector<Piece>& out) {
+  while (true) {
+    LexemeStep step = lexemes_.at(key(node, tag));
+    if (step.length == 0) return;
+    out.push_back(step.byte);
+    node = engine_.lexicon().step(node, step.byte);
+  }
+}
+
+void ShortestText::write_item(uint32_t first, std::vector<Piece>& out) {
+  std::vector<uint32_t> positions{first};
+  while (!positions.empty()) {
+    uint32_t symbol = engine_.parser().symbol_at(positions.back());
+    if (symbol == Parser::kEnd) {
+      positions.pop_back();
+      continue;
+    }
+    ++positions.back();
+    if (is_terminal(Symbol{symbol})) {
+      const auto& info = engine_.symbols().terminal_info(Symbol{symbol});
+      if (info.start == kNone)
+        out.push_back(kSpecial + info.tag);
+      else
+        write_lexeme(info.start, info.tag, out);
+    } else if (!engine_.symbols().nonterminal_info(Symbol{symbol}).nullable) {
+      positions.push_back(at(symbol).best);
+    }
+  }
+}
+
+void ShortestText::write(const Thread& t, std::vector<Piece>& out) {
+  ParserState state = t.parser;
+  if (!t.at_boundary()) {
+    const Parser::Expected* end = nullptr;
+    inside(t, end);
+    write_lexeme(t.lexeme, end->tag, out);
+    state = after(t, *end);
+  }
+  for (Way way = boundary(state); way.next.position != Parser::kEnd || length(way.cost) != 0;
+       way = contexts_.at(way.next.context))
+    write_item(way.next.position, out);
+}
+
+bool ShortestText::completes(StateId state, const std::vector<Piece>& text) {
+  std::string bytes;
+  auto flush = [&] {
+    state = engine_.advance(state, bytes);
+    bytes.clear();
+  };
+  for (Piece piece : text) {
+    if (piece < kSpecial) {
+      bytes.push_back(static_cast<char>(piece));
+    } else {
+      flush();
+      state = engine_.advance_special(state, piece - kSpecial);
+    }
+    if (state == kDead) return false;
+  }
+  flush();
+  return state != kDead && engine_.accepting(state);
+}
+
+std::optional<std::vector<ShortestText::Piece>> ShortestText::find(StateId state) {
+  std::vector<Piece> text;
+  if (engine_.accepting(state)) return text;
+  const Thread* best = nullptr;
+  uint32_t least = kUnknown;
+  for (const Thread& t : engine_.threads(state))
+    if (uint32_t c = cost(t); c < least && length(c) < kMaxBytes) {
+      least = c;
+      best = &t;
+    }
+  if (!best) return std::nullopt;
+  if (!hops_.contains(static_cast<uint32_t>(state))) {
+    write(*best, text);
+    if (completes(state, text)) return text;
+  }
+  return search(state);
+}
+
+std::optional<std::vector<ShortestText::Piece>> ShortestText::search(StateId start) {
+  struct Visit {
+    StateId state;
+    uint32_t cost;
+    std::size_t parent;
+    Piece piece;
+  };
+  constexpr std::size_t kRoot = SIZE_MAX;
+  std::vector<Visit> visits{{start, 0, kRoot, 0}};
+  std::unordered_map<uint32_t, uint32_t> least{{static_cast<uint32_t>(start), 0}};
+  // By estimate of the whole, then the deepest first.
+  using Open = std::tuple<uint32_t, uint32_t, std::size_t>;
+  std::priority_queue<Open, std::vector<Open>, std::greater<>> work;
+  auto push = [&](std::size_t visit, uint32_t estimate) {
+    work.push({sum(visits[visit].cost, estimate), UINT32_MAX - visits[visit].cost, visit});
+  };
+  push(0, length(cost(start)));
+  Lexicon& lexicon = engine_.lexicon();
+  std::vector<Thread> out;
+  std::size_t goal = kRoot;
+  for (std::size_t count = 0; !work.empty() && count < kMaxSearchedStates; ++count) {
+    std::size_t visit = std::get<2>(work.top());
+    work.pop();
+    StateId state = visits[visit].state;
+    uint32_t so_far = visits[visit].cost;
+    if (least.at(static_cast<uint32_t>(state)) < so_far) continue;
+    if (engine_.accepting(state) || hops_.contains(static_cast<uint32_t>(state))) {
+      goal = visit;
+      break;
+    }
+    auto meet = [&](StateId next, Piece piece) {
+      if (next == kDead) return;
+      auto hop = hops_.find(static_cast<uint32_t>(next));
+      uint32_t estimate = hop != hops_.end() ? hop->second.cost : length(cost(next));
+      if (estimate == kUnknown || so_far + 1 >= kMaxBytes) return;
+      auto [it, fresh] = least.try_emplace(static_cast<uint32_t>(next), so_far + 1);
+      if (!fresh && it->second <= so_far + 1) return;
+      it->second = so_far + 1;
+      visits.push_back({next, so_far + 1, visit, piece});
+      push(visits.size() - 1, estimate);
+    };
+    std::span<const Thread> threads = engine_.threads(state);
+    ByteSet possible;
+    std::vector<const uint8_t*> classes;
+    auto look_at = [&](Node n) {
+      if (n != kNone && n != kAll) classes.push_back(lexicon.transitions(n).classes);
+    };
+    for (const Thread& t : threads) {
+      possible = possible | engine_.first_bound(t);
+      look_at(t.lexeme);
+      look_at(t.competing);
+      look_at(t.obligation);
+      if (!t.at_boundary()) continue;
+      for (Node n : engine_.modes().unions()) look_at(n);
+      const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
+      for (const auto& [group, first] : look.groups) look_at(group);
+      for (uint32_t i : look.specials)
+        if (uint32_t index = look.expected[i].tag; index < special_.size() && special_[index])
+          meet(engine_.advance_special(state, index), kSpecial + index);
+    }
+    std::unordered_set<uint64_t> tried;  // what the automata make of a byte, hashed
+    for (uint8_t byte : preference_) {
+      if (!possible.has(byte)) continue;
+      uint64_t signature = 0;
+      for (const uint8_t* c : classes) signature = (signature ^ c[byte]) * 0x9E3779B97F4A7C15ull + 1;
+      if (!tried.insert(signature).second) continue;
+      out.clear();
+      engine_.step(threads, byte, out);
+      if (!out.empty()) meet(engine_.intern(out), byte);
+    }
+  }
+  if (goal == kRoot) return std::nullopt;
+  // The way is noted: its states have their answers, and later searches may end on it.
+  auto end = hops_.find(static_cast<uint32_t>(visits[goal].state));
+  uint32_t rest = end == hops_.end() ? 0 : end->second.cost;
+  for (std::size_t v = goal; visits[v].parent != kRoot; v = visits[v].parent) {
+    const Visit& before = visits[visits[v].parent];
+    Hop hop{visits[v].piece, visits[v].state, rest + visits[goal].cost - before.cost};
+    if (hops_.emplace(static_cast<uint32_t>(before.state), hop).second) charge(48);
+  }
+  std::vector<Piece> text;
+  for (StateId at = start; !engine_.accepting(at);) {
+    const Hop& hop = hops_.at(static_cast<uint32_t>(at));
+    text.push_back(hop.piece);
+    at = hop.next;
+  }
+  return text;
+}
+
+}  // namespace guiderail

@@ -1,0 +1,397 @@
+#include "core/masks/mask_builder.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string>
+
+namespace guiderail {
+
+namespace {
+
+// Places of the trie are worth rows of their own from this size on.
+constexpr uint32_t kLargePlace = 200;
+
+}  // namespace
+
+void MaskRow::fill(uint32_t* words, uint32_t num_words) const {
+  const uint32_t* base = own_.empty() ? base_ : own_.data();
+  if (base)
+    std::memcpy(words, base, std::size_t{num_words} * 4);
+  else
+    std::memset(words, 0, std::size_t{num_words} * 4);
+  for (const Patch& p : patches_) words[p.word] = p.value;
+}
+
+bool MaskRow::allows(uint32_t token) const {
+  uint32_t word = token >> 5, bit = uint32_t{1} << (token & 31);
+  const uint32_t* base = own_.empty() ? base_ : own_.data();
+  auto it = std::ranges::lower_bound(patches_, word, {}, &Patch::word);
+  if (it != patches_.end() && it->word == word) return it->value & bit;
+  return base && (base[word] & bit);
+}
+
+MaskBuilder::Scratch& MaskBuilder::scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+void MaskBuilder::Scratch::clear() {
+  contributions.clear();
+  sets.clear();
+  stack.clear();
+  out.clear();
+  frames.clear();
+  doubtful.clear();
+}
+
+MaskRow MaskBuilder::build(StateId state, Reach* reach) {
+  reach_ = reach;
+  scratch().clear();  // an exception may have left something
+  std::span<const Thread> threads = engine_.threads(state);
+  walk(vocabulary_.trie(), TokenTrie::kRoot, threads, true, nullptr);
+  if (engine_.accepting(state))
+    for (uint32_t eos : vocabulary_.eos_token_ids()) sets_.push_back(eos);
+  for (const Thread& t : threads) {
+    if (!t.at_boundary()) continue;
+    const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
+    for (uint32_t i : look.specials) {
+      uint32_t index = look.expected[i].tag;
+      int64_t token = vocabulary_.special(engine_.symbols().special_tokens()[index]);
+      StateId next = token < 0 ? kDead : engine_.advance_special(state, index);
+      if (next == kDead) continue;
+      sets_.push_back(static_cast<uint32_t>(token));
+      if (reach_) reach_->add(engine_.threads(next));
+    }
+  }
+  return assemble();
+}
+
+// Opens a frame for the threads on the stack from `begin` on. At a large place of the whole vocabulary, threads that a row answers
+// for are taken off first. False, and the stack as before, if no thread is left.
+bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole) {
+  if (whole && trie.subtree_size(place) >= kLargePlace) {
+    std::vector<Thread> open(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end());
+    stack_.resize(begin);
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      Thread t = open[i];
+      if (t.at_boundary())
+        engine_.begin_all(t, open);
+      else if (!take_row(t, place, open))
+        stack_.push_back(t);
+    }
+  }
+  if (stack_.size() == begin) return false;
+  ByteSet bytes;
+  for (std::size_t i = begin; i < stack_.size(); ++i) bytes = bytes | engine_.first_bound(stack_[i]);
+  frames_.push_back({place, begin, stack_.size(), bytes});
+  return true;
+}
+
+// Walks a trie below `place` with all threads at once and sets the tokens that some thread survives. Re-entrant: works above the tops
+// of the stacks as it finds them.
+void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole,
+                       const Ranges* skip) {
+  std::size_t bottom = frames_.size(), floor = stack_.size();
+  stack_.insert(stack_.end(), threads.begin(), threads.end());
+  if (!enter(trie, place, floor, whole)) return;
+  while (frames_.size() > bottom) {
+    Frame& f = frames_.back();
+    if (f.bytes.empty()) {
+      stack_.resize(f.begin);
+      frames_.pop_back();
+      continue;
+    }
+    uint32_t child = 0;
+    const TrieNode& node = trie.node(f.place);
+    uint8_t byte = 0;
+    if (static_cast<uint32_t>(f.bytes.count()) > node.num_children) {
+      // More bytes than children: only those that are there stay to be visited.
+      ByteSet present;
+      for (const TrieNode& c : trie.children(f.place)) present.add(c.byte);
+      f.bytes = f.bytes & present;
+      continue;
+    }
+    byte = f.bytes.first();
+    f.bytes.words[byte >> 6] &= ~(uint64_t{1} << (byte & 63));
+    child = trie.child(f.place, byte);
+    if (!child) continue;
+    out_.clear();
+    // The frequent case by hand: one thread, inside a literal or the like, that neither ends nor owes anything.
+    const Thread& only = stack_[f.begin];
+    Node next = kNone;
+    bool plain = f.end - f.begin == 1 && !only.at_boundary() && only.obligation == kAll && only.competing == kNone &&
+                 only.text == kNoText;
+    if (plain) {
+      next = engine_.lexicon().step(only.lexeme, byte);
+      if (next == kNone) continue;
+      plain = !engine_.lexicon().nullable(next);
+    }
+    if (plain) {
+      out_.push_back(only);
+      out_.back().lexeme = next;
+    } else {
+      engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
+      if (out_.empty()) continue;
+      engine_.merge(out_);
+    }
+    if (trie.node(child).num_tokens && spellable(out_)) {
+      bool certain = std::ranges::any_of(out_, [](const Thread& t) { return t.text != kDoubtful; });
+      for (uint32_t token : trie.tokens(child))
+        if (!skip || !contains(*skip, token)) (certain ? sets_ : doubtful_).push_back(token);
+      if (reach_) reach_->add(out_);
+    }
+    if (trie.node(child).num_children == 0) continue;
+    std::size_t begin = stack_.size();
+    stack_.insert(stack_.end(), out_.begin(), out_.end());
+    enter(trie, child, begin, whole);
+  }
+}
+
+// Is the obligation met, whatever byte the lexeme takes next? After white space it often says no more than 'no further white space'.
+bool MaskBuilder::owes_nothing_next(const Thread& thread) {
+  if (thread.obligation == kAll) return true;
+  const Lexicon::Transitions& t = engine_.lexicon().transitions(thread.obligation);
+  bool met = true;
+  engine_.lexicon().first_bound(thread.lexeme).for_each([&](uint8_t byte) {
+    if (!met) return;
+    uint32_t known = t.next[t.classes[byte]].load(std::memory_order_acquire);
+    met = (known != Lexicon::kUnknown ? Node{known} : engine_.lexicon().step(thread.obligation, byte)) == kAll;
+  });
+  return met;
+}
+
+// If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
+bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
+  if (!owes_nothing_next(thread) || !engine_.always_viable(thread)) return false;
+  // What a newline leads to depends on the width read, which rows do not know.
+  if (engine_.indentation() && engine_.indentation()->is_newline(thread.group)) return false;
+  const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
+  if (!plan.broad) return false;
+  Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
+  // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
+  if (thread.competing != kNone && c.row->mostly_left_over()) return false;
+  if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, place, c.except);
+  Thread t = thread;
+  t.lexeme = plan.reference;
+  t.obligation = kAll;
+  const Ranges looked_at = c.except;
+  // These cannot keep the lexeme going; they may still end it on the way.
+  if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
+  // Where the text decides what follows the lexeme, all tokens are looked at as if it were some text, and then those where that is not enough.
+  if (t.text != kNoText) t.text = kSomeText;
+  walk_left_over(*c.row, t, plan.rest, looked_at);
+  t.text = thread.text;
+  if (!doubtful_.empty()) read_doubtful(thread, place);
+  if (reach_) reach_->keep({thread, plan.first, plan.rest});
+  if (plan.rest != kEpsilon && plan.first_nullable) {
+    // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
+    t.lexeme = plan.rest;
+    t.obligation = thread.obligation;
+    if (plan.excludes)
+      walk(vocabulary_.trie(), place, {&t, 1}, true, looked_at.empty() ? nullptr : &looked_at);
+    else
+      more.push_back(t);
+  }
+  contributions_.push_back(std::move(c));
+  return true;
+}
+
+// Sets those of the doubtful tokens that `thread`, which stands at `place`, survives with its own text.
+void MaskBuilder::read_doubtful(const Thread& thread, uint32_t place) {
+  std::vector<uint32_t> tokens;
+  std::swap(tokens, doubtful_);
+  std::vector<Thread> now, next;
+  for (uint32_t token : tokens) {
+    std::string_view bytes = vocabulary_.token(token);
+    std::size_t depth = 0;
+    for (uint32_t at = TokenTrie::kRoot; at != place; ++depth)
+      at = vocabulary_.trie().child(at, static_cast<uint8_t>(bytes[depth]));
+    now.assign(1, thread);
+    for (char c : bytes.substr(depth)) {
+      next.clear();
+      engine_.step(now, static_cast<uint8_t>(c), next);
+      engine_.merge(next);
+      std::swap(now, next);
+      if (now.empty()) break;
+    }
+    if (!now.empty() && spellable(now)) sets_.push_back(token);
+  }
+}
+
+bool MaskBuilder::contains(const Ranges& ranges, uint32_t token) const {
+  uint32_t rank = vocabulary_.rank(token);
+  auto after = std::ranges::upper_bound(ranges, rank, {}, &std::pair<uint32_t, uint32_t>::first);
+  return after != ranges.begin() && rank < std::prev(after)->second;
+}
+
+// After these threads, can the text be completed in tokens?
+bool MaskBuilder::spellable(std::span<const Thread> threads) { return !liveness_ || liveness_->live(threads); }
+
+// Takes tokens that the row keeps, but after which the vocabulary cannot spell a completion, out of it.
+void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except) {
+  const Ranges before = except;
+  for (const auto& end : row.ends()) {
+    Thread t = thread;
+    t.lexeme = rest == kEpsilon ? end.remainder
+                                : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
+    t.competing = end.competing;
+    if (t.text != kNoText) t.text = kSomeText;
+    std::vector<Thread> after;
+    engine_.settle(t, after);
+    if (!after.empty() && spellable(after)) continue;
+    for (uint32_t token : end.tokens)
+      if (!contains(before, token)) except.emplace_back(vocabulary_.rank(token), vocabulary_.rank(token) + 1);
+  }
+  if (except.size() > before.size()) std::ranges::sort(except);
+}
+
+// Tokens in which the row's lexeme ends: what they leave over must fit `rest`, or what comes after the lexeme if there is no rest.
+void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except) {
+  std::vector<Thread> after, alive;
+  for (const auto& exit : row.exits()) {
+    after.clear();
+    if (rest == kEpsilon) {
+      engine_.end_lexeme(thread, exit->tags, exit->competing, exit->follow, after);
+    } else {
+      Thread t = thread;
+      t.lexeme = rest;
+      t.competing = exit->competing;
+      after.push_back(t);
+      if (engine_.lexicon().nullable(rest))
+        engine_.end_lexeme(t, engine_.lexicon().tags(rest), t.competing, kAll, after);
+    }
+    if (after.empty()) continue;
+    ByteSet bytes;
+    for (const Thread& t : after) bytes = bytes | engine_.first_bound(t);
+    bytes = bytes & exit->first;
+    bytes.for_each([&](uint8_t byte) {
+      alive.clear();
+      engine_.step(after, byte, alive);
+      if (alive.empty()) return;
+      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false,
+           except.empty() ? nullptr : &except);
+    });
+  }
+}
+
+// The remainder is (base without excluded) k, its reference base k. The two differ below a place of the trie if base and excluded can end
+// there (the reference may then go on with k, the remainder may not), or if excluded goes on where nothing else of base is certain
+// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself.
+void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except) {
+  Lexicon& lexicon = engine_.lexicon();
+  const TokenTrie& trie = vocabulary_.trie();
+  struct Step {
+    uint32_t place;
+    Node base, excluded;
+    std::string path;
+  };
+  std::vector<Step> work;
+  work.push_back({place, base, excluded, ""});
+  std::vector<Thread> now, next;
+  while (!work.empty()) {
+    Step at = std::move(work.back());
+    work.pop_back();
+    lexicon.first_bound(at.excluded).for_each([&](uint8_t byte) {
+      uint32_t child = trie.child(at.place, byte);
+      if (!child) return;
+      Node x = lexicon.step(at.excluded, byte);
+      if (x == kNone) return;
+      Node r = lexicon.step(at.base, byte);
+      if (r == kNone) return;
+      std::string path = at.path;
+      path.push_back(static_cast<char>(byte));
+      bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
+      bool kept = !same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x);
+      if (!kept) except.push_back(trie.token_range(child));
+      if (!kept || (reach_ && trie.node(child).num_tokens)) {
+        now.assign(1, thread);
+        for (char c : path) {
+          next.clear();
+          engine_.step(now, static_cast<uint8_t>(c), next);
+          engine_.merge(next);
+          std::swap(now, next);
+          if (now.empty()) return;
+        }
+        if (reach_ && trie.node(child).num_tokens) reach_->add(now);
+      }
+      if (kept) {
+        if (trie.node(child).num_children) work.push_back({child, r, x, std::move(path)});
+        return;
+      }
+      if (trie.node(child).num_tokens && spellable(now))
+        for (uint32_t token : trie.tokens(child)) sets_.push_back(token);
+      if (trie.node(child).num_children) walk(trie, child, now, true, nullptr);
+    });
+  }
+  std::ranges::sort(except);
+}
+
+// The union of everything collected, as a base row and the words that differ from it.
+MaskRow MaskBuilder::assemble() {
+  MaskRow row;
+  uint32_t num_words = vocabulary_.num_words();
+  // The first dense row is the base.
+  const Contribution* base = nullptr;
+  for (const Contribution& c : contributions_)
+    if (c.row->dense() && !base) base = &c;
+  // `words` holds the words that somebody has touched; the others are the base's.
+  const uint32_t* under = base ? base->row->stay().data() : nullptr;
+  std::vector<uint32_t>& words = scratch().words;
+  std::vector<uint64_t>& touched = scratch().touched;
+  words.resize(num_words);
+  touched.assign((num_words + 63) / 64, 0);
+  std::size_t num_touched = 0;
+  auto value = [&](uint32_t word) {
+    return touched[word >> 6] >> (word & 63) & 1 ? words[word] : under ? under[word] : 0;
+  };
+  auto set = [&](uint32_t word, uint32_t bits) {
+    uint64_t& mark = touched[word >> 6];
+    uint64_t bit = uint64_t{1} << (word & 63);
+    num_touched += !(mark & bit);
+    mark |= bit;
+    words[word] = bits;
+  };
+  std::span<const uint32_t> by_rank = vocabulary_.trie().all_tokens();
+  if (base)
+    for (auto [first, last] : base->except)
+      for (uint32_t token : by_rank.subspan(first, last - first))
+        set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
+  auto add = [&](uint32_t word, uint32_t bits) {
+    if (uint32_t now = value(word); bits & ~now) set(word, now | bits);
+  };
+  std::vector<uint32_t> absent;  // tokens of an exception that nobody has allowed so far: the row must not either
+  for (const Contribution& c : contributions_) {
+    if (&c == base) continue;
+    absent.clear();
+    for (auto [first, last] : c.except)
+      for (uint32_t token : by_rank.subspan(first, last - first))
+        if (!(value(token >> 5) >> (token & 31) & 1)) absent.push_back(token);
+    if (c.row->dense()) {
+      for (uint32_t i = 0; i < num_words; ++i) add(i, c.row->stay()[i]);
+    } else {
+      for (LexRow::Word w : c.row->stay_words()) add(w.index, w.bits);
+    }
+    for (uint32_t token : absent) set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
+  }
+  for (uint32_t token : sets_) add(token >> 5, uint32_t{1} << (token & 31));
+  bool own = num_touched * 3 > num_words;
+  if (own && under)
+    row.own_.assign(under, under + num_words);
+  else if (own)
+    row.own_.assign(num_words, 0);
+  else
+    row.base_ = under;
+  if (!own) row.patches_.reserve(num_touched);
+  for (uint32_t i = 0; i < touched.size(); ++i)
+    for (uint64_t t = touched[i]; t; t &= t - 1) {
+      uint32_t word = i * 64 + static_cast<uint32_t>(std::countr_zero(t));
+      if (own)
+        row.own_[word] = words[word];
+      else if (words[word] != (under ? under[word] : 0))
+        row.patches_.push_back({word, words[word]});
+    }
+  return row;
+}
+
+}  // namespace guiderail

@@ -1,0 +1,98 @@
+// The mask of a sequence state: which tokens may come next.
+//
+// The mask is the union over the state's threads. A thread in a *broad* lexeme (one that thousands of tokens keep going: a
+// string, white space, an identifier, a number) takes the lexeme's cached row (lex_row.h) and walks only what tokens leave over after the
+// lexeme's end; where the remainder is a sequence `first rest` with a broad `first`, the row of `first` alone serves, whatever
+// rest it has in this grammar. All other threads walk the vocabulary trie together along live branches, a few dozen nodes. No walk
+// over the whole vocabulary happens unless a broad remainder is met for the first time in this vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/closing/reach.h"
+#include "core/engine.h"
+#include "core/masks/lex_row.h"
+#include "core/masks/liveness.h"
+#include "core/masks/vocabulary.h"
+
+namespace guiderail {
+
+// One row of the mask store: a base shared with others, and what differs from it. `fill` costs a copy and a few patches.
+class MaskRow {
+ public:
+  void fill(uint32_t* words, uint32_t num_words) const;
+  bool allows(uint32_t token) const;
+  std::size_t bytes_used() const { return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + own_.size() * 4; }
+
+ private:
+  friend class MaskBuilder;
+  struct Patch {
+    uint32_t word, value;
+  };
+  const uint32_t* base_ = nullptr;  // into a LexRow, which lives as long as the vocabulary's cache, or own_
+  std::vector<uint32_t> own_;
+  std::vector<Patch> patches_;  // sorted by word
+};
+
+class MaskBuilder {
+ public:
+  // `liveness` is null if every byte is a token: then alive in bytes is alive in tokens.
+  MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness)
+      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness) {}
+
+  // `reach`, if not null, is told where the tokens lead.
+  MaskRow build(StateId state, Reach* reach = nullptr);
+
+ private:
+  // Tokens by rank, in sorted ranges [first, second).
+  using Ranges = std::vector<std::pair<uint32_t, uint32_t>>;
+  // A row that answers for a thread, but for the tokens of `except`.
+  struct Contribution {
+    const LexRow* row;
+    Ranges except;
+  };
+  // A place of a trie with its threads, which are stack_[begin .. end).
+  struct Frame {
+    uint32_t place;
+    std::size_t begin, end;
+    ByteSet bytes;  // still to be visited
+  };
+
+  void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip);
+  bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole);
+  bool owes_nothing_next(const Thread& thread);
+  bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
+  void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
+  bool spellable(std::span<const Thread> threads);
+  void read_doubtful(const Thread& thread, uint32_t place);
+  void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
+  void decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except);
+  bool contains(const Ranges& ranges, uint32_t token) const;
+  MaskRow assemble();
+
+  Engine& engine_;
+  const Vocabulary& vocabulary_;
+  LexRowCache& rows_;
+  Liveness* liveness_;
+  Reach* reach_ = nullptr;
+  // Working memory, one per thread: a mask is built in microseconds, and allocating it anew would be a good part of them.
+  struct Scratch {
+    std::vector<Contribution> contributions;
+    std::vector<uint32_t> sets;  // single tokens that are allowed, in no order
+    std::vector<uint32_t> doubtful;
+    std::vector<Thread> stack, out;
+    std::vector<Frame> frames;
+    std::vector<uint32_t> words;
+    std::vector<uint64_t> touched;
+    void clear();
+  };
+  static Scratch& scratch();
+  std::vector<Contribution>& contributions_ = scratch().contributions;
+  std::vector<uint32_t>&sets_ = scratch().sets, &doubtful_ = scratch().doubtful;
+  std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
+  std::vector<Frame>& frames_ = scratch().frames;
+};
+
+}  // namespace guiderail

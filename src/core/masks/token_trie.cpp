@@ -1,0 +1,148 @@
+#include "core/masks/token_trie.h"
+
+#include <algorithm>
+
+#include "core/text/utf8_lead.h"
+
+namespace guiderail {
+
+TokenTrie TokenTrie::build(std::vector<std::pair<std::string_view, uint32_t>> entries) {
+  std::erase_if(entries, [](const auto& e) { return e.first.empty(); });
+  std::ranges::sort(entries);
+  TokenTrie trie;
+  struct Range {
+    uint32_t node, begin, end;
+    std::size_t depth;
+  };
+  trie.nodes_.push_back({});
+  std::vector<Range> work{{0, 0, static_cast<uint32_t>(entries.size()), 0}};
+  while (!work.empty()) {
+    Range r = work.back();
+    work.pop_back();
+    uint32_t i = r.begin;
+    trie.nodes_[r.node].first_token = static_cast<uint32_t>(trie.tokens_.size());
+    for (; i < r.end && entries[i].first.size() == r.depth; ++i) trie.tokens_.push_back(entries[i].second);
+    trie.nodes_[r.node].num_tokens = i - r.begin;
+    trie.nodes_[r.node].first_child = static_cast<uint32_t>(trie.nodes_.size());
+    std::size_t first_range = work.size();
+    while (i < r.end) {
+      uint8_t byte = static_cast<uint8_t>(entries[i].first[r.depth]);
+      uint32_t j = i;
+      while (j < r.end && static_cast<uint8_t>(entries[j].first[r.depth]) == byte) ++j;
+      work.push_back({static_cast<uint32_t>(trie.nodes_.size()), i, j, r.depth + 1});
+      trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
+      ++trie.nodes_[r.node].num_children;
+      i = j;
+    }
+    std::reverse(work.begin() + static_cast<std::ptrdiff_t>(first_range), work.end());
+  }
+  trie.measure();
+  return trie;
+}
+
+TokenTrie TokenTrie::merge_below(const TokenTrie& whole, std::vector<uint32_t> roots, uint8_t byte) {
+  TokenTrie trie;
+  trie.nodes_.push_back({1, 0, 0, 1, 0, 0});
+  trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
+  std::vector<std::pair<uint32_t, std::vector<uint32_t>>> work;
+  work.emplace_back(1u, std::move(roots));
+  while (!work.empty()) {
+    auto [at, sources] = std::move(work.back());
+    work.pop_back();
+    trie.nodes_[at].first_token = static_cast<uint32_t>(trie.tokens_.size());
+    for (uint32_t s : sources) trie.tokens_.insert(trie.tokens_.end(), whole.tokens(s).begin(), whole.tokens(s).end());
+    trie.nodes_[at].num_tokens = static_cast<uint32_t>(trie.tokens_.size()) - trie.nodes_[at].first_token;
+    trie.nodes_[at].first_child = static_cast<uint32_t>(trie.nodes_.size());
+    std::vector<std::pair<uint8_t, uint32_t>> children;
+    for (uint32_t s : sources)
+      for (uint32_t k = 0; k < whole.node(s).num_children; ++k) {
+        uint32_t c = whole.node(s).first_child + k;
+        children.emplace_back(whole.node(c).byte, c);
+      }
+    std::ranges::stable_sort(children, {}, [](const auto& c) { return c.first; });
+    for (std::size_t i = 0; i < children.size();) {
+      std::vector<uint32_t> same;
+      uint8_t byte = children[i].first;
+      for (; i < children.size() && children[i].first == byte; ++i) same.push_back(children[i].second);
+      work.emplace_back(static_cast<uint32_t>(trie.nodes_.size()), std::move(same));
+      trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
+      ++trie.nodes_[at].num_children;
+    }
+  }
+  trie.measure();
+  return trie;
+}
+
+void TokenTrie::measure() {
+  // Children come after their parent, so one backward pass sees them first.
+  subtree_.assign(nodes_.size(), 1);
+  subtree_tokens_.resize(nodes_.size());
+  for (std::size_t i = nodes_.size(); i-- > 0;) {
+    uint8_t height = 0;
+    subtree_tokens_[i] = nodes_[i].num_tokens;
+    for (const TrieNode& c : children(static_cast<uint32_t>(i))) {
+      height = std::max<uint8_t>(height, c.height == 255 ? 255 : static_cast<uint8_t>(c.height + 1));
+      subtree_[i] += subtree_[static_cast<std::size_t>(&c - nodes_.data())];
+      subtree_tokens_[i] += subtree_tokens_[static_cast<std::size_t>(&c - nodes_.data())];
+    }
+    nodes_[i].height = height;
+  }
+}
+
+// Is everything below `node` the rest of a character, `bytes` of it, whose next byte is in [first, last], and UTF-8 after it?
+bool TokenTrie::continues_character(uint32_t node, int bytes, uint8_t first, uint8_t last) const {
+  for (uint32_t k = 0; k < nodes_[node].num_children; ++k) {
+    uint32_t child = nodes_[node].first_child + k;
+    if (nodes_[child].byte < first || nodes_[child].byte > last) return false;
+    if (bytes == 1 ? !below_[child].utf8 : !continues_character(child, bytes - 1, 0x80, 0xBF)) return false;
+  }
+  return true;
+}
+
+void TokenTrie::summarize() {
+  first_level_.assign(256, 0);
+  for (uint32_t k = 0; k < nodes_[kRoot].num_children; ++k)
+    first_level_[nodes_[nodes_[kRoot].first_child + k].byte] = nodes_[kRoot].first_child + k;
+  below_.assign(nodes_.size(), {});
+  for (std::size_t i = nodes_.size(); i-- > 0;) {
+    Below& b = below_[i];
+    for (uint32_t k = 0; k < nodes_[i].num_children; ++k) {
+      uint32_t child = nodes_[i].first_child + k;
+      uint8_t byte = nodes_[child].byte;
+      const Below& c = below_[child];
+      b.ascii[0] |= c.ascii[0];
+      b.ascii[1] |= c.ascii[1];
+      b.leads |= c.leads;
+      if (byte < 0x80) {
+        b.ascii[byte >> 6] |= uint64_t{1} << (byte & 63);
+        b.utf8 = b.utf8 && c.utf8;
+      } else {
+        if (byte >= 0xC0) b.leads |= uint64_t{1} << (byte & 63);
+        const Utf8Lead* lead = utf8_lead(byte);
+        b.utf8 = b.utf8 && lead && continues_character(child, lead->more, lead->first, lead->last);
+      }
+    }
+  }
+}
+
+uint32_t TokenTrie::child_among(const TrieNode& n, uint8_t byte) const {
+  uint32_t lo = n.first_child, hi = n.first_child + n.num_children;
+  while (hi - lo > 1) {
+    uint32_t mid = (lo + hi) / 2;
+    if (nodes_[mid].byte <= byte)
+      lo = mid;
+    else
+      hi = mid;
+  }
+  return nodes_[lo].byte == byte ? lo : 0;
+}
+
+uint32_t TokenTrie::find(uint32_t from, std::string_view text) const {
+  for (char c : text) {
+    from = child(from, static_cast<uint8_t>(c));
+    if (!from) return 0;
+  }
+  return from;
+}
+
+}  // namespace guiderail

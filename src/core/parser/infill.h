@@ -1,0 +1,54 @@
+// Texts that must lead up to a given one: what is written between a prefix and a suffix of a program.
+//
+// A state is *possible* if some text completes it that ends with the suffix, and *complete* if the suffix itself does. 'What is to come ends
+// with the suffix' is a regular language, so the question is that of longest match (munch.h) with this language as one more obligation, asked
+// anew of each state: whatever of the suffix the text has already spelled by chance does not count. Where not every byte is a token, the
+// language is 'tokens, then the suffix', asked for only where bytes that are tokens do not suffice and bytes of tokens might (liveness.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/closing/completion.h"
+#include "core/engine.h"
+#include "core/lexer/munch.h"
+#include "core/masks/vocabulary.h"
+#include "core/published_map.h"
+
+namespace guiderail {
+
+class Infill {
+ public:
+  // Throws GrammarError for grammars whose states remember text that the question does not see: blocks by indentation, captures.
+  Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix);
+  ~Infill();
+
+  // Any thread may call these. Throws LimitError `munch_states`.
+  bool possible(StateId state);
+  bool complete(StateId state);
+  // The mask of a state, of `num_words` words.
+  void fill(StateId state, bool first, Completion& completion, uint32_t* words, std::size_t num_words);
+
+ private:
+  Engine& engine_;
+  const Vocabulary& vocabulary_;
+  std::string suffix_;
+  // What may stand before the suffix, and the question whether a text can be of that kind.
+  struct Question {
+    Node before = kNone, language = kNone;
+    std::unique_ptr<MunchViability> viability;
+  };
+  bool leads_to_suffix(const Thread& thread, Question& question);
+
+  std::vector<bool> special_;         // of the grammar's special tokens, which the vocabulary has
+  Question enough_, needed_, exact_;  // the first two only where they differ
+  PublishedMap possible_, complete_;  // state → 0, 1
+  std::mutex mutex_;
+  std::unordered_map<uint64_t, std::vector<uint32_t>> masks_;  // state and first
+};
+
+}  // namespace guiderail
