@@ -12,8 +12,8 @@ A *marker* is a piece of `begin` or `end` that some vocabularies have as a speci
 as that token where the vocabulary has it, and spelled out in text anywhere, so one grammar serves tokens and decoded
 text alike.
 
-The rules are the core's (src/core/parser/composite_source.h). A part is any grammar that is lexed freely: JSON Schema, regex,
-choices, GBNF, types, other composites; a Lark grammar under longest match is refused, by name.
+The rules are the core's (src/core/parser/composite_source.h). A part is any grammar that is lexed freely: JSON Schema,
+regex, choices, GBNF, types, other composites; a Lark grammar under longest match is refused, by name.
 """
 
 from __future__ import annotations
