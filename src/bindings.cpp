@@ -132,7 +132,8 @@ class Regex {
   Node node_;
 };
 
-using TerminalSpec = std::tuple<std::string, std::variant<std::string, nb::bytes>, int, std::string>;
+using TerminalSpec =
+    std::tuple<std::string, std::variant<std::string, nb::bytes, std::shared_ptr<Source>>, int, std::string>;
 using IndentationSpec =
     std::tuple<uint32_t, uint32_t, uint32_t, std::vector<uint32_t>, std::vector<uint32_t>, uint32_t, bool>;
 using LexerSpec = std::pair<std::vector<uint32_t>, std::vector<std::pair<uint32_t, std::vector<uint32_t>>>>;
@@ -161,9 +162,16 @@ std::shared_ptr<Source> static_source(const std::vector<TerminalSpec>& terminals
     t.name = name;
     t.mode = modes.empty() ? 0 : modes[i];
     t.priority = priorities.empty() ? -static_cast<int>(i) : priorities[i];
-    t.text = std::holds_alternative<std::string>(text) ? std::get<std::string>(text)
-                                                       : std::string(view(std::get<nb::bytes>(text)));
-    if (kind == "literal") {
+    if (std::holds_alternative<std::string>(text)) t.text = std::get<std::string>(text);
+    if (std::holds_alternative<nb::bytes>(text)) t.text = view(std::get<nb::bytes>(text));
+    if (std::holds_alternative<std::shared_ptr<Source>>(text) != (kind == "part"))
+      throw GrammarError("a terminal of kind 'part' is given by a source, others by text");
+    if (kind == "part") {
+      t.kind = StaticTerminal::Kind::kPart;
+      t.source = std::get<std::shared_ptr<Source>>(text)->source;
+    } else if (kind == "language") {
+      t.kind = StaticTerminal::Kind::kLanguage;
+    } else if (kind == "literal") {
       t.kind = StaticTerminal::Kind::kLiteral;
     } else if (kind == "block") {
       t.kind = StaticTerminal::Kind::kBlock;

@@ -80,13 +80,17 @@ bool Epoch::spellable() {
 
 StateId Epoch::after(StateId state, uint32_t token, bool first) {
   const Vocabulary& vocabulary = *(first && first_ ? *first_ : main_).vocabulary;
-  StateId next = kDead;
-  if (vocabulary.is_text(token)) {
-    next = engine_.advance(state, vocabulary.token(token));
-  } else {
-    const auto& names = engine_.symbols().special_tokens();
-    for (uint32_t i = 0; i < names.size() && next == kDead; ++i)
-      if (vocabulary.special(names[i]) == int64_t{token}) next = engine_.advance_special(state, i);
+  bool text = vocabulary.is_text(token);
+  StateId next = text ? engine_.advance(state, vocabulary.token(token)) : kDead;
+  const auto& names = engine_.symbols().special_tokens();
+  for (uint32_t i = 0; i < names.size(); ++i) {
+    // A grammar may name a token of text by its id, and mean it as one symbol.
+    if ((text && !Vocabulary::is_token_id(names[i])) || vocabulary.special(names[i]) != int64_t{token}) continue;
+    StateId whole = engine_.advance_special(state, i);
+    if (whole == kDead || whole == next) continue;
+    std::vector<Thread> threads(engine_.threads(next).begin(), engine_.threads(next).end());
+    threads.insert(threads.end(), engine_.threads(whole).begin(), engine_.threads(whole).end());
+    next = engine_.intern(threads);
   }
   return liveness_ && !liveness_->live(next) ? kDead : next;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 
 #include "core/errors.h"
 #include "core/masks/lex_row.h"
@@ -45,8 +46,18 @@ Vocabulary::~Vocabulary() = default;
 bool Vocabulary::is_eos(uint32_t id) const { return std::ranges::find(eos_, id) != eos_.end(); }
 
 int64_t Vocabulary::special(const std::string& text) const {
+  if (is_token_id(text)) {
+    uint32_t id = 0;
+    std::from_chars(text.data() + 2, text.data() + text.size() - 2, id);
+    return id < size() ? int64_t{id} : -1;
+  }
   auto it = special_.find(text);
   return it == special_.end() ? -1 : int64_t{it->second};
+}
+
+bool Vocabulary::is_token_id(std::string_view text) {
+  return text.size() > 4 && text.size() < 14 && text.starts_with("<[") && text.ends_with("]>") &&
+         std::ranges::all_of(text.substr(2, text.size() - 4), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 std::shared_ptr<LexRowCache> Vocabulary::rows(const std::shared_ptr<Lexicon>& lexicon) const {

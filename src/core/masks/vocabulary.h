@@ -37,8 +37,9 @@ class Vocabulary {
   uint32_t rank(uint32_t id) const { return ranks_[id]; }
   const std::vector<uint32_t>& eos_token_ids() const { return eos_; }
   bool is_eos(uint32_t id) const;
-  // The id of a special token by its text, or -1.
+  // The id of a special token by its text, or -1. `<[7]>` is token 7, whatever it is.
   int64_t special(const std::string& text) const;
+  static bool is_token_id(std::string_view text);
   uint32_t longest_token() const { return longest_; }
   // Every byte value is a token of its own: then every text can be written in tokens.
   bool byte_complete() const { return byte_complete_; }

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "core/errors.h"
+#include "core/regex/terminal_language.h"
 #include "core/regex/tree.h"
 
 namespace guiderail {
@@ -53,7 +54,8 @@ class Opener {
 
  private:
   static bool is_text(const StaticTerminal& t) {
-    return t.kind != StaticTerminal::Kind::kSpecial && t.kind != StaticTerminal::Kind::kBlock;
+    return t.kind != StaticTerminal::Kind::kSpecial && t.kind != StaticTerminal::Kind::kBlock &&
+           t.kind != StaticTerminal::Kind::kPart;
   }
   bool is_rule(uint32_t symbol) const { return symbol >= terminals_.size() + shifts_.size(); }
   uint32_t rule_of(uint32_t symbol) const { return symbol - static_cast<uint32_t>(terminals_.size() + shifts_.size()); }
@@ -75,7 +77,12 @@ class Opener {
                 lexicon_, *t.regex, lexing_ == Lexing::kFree ? RegexMatch::kFull : RegexMatch::kOrdered, encode_utf8));
           }
           break;
+        case StaticTerminal::Kind::kLanguage: nodes_.push_back(terminal_language(lexicon_, t.text)); break;
         case StaticTerminal::Kind::kSpecial: nodes_.push_back(kNone); break;
+        case StaticTerminal::Kind::kPart:
+          open_part(t);
+          nodes_.push_back(kNone);
+          break;
         // Each its own node, by a tag that is never reported.
         case StaticTerminal::Kind::kBlock:
           nodes_.push_back(lexicon_.accept(1 + static_cast<uint32_t>(nodes_.size())));
@@ -93,6 +100,17 @@ class Opener {
         nodes_[t] = lexicon_.concat(nodes_[t], lexicon_.accept(mode));
     if (lexing_ == Lexing::kDynamic) take_own_matches();
     if (lexing_ == Lexing::kOrdered) take_first_matches();
+  }
+
+  // The start symbol of a part takes the terminal's place in productions.
+  void open_part(const StaticTerminal& t) {
+    OpenGrammar inner = t.source->open(symbols_);
+    if (inner.lexing != Lexing::kFree || !inner.ignored.empty())
+      throw GrammarError("a grammar that is lexed by longest match cannot be a part of another one");
+    for (auto& provider : inner.providers) part_providers_.push_back(std::move(provider));
+    auto number = static_cast<uint32_t>(nodes_.size());
+    part_starts_.emplace(number, inner.start);
+    if (!is_terminal(inner.start) && symbols_.nonterminal_info(inner.start).nullable) nullable_parts_.insert(number);
   }
 
   bool is_marked(uint32_t t) const { return !marked_.empty() && marked_[t] != kNone; }
@@ -165,7 +183,7 @@ class Opener {
   Match own_match(uint32_t t) {
     if (is_marked(t)) return {marked_[t], kNone};
     Match plain{marked(t), whole_[t]};
-    if (terminals_[t].kind != StaticTerminal::Kind::kRegex) return plain;
+    if (terminals_[t].kind == StaticTerminal::Kind::kLiteral) return plain;
     Node marker = lexicon_.bytes(ByteSet::of(Lexicon::kMarker));
     Node more = lexicon_.concat(kAll, lexicon_.concat(marker, lexicon_.concat(lexicon_.bytes(ByteSet::all()), kAll)));
     Node longer = lexicon_.concat(lexicon_.both({lexicon_.with_marker(whole_[t]), more}), kAll);
@@ -199,7 +217,8 @@ class Opener {
   // Each terminal on its own.
   void take_own_matches() {
     for (uint32_t t = 0; t < terminals_.size(); ++t)
-      if (terminals_[t].kind == StaticTerminal::Kind::kRegex && !is_marked(t)) nodes_[t] = lexeme_of({own_match(t)});
+      if (is_text(terminals_[t]) && terminals_[t].kind != StaticTerminal::Kind::kLiteral && !is_marked(t))
+        nodes_[t] = lexeme_of({own_match(t)});
   }
 
   // A terminal wins where it matches and none that is tried before it matches anything, short or long.
@@ -263,7 +282,8 @@ class Opener {
   }
 
   bool terminal_usable(uint32_t t) const {
-    return terminals_[t].kind == StaticTerminal::Kind::kSpecial || (nodes_[t] != kNone && lexicon_.alive(nodes_[t]));
+    return terminals_[t].kind == StaticTerminal::Kind::kSpecial || terminals_[t].kind == StaticTerminal::Kind::kPart ||
+           (nodes_[t] != kNone && lexicon_.alive(nodes_[t]));
   }
 
   bool alternative_productive(const std::vector<uint32_t>& alternative) const {
@@ -280,8 +300,9 @@ class Opener {
   }
 
   void find_nullable() {
-    nullable_ =
-        derivable([this](uint32_t t) { return useful_[t] && is_text(terminals_[t]) && lexicon_.nullable(nodes_[t]); });
+    nullable_ = derivable([this](uint32_t t) {
+      return nullable_parts_.contains(t) || (useful_[t] && is_text(terminals_[t]) && lexicon_.nullable(nodes_[t]));
+    });
   }
 
   // The rules that have an alternative of nothing but good terminals and such rules: counted down, in time linear in the grammar.
@@ -342,7 +363,7 @@ class Opener {
         if (!alternative_productive(a)) continue;
         for (uint32_t s : a) {
           if (!is_rule(s)) {
-            regular = regular && terminals_[s].kind != StaticTerminal::Kind::kSpecial;
+            regular = regular && is_text(terminals_[s]);
             continue;
           }
           uint32_t child = rule_of(s);
@@ -467,7 +488,8 @@ class Opener {
     }
     if (!terminal_symbols_[symbol]) {
       const StaticTerminal& terminal = terminals_[t];
-      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
+      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kPart      ? part_starts_.at(t)
+                             : terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
                              : terminal.kind == StaticTerminal::Kind::kBlock
                                  ? symbols_.terminal(nodes_[t], 0, terminal.name)
                              : terminal.mode != 0 ? symbols_.terminal(nodes_[t], terminal.mode, terminal.name)
@@ -552,7 +574,7 @@ class Opener {
       std::vector<std::pair<std::string_view, Node>> texts;
       auto matched = [&](uint32_t literal) {
         return std::ranges::any_of(competitors_[mode], [&](uint32_t t) {
-          return terminals_[t].kind == StaticTerminal::Kind::kRegex && whole_[t] != kNone && !is_marked(t) &&
+          return terminals_[t].kind != StaticTerminal::Kind::kLiteral && whole_[t] != kNone && !is_marked(t) &&
                  lexicon_.nullable(lexicon_.walk(whole_[t], terminals_[literal].text));
         });
       };
@@ -585,6 +607,7 @@ class Opener {
       result.indentation = std::move(rule);
     }
     result.providers.push_back(std::move(owned));
+    for (auto& provider : part_providers_) result.providers.push_back(std::move(provider));
     return result;
   }
 
@@ -611,6 +634,9 @@ class Opener {
   std::vector<Node> regular_;
   std::vector<std::optional<Symbol>> terminal_symbols_;
   StaticRules* provider_ = nullptr;
+  std::vector<std::unique_ptr<RuleProvider>> part_providers_;
+  std::unordered_map<uint32_t, Symbol> part_starts_;  // by terminal
+  std::unordered_set<uint32_t> nullable_parts_;
 };
 
 }  // namespace
@@ -630,6 +656,12 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
       for (uint32_t s : a)
         if (s >= terminals_.size() + shifts_.size() + rules_.size())
           throw GrammarError("rule '" + r.name + "' uses an undefined symbol");
+  // Freely lexed, the only terminal of a grammar is the whole text, and nothing stands around it.
+  bool whole = rules_.size() == 1 && rules_[0].alternatives.size() == 1 && rules_[0].alternatives[0].size() == 1;
+  for (const StaticTerminal& t : terminals_)
+    if (lexing_ == Lexing::kFree && !whole && t.regex &&
+        (looks_past_its_end(*t.regex) || looks_before_its_start(*t.regex)))
+      throw GrammarError("terminal '" + t.name + "' looks beyond its match, which free lexing cannot do");
   if (lexing_ != Lexing::kFree)
     for (const StaticTerminal& t : terminals_)
       if (t.regex && looks_before_its_start(*t.regex))
@@ -660,8 +692,12 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
       throw GrammarError("blocks by indentation need a lexer of their own");
   }
   for (uint32_t t : ignored_)
-    if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial)
+    if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial ||
+        terminals_[t].kind == StaticTerminal::Kind::kPart)
       throw GrammarError("an ignored symbol is not a terminal");
+  for (const StaticTerminal& t : terminals_)
+    if (t.kind == StaticTerminal::Kind::kPart && lexing_ != Lexing::kFree)
+      throw GrammarError("terminal '" + t.name + "' is a text of another grammar, which free lexing alone can read");
 }
 
 void StaticSource::check_modes() const {
@@ -669,7 +705,8 @@ void StaticSource::check_modes() const {
     if (t.mode == 0) continue;
     if (t.mode >= skips_.size()) throw GrammarError("terminal '" + t.name + "' is of a mode that is not defined");
     if (lexing_ != Lexing::kMunch) throw GrammarError("modes of terminals need longest match");
-    if (t.kind == StaticTerminal::Kind::kSpecial || t.kind == StaticTerminal::Kind::kBlock)
+    if (t.kind == StaticTerminal::Kind::kSpecial || t.kind == StaticTerminal::Kind::kBlock ||
+        t.kind == StaticTerminal::Kind::kPart)
       throw GrammarError("terminal '" + t.name + "' is no text and belongs to no mode");
     if (t.regex && looks_past_its_end(*t.regex))
       throw GrammarError("terminal '" + t.name +

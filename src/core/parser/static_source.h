@@ -16,10 +16,13 @@
 namespace guiderail {
 
 struct StaticTerminal {
-  enum class Kind : uint8_t { kLiteral, kRegex, kSpecial, kBlock };  // kBlock: the empty string, an indent or dedent
+  // kBlock: the empty string, an indent or dedent. kPart: a text of another grammar.
+  enum class Kind : uint8_t { kLiteral, kRegex, kLanguage, kSpecial, kBlock, kPart };
   Kind kind;
-  std::string text;                        // bytes of a literal; name of a special token; pattern of a regex
-  std::shared_ptr<const RegexTree> regex;  // of a regex
+  std::string
+      text;  // bytes of a literal; name of a special token; pattern of a regex; tree of a language (regex/terminal_language.h)
+  std::shared_ptr<const RegexTree> regex;       // of a regex
+  std::shared_ptr<const GrammarSource> source;  // of a part: lexed freely, nothing ignored
   std::string name;
   int priority = 0;   // munch: higher wins ties; all different
   uint32_t mode = 0;  // munch: see lexer_modes.h

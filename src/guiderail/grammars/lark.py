@@ -29,6 +29,12 @@ read by different ones:
 A terminal must not be followed by both kinds, those that ignored ones may stand before and those that they may not.
 Literals inside rules are of no mode. `%mode` is read in the grammar itself, not in files that it imports.
 
+`lexer="free"`: terminals are abbreviations, and any way to cut the text that the rules admit will do; the ignored ones
+may stand before and behind each. Terminals may match the empty string and must not look around.
+
+What llguidance adds to the notation (`lark_extensions.py`), `%json {…}`, `<|special|>`, `&`, `~` and others, is read
+under "free", "munch" and "lark-dynamic"; llguidance's own language is a part of that under "free".
+
 `lexer="lark-dynamic"`: the language of `lark.Lark(grammar, parser="earley", lexer="dynamic")`. Terminals do not
 compete: where the parser may use one, it matches what `re.match` takes there and nothing shorter, so `/a|ab/` never
 reads `ab`, `IF` may be a NAME, and priorities choose between trees only. Refused: a terminal that is ignored and stands
@@ -41,6 +47,7 @@ with a conflict is refused. See `lark_lexers.py`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -49,7 +56,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from guiderail.errors import GrammarError, GuiderailError, LimitError
+from guiderail.errors import GrammarError, GuiderailError, LimitError, SchemaError
+from guiderail.grammars.lark_extensions import UNBOUNDED, Extended, Tree, extended
 from guiderail.grammars.lark_lexers import library_grammar
 from guiderail.grammars.regular import escape_text
 from guiderail.grammars.rules import (
@@ -66,10 +74,11 @@ from guiderail.grammars.rules import (
     Terminal,
     Terminals,
     assemble,
+    leaves,
     reachable,
 )
 
-LEXERS = ("munch", "lark-basic", "lark-contextual", "lark-dynamic")
+LEXERS = ("munch", "free", "lark-basic", "lark-contextual", "lark-dynamic")
 MAX_TERMINAL_NODES = 100_000
 MAX_NESTING = 100
 MAX_TEMPLATE_USES = 10_000
@@ -102,8 +111,12 @@ def parse_lark(
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
     text, modes = _take_modes(text)
-    with _lark_errors(text):
-        return _Reader(text, "<string>" if path is None else str(path.resolve()), lexing, postlex, modes).read(start)
+    own = extended(text)
+    if own.first is not None and lexing in ("lark-basic", "lark-contextual"):
+        raise own.error(f"this is not Lark's own notation; lexer={lexing!r} knows nothing else", own.first)
+    source = "<string>" if path is None else str(path.resolve())
+    with _written_places(own), _lark_errors(own.text):
+        return _Reader(own, source, lexing, postlex, modes).read(start)
 
 
 @dataclass(frozen=True)
@@ -134,8 +147,9 @@ def rule_names(text_or_path: str | os.PathLike[str]) -> list[str]:
     """The rules that a grammar defines, its templates aside, imported ones included. Raises: as `parse_lark`."""
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
-    with _lark_errors(text):
-        loaded = _Reader(_take_modes(text)[0], "<string>" if path is None else str(path.resolve()), "munch").loaded
+    own = extended(_take_modes(text)[0])
+    with _written_places(own), _lark_errors(own.text):
+        loaded = _Reader(own, "<string>" if path is None else str(path.resolve()), "munch").loaded
     return [str(name) for name, parameters, tree, _ in loaded.rule_defs if not parameters and tree is not None]
 
 
@@ -149,7 +163,9 @@ def placed(error: GrammarError, static: StaticGrammar, text_or_path: str | os.Pa
     path = _as_path(text_or_path)
     text = str(text_or_path) if path is None else path.read_text(encoding="utf-8")
     if error.offset is None:
-        return _with_place(error.message, text)
+        quoted = re.match(r"/.*/(?=: )", error.message, re.S)  # an expression among those that '&' and '~' combine
+        place = -1 if quoted is None else text.find(quoted[0])
+        return _with_place(error.message, text) if place < 0 else GrammarError.at(error.message, text, place)
     for terminal in static.terminals:
         if terminal.kind != "regex" or not isinstance(terminal.text, str):
             continue
@@ -171,24 +187,27 @@ def _as_path(text_or_path: str | os.PathLike[str]) -> Path | None:
 
 class _Reader:
     def __init__(
-        self, text: str, source: str, lexing: Lexing, postlex: Any = None, modes: Mapping[str, _Mode] | None = None
+        self, own: Extended, source: str, lexing: Lexing, postlex: Any = None, modes: Mapping[str, _Mode] | None = None
     ) -> None:
         # Imported here: `import guiderail` must stay light, and only users of Lark grammars need it.
         from lark import load_grammar as loader
 
-        self.text = text
+        self.own = own
+        self.text = own.text
         self.lexing = lexing
         # The loader follows references between terminals one by one: check how many there are before it starts.
-        _check_terminal_sizes(text)
+        _check_terminal_sizes(own.text)
         load: Any = loader.load_grammar  # Lark does not annotate it
-        self.loaded: Any = load(text, source, [], False)[0]
+        self.loaded: Any = load(own.text, source, [], False)[0]
         self.terminals = Terminals()
         self.rules: dict[str, Expression] = {}
         self.patterns: dict[str, Any] = {}  # name -> (lark pattern, priority)
         self.names_of: dict[Any, str] = {}  # lark pattern -> the name that a rule's inline literal goes by
         self.definitions: dict[str, Any] = {}
         self.pending: list[tuple[str, Any, dict[str, Expression]]] = []
-        self.rows: list[tuple[str, str, str]] = []
+        self.rows: list[tuple[str, str, str]] = list(own.rows)
+        self.trees: dict[str, tuple[Tree, int]] = {}  # terminals of `own`, complete, with their sizes
+        self.parts: dict[str, Expression] = {}  # what `own` declared
         self.modes = list((modes or {}).values())
         self.mode_of = {name: number for number, mode in enumerate(self.modes, 1) for name in mode.terminals}
         self.indenter = postlex
@@ -233,7 +252,9 @@ class _Reader:
 
     def finish(self, start: str) -> tuple[StaticGrammar, list[tuple[str, str, str]]]:
         # `assemble` keeps what the rules use: terminals of rules that nobody needs must not compete.
-        ignored = [self.named(str(name)).terminal for name in self.loaded.ignore]
+        ignored = [terminal for name in self.loaded.ignore for terminal in leaves(self.ignored(str(name)))]
+        if self.lexing == "free" and ignored:
+            start, ignored = self.write_ignored(start, ignored), []
         grammar = assemble(
             self.terminals,
             self.rules,
@@ -243,14 +264,26 @@ class _Reader:
             self.indentation(),
             tuple(mode.ignoring for mode in self.modes),
         )
-        rules = reachable(self.rules, start)
-        for name in rules:
+        for name in [name for name in reachable(self.rules, start) if name in self.definitions or "{" in name]:
             options = self.definitions[name][3] if name in self.definitions else None
             if options is not None and options.priority is not None:
                 reason = "a rule's priority chooses between parses of a text, not between texts"
                 self.rows.append((name, "annotation", reason))
             self.rows.append((name, "enforced", ""))
         return grammar, self.rows
+
+    def ignored(self, name: str) -> Expression:
+        return self.parts[name] if name in self.parts else self.named(name)
+
+    def write_ignored(self, start: str, ignored: list[int]) -> str:
+        """Under free lexing ignored terminals are rules like any other. Returns: where the language starts."""
+        names = iter(f"{word}{'_' * n}" for n in range(len(self.rules) + 2) for word in ("ignored",))
+        space = next(name for name in names if name not in self.rules)
+        begin = f"{space} {start}"
+        self.rules = {name: _behind_terminals(body, Reference(space)) for name, body in self.rules.items()}
+        self.rules[space] = Repeat(Choice(tuple(Leaf(terminal) for terminal in ignored)), 0, None)
+        self.rules[begin] = Sequence((Reference(space), Reference(start)))
+        return begin
 
     def error(self, message: str, name: str) -> GrammarError:
         offset = _find_name(self.text, name)
@@ -269,6 +302,10 @@ class _Reader:
                 raise self.error(f"terminal {name}, which %mode names, is not defined", name)
         if self.modes and self.lexing != "munch":
             raise GrammarError("modes (%mode) need lexer='munch'")
+        for name in self.own.terminals:
+            self.parts[name] = self.tree_terminal(self.tree(name, ())[0], name, self.own.terminals[name][1])
+        for name in self.own.parts:
+            self.parts[name] = self.part(name)
         self.names_of = {p: name for name, (p, _) in self.patterns.items() if name not in self.mode_of}
         for name in self.patterns:  # numbered in the order of definition, which decides ties, whatever uses them first
             self.named(name)
@@ -289,6 +326,62 @@ class _Reader:
                 raise LimitError(f"terminal {name} is nested too deeply", limit="grammar_nesting") from error
             raise self.error(f"terminal {name}: {_first_line(error)}", name) from error
 
+    def part(self, name: str) -> Expression:
+        """What a terminal that `own` has declared stands for."""
+        part = self.own.parts[name]
+        if part.kind == "special":
+            return Choice(tuple(self.terminals.add(Terminal("special", text, name=text)) for text in part.what))
+        if part.kind == "tree":
+            return self.tree_terminal(self.complete(part.what, (), [0]), part.name, 0)
+        from guiderail.grammars.json_schema import json_schema_source
+
+        line = self.own.original.count("\n", 0, part.offset) + 1
+        try:
+            _, report = json_schema_source(part.what)
+        except SchemaError as error:
+            raise type(error)(f"%json on line {line}: {error.message}", pointer=error.pointer) from None
+        self.rows += [(f"%json on line {line}{pointer}", status, reason) for pointer, status, reason in report()]
+        return self.terminals.add(Terminal("json", part.what, name=f"%json on line {line}"))
+
+    def tree_terminal(self, tree: Tree, name: str, priority: int) -> Expression:
+        """A terminal that may be empty stands for itself without the empty text, or for nothing."""
+        empty = _may_be_empty(tree)
+        if empty:
+            tree = ["and", tree, ["re", "(?s:.+)", 0]]
+        mode = self.mode_of.get(name, 0)
+        leaf = self.terminals.add(Terminal("language", json.dumps(tree), name=name, priority=2 * priority, mode=mode))
+        return Choice((leaf, EMPTY)) if empty else leaf
+
+    def tree(self, name: str, inside: tuple[str, ...]) -> tuple[Tree, int]:
+        """A terminal of `own`, what it refers to written out, and how large it is."""
+        if name not in self.trees:
+            if name in inside:
+                raise self.own.error(f"recursion in terminal {name!r}", self.own.terminals[name][2])
+            size = [0]
+            self.trees[name] = (self.complete(self.own.terminals[name][0], (*inside, name), size), size[0])
+        return self.trees[name]
+
+    def complete(self, tree: Tree, inside: tuple[str, ...], size: list[int]) -> Tree:
+        size[0] += len(tree)
+        if tree[0] == "literal":
+            with _positioned_at(self.own, tree[2]):
+                made = _pattern_tree(_lark_pattern(tree[1]))
+                _may_be_empty(made)  # reads the expression
+                return made
+        if tree[0] == "name":
+            written, offset = tree[1], tree[2]
+            if written in self.own.terminals:
+                made, more = self.tree(written, inside)
+                size[0] += more
+                if size[0] > MAX_TERMINAL_NODES:
+                    raise LimitError(f"terminal {written} becomes too large when written out", limit="terminal_size")
+                return made
+            if written not in self.patterns:
+                raise self.own.error(f"terminal {written!r} is used but not defined", offset)
+            with _positioned_at(self.own, offset):
+                return _pattern_tree(self.patterns[written][0])
+        return [self.complete(item, inside, size) if isinstance(item, list) else item for item in tree]
+
     def find_blocks(self) -> None:
         from lark.indenter import Indenter, PythonIndenter
 
@@ -299,6 +392,8 @@ class _Reader:
             return
         if self.lexing == "lark-dynamic":
             raise GrammarError("blocks by indentation (postlex) are not for lexer='lark-dynamic', nor are they in Lark")
+        if self.lexing == "free":
+            raise GrammarError("blocks by indentation (postlex) need a lexer; lexer='free' is none")
         kind = self.indenter if isinstance(self.indenter, type) else type(self.indenter)
         if not issubclass(kind, Indenter) or kind._process is not Indenter._process:
             raise GrammarError(
@@ -395,6 +490,8 @@ class _Reader:
         if any(len(count) > 10 for count in children[2:]):
             raise LimitError(f"repetition ~{children[2]} is too large", limit="repeats")
         least, most = int(children[2]), int(children[-1])
+        if most == UNBOUNDED:
+            return Repeat(body, least, None)
         if most < least or least < 0:
             line, column = getattr(children[1], "line", None), getattr(children[1], "column", None)
             raise GrammarError(f"the bounds of ~{least}..{most} are in the wrong order", line=line, column=column)
@@ -406,7 +503,7 @@ class _Reader:
 
         child = children[0]
         if isinstance(child, LarkTerminal):
-            return self.named(child.name)
+            return self.parts[child.name] if child.name in self.parts else self.named(child.name)
         if isinstance(child, NonTerminal):
             return self.reference(child.name, arguments)
         return self.expression(child, arguments, depth)
@@ -460,6 +557,57 @@ class _Reader:
 
     def describe(self, value: Expression) -> str:
         return self.terminals[value.terminal].name if isinstance(value, Leaf) else getattr(value, "name", repr(value))
+
+
+def _behind_terminals(body: Expression, space: Expression) -> Expression:
+    if isinstance(body, Leaf):
+        return Sequence((body, space))
+    if isinstance(body, Sequence):
+        return Sequence(tuple(_behind_terminals(item, space) for item in body.items))
+    if isinstance(body, Choice):
+        return Choice(tuple(_behind_terminals(option, space) for option in body.options))
+    if isinstance(body, Repeat):
+        return Repeat(_behind_terminals(body.body, space), body.least, body.most)
+    return body
+
+
+def _lark_pattern(text: str) -> Any:
+    """One of Lark's patterns: of a string, a range of two strings, or a regular expression between slashes."""
+    from lark import Token, Tree
+    from lark.load_grammar import PrepareLiterals
+
+    if text.startswith("/"):
+        return PrepareLiterals().transform(Tree("literal", [Token("REGEXP", text)])).children[0]
+    split = re.fullmatch(r'("(?:\\.|[^"\\\n])*"i?)\.\.("(?:\\.|[^"\\\n])*"i?)', text)
+    if split is not None:
+        ends: list[Any] = [Token("STRING", split[1]), Token("STRING", split[2])]
+        return PrepareLiterals().transform(Tree("range", ends)).children[0]
+    return PrepareLiterals().transform(Tree("literal", [Token("STRING", text)])).children[0]
+
+
+def _pattern_tree(pattern: Any) -> Tree:
+    terminal = _to_terminal(pattern, pattern.value, 0)
+    if isinstance(terminal.text, bytes):
+        return ["lit", terminal.text.decode("utf-8")]
+    return ["re", terminal.text, terminal.flags]
+
+
+def _may_be_empty(tree: Tree) -> bool:
+    """Is the empty text in the language of a tree? Raises: GrammarError for an expression that is malformed."""
+    kind, items = tree[0], tree[1:]
+    if kind == "lit":
+        return not items[0]
+    if kind == "re":
+        from guiderail import _core
+
+        return _core.Regex(items[0], "python", items[1]).accepts(b"")
+    if kind == "rep":
+        return items[1] == 0 or _may_be_empty(items[0])
+    if kind == "not":
+        return not _may_be_empty(items[0])
+    if kind == "or":
+        return any(map(_may_be_empty, items))
+    return kind == "factor" or all(map(_may_be_empty, items))
 
 
 def _terminal_to_pattern() -> Any:
@@ -556,6 +704,28 @@ def _positioned(token: Any) -> Iterator[None]:
     except (LarkError, UnicodeError, GrammarError) as error:
         line, column = getattr(token, "line", None), getattr(token, "column", None)
         raise GrammarError(_first_line(error), line=line, column=column) from error
+
+
+@contextmanager
+def _positioned_at(own: Extended, offset: int) -> Iterator[None]:
+    """As `_positioned`, for a place of the text as written."""
+    from lark.exceptions import LarkError
+
+    try:
+        yield
+    except (LarkError, UnicodeError, GrammarError) as error:
+        raise own.error(_first_line(error), offset) from error
+
+
+@contextmanager
+def _written_places(own: Extended) -> Iterator[None]:
+    """Complaints about the text without extensions, with their places in the text as written."""
+    try:
+        yield
+    except GrammarError as error:
+        if own.first is None or error.line is None or error.column is None or error in own.placed:
+            raise
+        raise GrammarError.at(error.message, own.original, own.offset(error.line, error.column)) from error
 
 
 @contextmanager

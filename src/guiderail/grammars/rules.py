@@ -25,7 +25,7 @@ from guiderail.errors import GrammarError, LimitError
 if TYPE_CHECKING:
     from guiderail import _core
 
-TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "special", "block"]
+TerminalKind: TypeAlias = Literal["literal", "regex", "ecma", "language", "special", "json", "block"]
 Lexing: TypeAlias = Literal["free", "munch", "lark-dynamic", "lark-basic", "lark-contextual"]
 Alternative: TypeAlias = tuple["int | str", ...]
 
@@ -41,8 +41,9 @@ class Terminal:
     """One kind of lexeme.
 
     Args:
-        kind: "literal" (`text` is bytes), "regex" (Python's dialect), "ecma" (ECMA-262's), "special" (a special
-        token's text). text: see `kind`. flags: bits of Python's `re` module; for "regex" only. name: for messages.
+        kind: "literal" (`text` is bytes), "regex" (Python's dialect), "ecma" (ECMA-262's), "language" (a tree as
+            JSON, see src/core/regex/terminal_language.h), "special" (a special token's text), "json" (a JSON Schema's
+            text). text: see `kind`. flags: bits of Python's `re` module; for "regex" only. name: for messages.
         priority: higher wins where two terminals match the same longest text; "munch" only. mode: the terminals it
         competes with are those of its mode (`StaticGrammar.modes`); "munch" only.
     """
@@ -243,7 +244,7 @@ class StaticGrammar:
         for t in self.terminals:
             if isinstance(t.text, str) and any("\ud800" <= character <= "\udfff" for character in t.text):
                 raise GrammarError(f"terminal {t.name!r} holds a lone surrogate, which has no UTF-8 encoding")
-        terminals = [(t.kind, t.text, t.flags, t.name) for t in self.terminals]
+        terminals = [_for_core(t) for t in self.terminals]
         rules = [(name, [list(alternative) for alternative in rule]) for name, rule in self.rules.items()]
         blocks = self.indentation
         return _core.static_source(
@@ -259,6 +260,14 @@ class StaticGrammar:
             [t.mode for t in self.terminals] if self.modes else [],
             list(self.modes),
         )
+
+
+def _for_core(terminal: Terminal) -> tuple[str, str | bytes | _core.GrammarSource, int, str]:
+    if terminal.kind != "json":
+        return (terminal.kind, terminal.text, terminal.flags, terminal.name)
+    from guiderail.grammars.json_schema import json_schema_source
+
+    return ("part", json_schema_source(str(terminal.text))[0], 0, terminal.name)
 
 
 class Terminals:
