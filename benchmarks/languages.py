@@ -4,9 +4,11 @@
 
     files     every file that the judge takes must be accepted; files that it does not take are counted and left out
     mutants   files with one edit each (mutations.py): our verdict against the judge's (judges/)
-    tokens    some files again, token by token: every token of the file must be in the mask before it
+    tokens    some of the accepted files again, token by token: every token of the file must be in the mask before it
 
-Disagreements are listed in the results with the place where the grammar stopped. Times are CPU time of this process.
+Disagreements are listed in the results with the place where the grammar stopped, with the other judges of the language
+that take the text, and, for valid texts refused, with what the grammar's header says about them
+(judges/not_covered.toml). Times are CPU time of this process.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import random
 import re
 import sys
 import time
+import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import guiderail as gr
 
-from .judges import JUDGES
+from .judges import JUDGES, OTHER_JUDGES, Judge
 from .masks import HERE, machine
 from .mutations import mutant, pieces
 from .percentiles import percentile
@@ -39,6 +43,8 @@ SUFFIXES = {
     "sql": [".sql"],
 }
 EXCERPT = 60
+NOT_COVERED = Path(__file__).parent / "judges" / "not_covered.toml"
+UNEXPLAINED = "not explained"
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,14 +77,32 @@ def corpus(options: argparse.Namespace) -> list[tuple[str, str]]:
             label = str(path.relative_to(root)) if root.is_dir() else path.name
             if re.search(options.skip, label):
                 continue
-            if options.split:
-                programs = [part for part in re.split(options.split, text) if part.strip()]
-                found += [(f"{label}#{number}", part) for number, part in enumerate(programs)]
-            else:
-                found.append((label, text))
+            parts = programs_of(text, options)
+            found += [(f"{label}#{number}" if len(parts) > 1 else label, part) for number, part in enumerate(parts)]
     if options.most and len(found) > options.most:
         found = random.Random(options.seed).sample(found, options.most)
     return found
+
+
+def programs_of(text: str, options: argparse.Namespace) -> list[str]:
+    """The programs that a file holds. Of a file of SQL: its statements, a line each where no line ends in a semicolon;
+    lines that begin with `#` are notes of test fixtures."""
+    split = options.split
+    if options.language == "sql" and not split:
+        text = re.sub(r"(?m)^#.*\n", "", text)
+        split = r";[ \t]*(?:\n|\Z)" if re.search(r"(?m);[ \t]*$", text) else r"\n"
+    return [part for part in re.split(split, text) if part.strip()] if split else [text]
+
+
+def reason(language: str, row: dict[str, Any]) -> str:
+    """What the header of the grammar leaves out, as far as the place where it stopped shows it."""
+    known = tomllib.loads(NOT_COVERED.read_text(encoding="utf-8")).get(language, [])
+    text = row["before"] + "⟦" + row["after"]
+    return next((entry["reason"] for entry in known if re.search(entry["pattern"], text)), UNEXPLAINED)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(Counter(row["reason"] for row in rows).most_common())
 
 
 def stopped(grammar: gr.Grammar, text: str) -> dict[str, Any]:
@@ -94,7 +118,14 @@ def changed(old: str, new: str) -> dict[str, Any]:
     return {"was": old[max(0, at - EXCERPT) : at + EXCERPT], "is": new[max(0, at - EXCERPT) : at + EXCERPT]}
 
 
-def check_files(grammar: gr.Grammar, programs: list[tuple[str, str]], results: dict[str, Any]) -> None:
+def check_files(
+    grammar: gr.Grammar,
+    programs: list[tuple[str, str]],
+    left_out: list[tuple[str, str]],
+    others: dict[str, Judge],
+    options: argparse.Namespace,
+    results: dict[str, Any],
+) -> None:
     refused = []
     total, spent = 0, 0.0
     for name, text in programs:
@@ -105,19 +136,37 @@ def check_files(grammar: gr.Grammar, programs: list[tuple[str, str]], results: d
         total += len(data)
         if not ok:
             refused.append({"file": name, **stopped(grammar, text)})
+    texts = [dict(programs)[row["file"]] for row in refused]
+    mark(refused, texts, others, options.language)
+    accepted = [(name, text) for name, text in left_out if grammar.accepts(text.encode("utf-8"))]
     results["files"] = {
         "valid": len(programs),
         "bytes": total,
         "refused": len(refused),
+        "refused_by_reason": summary(refused),
+        "left_out": len(left_out),
+        "left_out_accepted": len(accepted),
+        "valid_for": {name: sum(judge([text for _, text in programs])) for name, judge in others.items()},
         "ns_per_byte": 1e9 * spent / max(1, total),
     }
-    results["refused_files"] = refused[:50]
+    results["refused_files"] = refused[:200]
+    results["left_out_accepted"] = [{"file": name, "text": text[: 4 * EXCERPT]} for name, text in accepted[:50]]
+
+
+def mark(rows: list[dict[str, Any]], texts: list[str], others: dict[str, Judge], language: str) -> None:
+    """Notes in each row which other judges take its text, and why the grammar refuses it."""
+    verdicts = {name: judge(texts) for name, judge in others.items()}
+    for number, row in enumerate(rows):
+        row["valid_for"] = [name for name in others if verdicts[name][number]]
+        if "at" in row:
+            row["reason"] = reason(language, row)
 
 
 def check_mutants(
     grammar: gr.Grammar,
-    judge: Any,
+    judge: Judge,
     programs: list[tuple[str, str]],
+    others: dict[str, Judge],
     options: argparse.Namespace,
     results: dict[str, Any],
 ) -> None:
@@ -133,16 +182,24 @@ def check_mutants(
     verdicts = judge([text for _, _, text in made])
     valid = sum(verdicts)
     refused, accepted = [], []
+    refused_texts, accepted_texts = [], []
     for (name, old, new), verdict in zip(made, verdicts, strict=True):
         ours = grammar.accepts(new)
         if verdict and not ours:
             refused.append({"file": name, **changed(old, new), **stopped(grammar, new)})
+            refused_texts.append(new)
         elif ours and not verdict:
             accepted.append({"file": name, **changed(old, new)})
+            accepted_texts.append(new)
+    mark(refused, refused_texts, others, options.language)
+    mark(accepted, accepted_texts, others, options.language)
     results["mutants"] = {
         "mutants": len(made), "valid": valid, "invalid": len(made) - valid,
-        "valid_refused": len(refused), "invalid_accepted": len(accepted),
+        "valid_refused": len(refused), "valid_refused_by_reason": summary(refused),
+        "invalid_accepted": len(accepted),
+        "invalid_accepted_valid_for_another": sum(bool(row["valid_for"]) for row in accepted),
     }  # fmt: skip
+    refused.sort(key=lambda row: row["reason"] != UNEXPLAINED)
     results["valid_refused"], results["invalid_accepted"] = refused[:200], accepted[:200]
 
 
@@ -169,6 +226,9 @@ def check_tokens(
         matcher.reset()
         ids = tokenizer.encode(text, add_special_tokens=False)
         for at, token in enumerate(ids):
+            first = vocabulary.first_token_bytes if at == 0 else None
+            if not (first or vocabulary.token_bytes)[token]:
+                continue  # SentencePiece's first "▁" before white space stands for no text, and no mask has it
             start = time.thread_time()
             matcher.fill_next_token_bitmask(mask)
             took = time.thread_time() - start
@@ -222,20 +282,26 @@ def main(argv: list[str] | None = None) -> None:
         "machine": machine(),
     }
     judge = JUDGES[options.language]()
+    others = {name: make() for name, make in OTHER_JUDGES.get(options.language, {}).items()}
+    results["judges"] = [JUDGES[options.language].__name__, *others]
     found = corpus(options)
     verdicts = judge([text for _, text in found])
     programs = [program for program, verdict in zip(found, verdicts, strict=True) if verdict]
-    results["left_out"] = len(found) - len(programs)
-    check_files(grammar, programs, results)
-    print(json.dumps({"language": options.language, "left_out": results["left_out"], **results["files"]}), flush=True)
-    for row in results["refused_files"][:10]:
+    left_out = [program for program, verdict in zip(found, verdicts, strict=True) if not verdict]
+    check_files(grammar, programs, left_out, others, options, results)
+    print(json.dumps({"language": options.language, **results["files"]}), flush=True)
+    for row in [row for row in results["refused_files"] if row["reason"] == UNEXPLAINED][:20]:
         print("  refused:", row, flush=True)
-    check_mutants(grammar, judge, programs, options, results)
+    for row in results["left_out_accepted"][:10]:
+        print("  left out, accepted:", row, flush=True)
+    check_mutants(grammar, judge, programs, others, options, results)
     print(json.dumps(results["mutants"]), flush=True)
     for kind in ("valid_refused", "invalid_accepted"):
         for row in results[kind][:15]:
             print(f"  {kind}:", row, flush=True)
-    results["tokens"] = [check_tokens(grammar, programs, name, options) for name in options.tokenizers]
+    refused = {row["file"] for row in results["refused_files"]}
+    accepted = [program for program in programs if program[0] not in refused]
+    results["tokens"] = [check_tokens(grammar, accepted, name, options) for name in options.tokenizers]
     for row in results["tokens"]:
         print(json.dumps(row), flush=True)
     out = Path(options.out)

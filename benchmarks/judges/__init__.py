@@ -197,18 +197,33 @@ def sqlite() -> Judge:
         connection = sqlite3.connect(":memory:")
         verdicts = []
         for text in texts:
-            ok = True
-            for statement in text.split(";"):
-                if not statement.strip():
-                    continue
-                try:
-                    connection.execute("EXPLAIN " + statement)
-                except sqlite3.Error as error:
-                    ok = ok and not re.search(r"syntax error|incomplete input|unrecognized token", str(error))
+            ok, statement = True, ""
+            for part in [*text.split(";"), ""]:
+                statement += part
+                if sqlite3.complete_statement(statement + ";") or not part:
+                    if statement.strip():
+                        try:
+                            connection.execute("EXPLAIN " + statement)
+                        except sqlite3.Error as error:
+                            ok = ok and not re.search(r"syntax error|incomplete input|unrecognized token", str(error))
+                    statement = ""
+                else:
+                    statement += ";"
             verdicts.append(ok)
         return verdicts
 
     return judge
+
+
+def sqlglot() -> Judge:
+    """`sqlglot` without a dialect. It reads the union of some thirty dialects and takes much that none of them has:
+    words it does not know as aliases, `==`, any statement that begins with an unknown command, clauses in another
+    order."""
+    import logging
+
+    module = package("sqlglot")
+    logging.getLogger("sqlglot").setLevel(logging.CRITICAL)
+    return parses(module.parse, module.errors.SqlglotError, RecursionError)
 
 
 def calc() -> Judge:
@@ -235,6 +250,11 @@ JUDGES: dict[str, Callable[[], Judge]] = {
     "java": java,
     "c": pycparser,
     "sql": postgresql,
+}
+
+# Asked about disagreements with the first.
+OTHER_JUDGES: dict[str, dict[str, Callable[[], Judge]]] = {
+    "sql": {"sqlite": sqlite, "sqlglot": sqlglot},
 }
 
 

@@ -132,6 +132,28 @@ def test_near_misses(name: str) -> None:
     assert min(counts.values()) > 200
 
 
+def test_sql_stays_inside_postgresql() -> None:
+    """Edits of words: what the grammar accepts, PostgreSQL's parser accepts."""
+    parser = pytest.importorskip("pglast").parser
+    rng = random.Random(92)
+    texts = [text for language, _, text, valid in cases() if language == "sql" and valid]
+    wrong, accepted = [], 0
+    for _ in range(4000):
+        parts = re.findall(r"\w+|\s+|[^\w\s]", rng.choice(texts))
+        at = rng.randrange(len(parts))
+        parts[at : at + rng.randrange(2)] = rng.choice(([], [" ", rng.choice(parts), " "]))
+        edited = "".join(parts)
+        if not builtin("sql").accepts(edited):
+            continue
+        accepted += 1
+        try:
+            parser.parse_sql_json(edited)
+        except parser.ParseError:
+            wrong.append(edited)
+    assert wrong == []
+    assert accepted > 500
+
+
 def test_standard_library_of_this_python() -> None:
     """A sample of what `ast.parse` takes; all of it is read by `python -m benchmarks languages python`."""
     root = Path(ast.__file__).parent
