@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import bfcl, closing, equivalence, grammars, languages, masks, sizes, suite, walks
+from . import bfcl, closing, equivalence, generation, grammars, languages, masks, sizes, suite, walks
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -14,6 +14,7 @@ RUNNERS = {
     "languages": languages.main,
     "closing": closing.main,
     "equivalence": equivalence.main,
+    "generation": generation.main,
     "sizes": sizes.main,
     "suite": suite.main,
     "guidance": guidance.main,

@@ -17,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import parse_python
+
 Judge = Callable[[Sequence[str]], list[bool]]
 HERE = Path(__file__).parent
+PYTHONS = ("python3.12", "python3.13", "python3.14")
 
 
 class MissingJudge(Exception):
@@ -63,19 +65,17 @@ def parses(parse: Callable[[str], Any], *errors: type[BaseException]) -> Judge:
 
 
 def python() -> Judge:
-    """`ast.parse` of Python 3.12 or later: of the Python that runs, or of Pyodide's if that is older (node, and
-    `npm install pyodide@0.27.7` where the command is run). It also refuses what its compiler front end checks early,
-    such as a bad assignment target or an argument order; the grammar knows those too. It has a limit on nesting, and
-    Pyodide's knows no names of characters (\\N{...} in a program is refused)."""
-
-    def parse(text: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
+    """`ast.parse` of Python 3.12 or later: of the Python that runs, of one that is installed, or of Pyodide's (node,
+    and `npm install pyodide@0.27.7` where the command is run). It also refuses what its compiler front end checks
+    early, such as a bad assignment target or an argument order; the grammar knows those too. It has a limit on nesting,
+    and Pyodide's knows no names of characters (\\N{...} in a program is refused)."""
 
     if sys.version_info >= (3, 12):
-        return parses(parse, SyntaxError, ValueError, RecursionError, MemoryError)
-    command = [program("node"), str(HERE / "parse_python.mjs")]
+        return parse_python.verdicts
+    command = next(
+        ([found, str(HERE / "parse_python.py")] for name in PYTHONS if (found := shutil.which(name))),
+        None,
+    ) or [program("node"), str(HERE / "parse_python.mjs")]
 
     def judge(texts: Sequence[str]) -> list[bool]:
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as given:
@@ -83,10 +83,10 @@ def python() -> Judge:
             given.flush()
             done = subprocess.run([*command, given.name], capture_output=True, text=True)
         if done.returncode:
-            raise MissingJudge(f"Python 3.12: pyodide is not installed ({done.stderr.strip()[-200:]})")
+            raise MissingJudge(f"Python 3.12 does not run ({done.stderr.strip()[-200:]})")
         version, verdicts = json.loads(done.stdout)
         if version < [3, 12]:
-            raise MissingJudge(f"Python 3.12: pyodide has Python {version[0]}.{version[1]}")
+            raise MissingJudge(f"Python 3.12: {command[0]} has Python {version[0]}.{version[1]}")
         return list(verdicts)
 
     return judge
