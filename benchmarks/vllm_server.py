@@ -60,6 +60,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         options = ["--served-model-name", "small", "--port", str(port), "--host", "127.0.0.1", "--dtype", "float32"]
         options += ["--max-model-len", "512", "--max-num-seqs", "32", "--enforce-eager"]
+        options += ["--gpu-memory-utilization", "0.3"]  # of memory, free at the start; the cache has 1 GiB
         if backend == "guiderail":
             command = ["guiderail.cli", "serve", str(model), "--enable-auto-tool-choice"]
             command += ["--tool-call-parser", "hermes"]

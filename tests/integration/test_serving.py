@@ -189,6 +189,11 @@ def test_guide_models_and_classes():
         ({"guidance_prompts": ["a"], "guidance_weights": []}, "as many numbers"),
         ({"guidance_prompts": ["a"] * 9, "guidance_weights": [1] * 9}, "at most 8"),
         ({"guidance_scale": 2, "guidance_interval": [3, 1]}, "no interval"),
+        ({"guidance_scale": 2, "guidance_interval": [0.5, 2]}, "no output positions"),
+        ({"guidance_scale": 1e7}, "guidance_scale: .*exceeds 1000000"),
+        ({"guidance_scale": -1e300}, "exceeds"),
+        ({"guidance_prompts": ["a"], "guidance_weights": [2e6]}, "guidance_weights: .*exceeds"),
+        ({"guidance_models": ["a"], "guidance_model_weights": [-2e6]}, "guidance_model_weights: .*exceeds"),
         ({"guidance_scale": 2, "guidance_ramp": -1}, "number of steps"),
         ({"guidance_scale": 2, "plausibility": 2}, "between 0 and 1"),
     ],
@@ -196,6 +201,16 @@ def test_guide_models_and_classes():
 def test_malformed_guidance_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         GuidanceRequest.from_extra_args(arguments)
+
+
+def test_prompts_that_cannot_be_tokenised_are_refused():
+    empty = GuidanceRequest.from_extra_args({"guidance_scale": 2, "negative_prompt": ""})
+    with pytest.raises(ValueError, match=r"no tokens.*leave negative_prompt out"):
+        empty.prompt_ids([1], lambda text: [], 10)
+    torn = GuidanceRequest.from_extra_args({"guidance_scale": 2, "negative_prompt": "a\ud800"})
+    with pytest.raises(ValueError, match="surrogate"):
+        torn.prompt_ids([1], lambda text: [1], 10)
+    assert torn.texts == ["a\ud800"]
 
 
 def test_tokens_that_the_model_lacks_are_refused():

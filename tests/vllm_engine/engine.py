@@ -64,6 +64,8 @@ def make_engine(**settings: Any) -> Any:
         "async_scheduling": False,
         "structured_outputs_config": {"backend": "guiderail"},
         "logprobs_mode": "processed_logprobs",
+        # The cache's size is VLLM_CPU_KVCACHE_SPACE; this only says how much memory must be free at the start.
+        "gpu_memory_utilization": 0.3,
     }
     return LLM(str(MODEL), **{**options, **settings})
 

@@ -108,6 +108,59 @@ def test_several_prompts_and_schedules_run(llm):
     assert found[1] == found[2]
 
 
+def test_one_row_of_the_head_serves_a_group(llm, monkeypatch):
+    """Companions pass neither head nor sampler, unless somebody needs what they say."""
+    from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
+    rows: list[int] = []
+    apply_head = LogitsProcessor._apply_head
+
+    def counted(self, lm_head, hidden_states, *args):
+        rows.append(len(hidden_states))
+        return apply_head(self, lm_head, hidden_states, *args)
+
+    monkeypatch.setattr(LogitsProcessor, "_apply_head", counted)
+    pairs = PAIRS[:3]
+    plain = SamplingParams(temperature=0, max_tokens=TOKENS)
+    parameters = [*(guided(1.5, negative) for _, negative in pairs), plain]
+    found = llm.generate([*(prompt for prompt, _ in pairs), "x"], parameters, use_tqdm=False)
+    assert tokens(found)[:3] == [reference(prompt, negative, 1.5, TOKENS) for prompt, negative in pairs]
+    assert max(rows) == 4
+    rows.clear()
+    penalised = [guided(1.5, negative, repetition_penalty=1.3) for _, negative in pairs]
+    llm.generate([prompt for prompt, _ in pairs], penalised, use_tqdm=False)
+    assert max(rows) == 6
+
+
+def test_companions_end_with_the_interval(llm):
+    prompt, negative = PAIRS[0]
+    arguments = {"guidance_scale": 3.0, "negative_prompt": negative, "guidance_interval": [0, 4]}
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    sizes: list[int] = []
+    schedule = scheduler.schedule
+
+    def counted(*args, **options):
+        output = schedule(*args, **options)
+        sizes.append(len(output.num_scheduled_tokens))
+        return output
+
+    scheduler.schedule = counted
+    try:
+        parameters = SamplingParams(temperature=0, max_tokens=TOKENS, ignore_eos=True, extra_args=arguments)
+        found = tokens(llm.generate([prompt], [parameters], use_tqdm=False))[0]
+    finally:
+        del scheduler.schedule
+    start = reference(prompt, negative, 3.0, TOKENS)[:4]
+    assert found[:4] == start
+    assert found[4:] == reference(prompt + llm.get_tokenizer().decode(start), "", 1.0, TOKENS - 4)
+    assert [size for size in sizes if size] == [2] * 4 + [1] * (TOKENS - 4)
+
+
+def test_marks_of_the_scheduler_cannot_be_forged(llm):
+    with pytest.raises(VLLMValidationError, match="unknown argument '_guiderail'"):
+        llm.generate(["x"], SamplingParams(max_tokens=1, extra_args={"_guiderail": [1, 1]}), use_tqdm=False)
+
+
 def test_stop_strings_end_companions_too(llm):
     output = llm.generate([PAIRS[0][0]], [guided(1.5, PAIRS[0][1], stop=[" "], max_tokens=30)], use_tqdm=False)
     assert output[0].outputs[0].finish_reason == "stop"

@@ -8,6 +8,8 @@ loaded, so call `register()` first there.
     guidance_request.py  what a request says about guidance (knows nothing of vLLM)
     scheduler.py         hidden companion requests, in lockstep with the request that they guide
     logits_processor.py  mixes the rows of a request and its companions
+    mixed_head.py        mixes them before the model's head, where that is the same
+    companion_sampling.py  companions are not sampled
     guide_models.py      smaller models that guide, inside the logits processor
     plugin.py            `register`: what is patched where, and when it refuses
     contract.py          the interfaces of vLLM that all this relies on, as recorded

@@ -19,6 +19,20 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     ),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params", "supported_tasks"),
     "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params": ("self", "max_tokens"),
+    "vllm.entrypoints.openai.completion.protocol:CompletionRequest.extract_structured_outputs": ("self",),
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params": (
+        "self",
+        "max_tokens",
+        "default_sampling_params",
+    ),
+    "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.extract_structured_outputs": ("self",),
+    "vllm.entrypoints.generate.beam_search.online:BeamSearchOnlineMixin.beam_search": (
+        "self",
+        "prompt",
+        "request_id",
+        "params",
+    ),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_init": ("self", "request"),
     "vllm.v1.structured_output:StructuredOutputManager._create_grammar": ("self", "request"),
     "vllm.v1.structured_output:StructuredOutputManager.grammar_bitmask": (
@@ -61,6 +75,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     ),
     "vllm.v1.core.sched.scheduler:Scheduler._preempt_request": ("self", "request", "timestamp"),
     "vllm.v1.sample.sampler:Sampler.sample": ("self", "logits", "sampling_metadata"),
+    "vllm.model_executor.layers.logits_processor:LogitsProcessor.forward": ("self", "lm_head", "hidden_states"),
     "vllm.v1.sample.logits_processor.interface:LogitsProcessor.apply": ("self", "logits"),
     "vllm.v1.sample.logits_processor.interface:LogitsProcessor.update_state": ("self", "batch_update"),
 }

@@ -54,6 +54,8 @@ _KEYS = frozenset(
 # A misspelt key must not go unnoticed: a request would run unguided.
 _PREFIXES = ("guidance", "negative_prompt", "plausib")
 MOST_PROMPTS = 8
+MOST_WEIGHT = 1e6
+"""Beyond it float32 scores say little, and far beyond it they overflow."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,6 +132,12 @@ class GuidanceRequest:
         """The guide models that the request needs."""
         return {*self.models, *([self.classes.model] if self.classes is not None else [])}
 
+    @property
+    def texts(self) -> list[str]:
+        """What will be tokenised."""
+        codes = (self.classes.desired, self.classes.undesired) if self.classes is not None else ()
+        return [text for text in (*self.prompts, *codes) if isinstance(text, str)]
+
     def weights_at(self, position: int) -> list[float]:
         """The weight of each stream, prompts first, then models, for the output token at `position` (0: the first)."""
         strength = self._strength(position)
@@ -185,11 +193,13 @@ def _tokens_of(
     if isinstance(given, str):
         if encode is None:
             raise ValueError(f"{what} given as text needs a tokenizer; give token ids")
+        if any("\ud800" <= character <= "\udfff" for character in given):
+            raise ValueError(f"{what} is not Unicode text: it has a surrogate without its partner")
         ids = list(encode(given))
     else:
         ids = list(given)
     if not ids:
-        raise ValueError(f"{what} has no tokens")
+        raise ValueError(f"{what} has no tokens; to guide away from no condition at all, leave negative_prompt out")
     wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
     if wrong is not None:
         raise ValueError(f"{what}: {wrong} is not a token of this model (0 to {vocab_size - 1})")
@@ -202,7 +212,7 @@ def _streams(given: Mapping[str, Any]) -> tuple[tuple[str | tuple[int, ...] | No
     if "negative_prompt" in given and "negative_prompt_ids" in given:
         raise ValueError("give negative_prompt or negative_prompt_ids, not both")
     if "guidance_scale" in given:
-        scale = _number("guidance_scale", given["guidance_scale"])
+        scale = _weight("guidance_scale", given["guidance_scale"])
         if scale != 1.0:
             prompts.append(_negative(given))
             weights.append(1.0 - scale)
@@ -212,7 +222,7 @@ def _streams(given: Mapping[str, Any]) -> tuple[tuple[str | tuple[int, ...] | No
     if not _is_list(texts, str) or not isinstance(own_weights, list) or len(texts) != len(own_weights):
         raise ValueError("guidance_prompts is an array of texts and guidance_weights one of as many numbers")
     for text, value in zip(texts, own_weights, strict=True):
-        weight = _number("guidance_weights", value)
+        weight = _weight("guidance_weights", value)
         if weight != 0.0:
             prompts.append(text)
             weights.append(weight)
@@ -243,7 +253,7 @@ def _models(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...
         raise ValueError("guidance_models is an array of names and guidance_model_weights one of as many numbers")
     if len(set(names)) < len(names):
         raise ValueError("guidance_models names a model twice: add up its weights")
-    pairs = [(name, _number("guidance_model_weights", weight)) for name, weight in zip(names, weights, strict=True)]
+    pairs = [(name, _weight("guidance_model_weights", weight)) for name, weight in zip(names, weights, strict=True)]
     if len(pairs) > MOST_PROMPTS:
         raise ValueError(f"guidance_models: {len(pairs)} models; at most {MOST_PROMPTS}")
     used = [(name, weight) for name, weight in pairs if weight != 0.0]
@@ -274,7 +284,7 @@ def _classes(given: Mapping[str, Any]) -> ClassGuidance | None:
     if any(not 0 <= number <= 1 for number in numbers):
         raise ValueError(f"guidance_class_filter: {bounds} are no probabilities")
     mass, threshold = numbers or (None, 0.0)
-    omega = _number("guidance_omega", given.get("guidance_omega", 30.0))
+    omega = _weight("guidance_omega", given.get("guidance_omega", 30.0))
     return ClassGuidance(model, codes[0], codes[1], omega, mass, threshold) if omega != 0.0 else None
 
 
@@ -283,7 +293,10 @@ def _interval(value: Any) -> tuple[int, int | None]:
         return 0, None
     if not isinstance(value, list) or len(value) != 2:
         raise ValueError("guidance_interval is [start, stop]; stop -1: to the end")
-    start, stop = (int(_number("guidance_interval", part)) for part in value)
+    bounds = [_number("guidance_interval", part) for part in value]
+    if not all(bound.is_integer() for bound in bounds):
+        raise ValueError(f"guidance_interval: {value} are no output positions")
+    start, stop = map(int, bounds)
     if start < 0 or (stop != -1 and stop < start):
         raise ValueError(f"guidance_interval: [{start}, {stop}] is no interval of output positions")
     return start, None if stop == -1 else stop
@@ -309,6 +322,13 @@ def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{key}: {value!r} is not a finite number")
     return float(value)
+
+
+def _weight(key: str, value: Any) -> float:
+    number = _number(key, value)
+    if abs(number) > MOST_WEIGHT:
+        raise ValueError(f"{key}: {value!r} exceeds {MOST_WEIGHT:.0f}")
+    return number
 
 
 def _is_list(value: Any, kind: type) -> bool:

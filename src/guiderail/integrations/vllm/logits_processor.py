@@ -14,6 +14,10 @@ which the affine rule and the renormalisation after it cancel, so mask-then-mix 
 taken among legal tokens, as everywhere in guiderail. Penalties come after guidance here, temperature and top-k, top-p
 after those.
 
+Most groups need no logits of their companions: they are mixed before the model's head (mixed_head.py), which leaves g
+without its constant per row. Left for here is what that constant or the order would change: plausibility, guide models,
+GeDi, `repetition_penalty` (which multiplies) and `logit_bias` (which is added to c, and weighted with it).
+
 One class for both runner interfaces of vLLM 0.32: it loads by name under either. Under V2 it declines guided requests,
 with the setting that helps (settings.py has the reason), and leaves all others alone.
 """
@@ -31,20 +35,19 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 from guiderail.guidance.runner import Evaluation, Request
 from guiderail.integrations.vllm.guidance_request import GuidanceRequest
 from guiderail.integrations.vllm.guide_models import GuideModels
-from guiderail.integrations.vllm.settings import guide_models
+from guiderail.integrations.vllm.mixed_head import Head, Mixture
+from guiderail.integrations.vllm.settings import STAMP, guide_models
 from guiderail.logits.gedi import gedi_class_posterior, gedi_guidance
 from guiderail.logits.kernels.dispatch import guided_log_probs
 from guiderail.logits.plausibility import plausible_tokens, restrict
 
-__all__ = ["STAMP", "GuidanceLogitsProcessor", "noise_seed"]
+__all__ = ["GuidanceLogitsProcessor", "noise_seed"]
 
 _CODES = ("desired", "undesired")
-STAMP = "_guiderail"
-"""Key in `extra_args`: [number of the group, role in it]. Role 0 is the request, the others are its companions."""
 
 
 class _Row:
-    __slots__ = ("group", "output", "prompt", "request", "role", "seed")
+    __slots__ = ("group", "output", "prompt", "request", "role", "seed", "shift_free")
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class _Row:
         prompt: tuple[int, ...],
         output: list[int],
         seed: int | None,
+        shift_free: bool,
     ) -> None:
         self.group = group
         self.prompt = prompt
@@ -61,6 +65,7 @@ class _Row:
         self.request = request
         self.output = output  # vLLM's own list: it grows, and shrinks when a position is taken back
         self.seed = seed
+        self.shift_free = shift_free  # a constant added to all its scores changes nothing
 
 
 class _SeededNoise(torch.Generator):
@@ -99,6 +104,10 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
             self._guides = GuideModels(vllm_config, interface[0])
         # (row of the request, rows of its companions in the order of their roles), for this step
         self._groups: list[tuple[int, list[int]]] = []
+        # What this step asks for, less what has been mixed before the head; None until somebody asks.
+        self._plans: list[_Plan] | None = None
+        self._head = Head(self._before_head)
+        self._batch_size = 0
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -112,9 +121,14 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
 
     def update_state(self, batch_update: Any) -> None:
         """Follow the rows: removed, added, moved, in this order."""
-        if batch_update is None:
-            return
+        if batch_update is not None:
+            self._follow(batch_update)
+        self._plans = None
+        self._head.expect(self._batch_size if self._rows else 0)
+
+    def _follow(self, batch_update: Any) -> None:
         rows = self._rows
+        self._batch_size = batch_update.batch_size
         before = {row.group for row in rows.values()}
         for index in batch_update.removed:
             rows.pop(index, None)
@@ -125,7 +139,8 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
                 continue
             group, role = stamp
             request = GuidanceRequest.from_extra_args(params.extra_args) if role == 0 else None
-            rows[index] = _Row(group, role, request, tuple(prompt or ()), output, params.seed)
+            shift_free = params.repetition_penalty == 1.0 and not params.logit_bias
+            rows[index] = _Row(group, role, request, tuple(prompt or ()), output, params.seed, shift_free)
         for source, target, direction in batch_update.moved:
             moved, displaced = rows.pop(source, None), rows.pop(target, None)
             if moved is not None:
@@ -154,14 +169,35 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
             sources, targets = zip(*pairs, strict=True)
             sampled[list(targets)] = sampled[list(sources)]
 
+    @property
+    def companion_rows(self) -> set[int]:
+        """Rows of companions in this step; what is sampled there is not used."""
+        return {index for index, row in self._rows.items() if row.role != 0}
+
+    def _before_head(self) -> tuple[list[int], list[Mixture]]:
+        """Rows that need no logits, and the groups that are mixed before the head: see `Head`."""
+        plans = self._make_plans()
+        mixed = [plan for plan in plans if plan.fits_head]
+        self._plans = [plan for plan in plans if not plan.fits_head]
+        needed = {companion for plan in self._plans if any(plan.weights) for companion in plan.companions}
+        unneeded = sorted(self.companion_rows - needed)
+        return unneeded, [(plan.own, plan.companions, plan.weights) for plan in mixed]
+
+    def _make_plans(self) -> list[_Plan]:
+        self._groups = self._complete_groups()
+        found = (self._plan(own, companions) for own, companions in self._groups)
+        self._plans = [plan for plan in found if plan is not None]
+        return self._plans
+
     # --- both runners ----------------------------------------------------------------------------------
 
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
         """Guide. Args: logits, float32 (rows, vocab), changed in place; ctx, given by runner V2 only."""
         if ctx is not None:
             return logits
-        self._groups = self._complete_groups()
-        plans = [plan for own, companions in self._groups if (plan := self._plan(own, companions)) is not None]
+        if self._plans is None:
+            self._make_plans()
+        plans, self._plans = self._plans or [], None
         evaluated = self._evaluate(plans)
         shapes: dict[Any, list[_Plan]] = {}
         for plan in plans:
@@ -183,10 +219,13 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
             group.sort()
             role, own = group[0]
             request = self._rows[own].request
-            if role != 0 or request is None or len(group) != len(request.prompts) + 1:
+            if role != 0 or request is None:
                 continue
             companions = [index for _, index in group[1:]]
             position = len(self._rows[own].output)
+            over = request.stop is not None and position >= request.stop and not companions  # they have ended
+            if len(companions) != len(request.prompts) and not over:
+                continue
             if all(len(self._rows[index].output) == position for index in companions):
                 found.append((own, companions))
         return found
@@ -255,6 +294,13 @@ class _Plan:
     request: GuidanceRequest
     weights: list[float]
     omega: float
+
+    @property
+    def fits_head(self) -> bool:
+        """Whether the group may be mixed before the model's head."""
+        request = self.request
+        alone = not request.models and not self.omega and not request.plausibility
+        return alone and bool(self.companions) and self.row.shift_free
 
     @property
     def shape(self) -> Any:

@@ -7,9 +7,12 @@ function otherwise:
     StructuredOutputsConfig.backend               accepts 'guiderail'
     SamplingParams._validate_structured_outputs   front end: the grammar is read, so that its error is the HTTP answer
     AsyncLLM.add_request                          front end: the same, in a thread first, so that the event loop goes on
+    CompletionRequest.to_beam_search_params, the same of ChatCompletionRequest, BeamSearchOnlineMixin.beam_search
+                                                  front end: beam search, which drops both, is refused with them
     InputProcessor._validate_params               front end: guidance arguments are checked, with the server's settings
     StructuredOutputManager.grammar_init, _create_grammar, grammar_bitmask     EngineCore: compile and fill
     StructuredOutputManager.accept_tokens         EngineCore: texts that their limit has changed are counted
+    LogitsProcessor.forward                       worker: streams of a group are mixed before the model's head
     Sampler.sample                                worker: companions get the token of the request that they guide
 
 Registering never stops vLLM from starting: on any other version, or where an interface differs from what was recorded
@@ -74,6 +77,7 @@ def _patch() -> None:
     _patch_front_end()
     _patch_structured_outputs()
     _patch_sampler()
+    _patch_head()
     _publish_metrics()
 
 
@@ -133,6 +137,46 @@ def _patch_front_end() -> None:
         return await add_request(self, request_id, prompt, params, *args, **options)
 
     AsyncLLM.add_request = _add_request
+    _patch_beam_search()
+
+
+def _patch_beam_search() -> None:
+    """The server's beam search asks the engine for one token after another, with parameters of its own."""
+    from vllm.entrypoints.generate.beam_search.online import BeamSearchOnlineMixin
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.exceptions import VLLMValidationError
+
+    from guiderail.integrations.vllm.guidance_request import GuidanceRequest
+
+    def remembering(convert: Any) -> Any:
+        @functools.wraps(convert)
+        def _to_beam_search_params(self: Any, *args: Any, **options: Any) -> Any:
+            try:
+                guided = GuidanceRequest.from_extra_args(self.vllm_xargs) is not None
+            except ValueError as error:
+                raise VLLMValidationError(f"guiderail: {error}") from None
+            if guided:
+                raise VLLMValidationError("guiderail: guidance and use_beam_search exclude each other in vLLM")
+            params = convert(self, *args, **options)
+            params.structured_outputs = self.extract_structured_outputs()
+            return params
+
+        return _to_beam_search_params
+
+    for request in (CompletionRequest, ChatCompletionRequest):
+        request.to_beam_search_params = remembering(request.to_beam_search_params)
+
+    search = BeamSearchOnlineMixin.beam_search
+
+    @functools.wraps(search)
+    def _beam_search(self: Any, prompt: Any, request_id: Any, params: Any, *args: Any, **options: Any) -> Any:
+        backend = self.engine_client.vllm_config.structured_outputs_config.backend
+        if backend == NAME and params.structured_outputs is not None:
+            raise VLLMValidationError("guiderail: structured outputs and use_beam_search exclude each other in vLLM")
+        return search(self, prompt, request_id, params, *args, **options)
+
+    BeamSearchOnlineMixin.beam_search = _beam_search
 
 
 # What reading a constraint may raise: our errors, and vLLM's about a request that names two constraints or none.
@@ -210,13 +254,16 @@ def _validate_guidance(params: Any, vllm_config: Any, tokenizer: Any) -> None:
     from vllm.exceptions import VLLMValidationError
 
     from guiderail.integrations.vllm.guidance_request import GuidanceRequest
-    from guiderail.integrations.vllm.settings import request_obstacle, server_obstacle
+    from guiderail.integrations.vllm.settings import STAMP, request_obstacle, server_obstacle
 
     try:
+        if STAMP in params.extra_args:  # the scheduler's mark on the members of a group
+            raise ValueError(f"unknown argument {STAMP!r}")
         request = GuidanceRequest.from_extra_args(params.extra_args)
         if request is None:
             return
         vocab_size = vllm_config.model_config.get_vocab_size()
+        _check_lengths(request.texts, vllm_config.model_config.max_model_len, tokenizer)
         encode = tokenizer.encode if tokenizer else None
         prompts = request.prompt_ids([0], encode, vocab_size)
         request.class_codes(encode, vocab_size)
@@ -225,6 +272,14 @@ def _validate_guidance(params: Any, vllm_config: Any, tokenizer: Any) -> None:
         raise VLLMValidationError(f"guiderail: {error}") from None
     if obstacle:
         raise VLLMValidationError(f"guiderail: {obstacle}")
+
+
+def _check_lengths(texts: list[str], max_model_len: int, tokenizer: Any) -> None:
+    """Texts that cannot fit, known before megabytes of them are tokenised. Raises: ValueError."""
+    per_token = getattr(tokenizer, "max_chars_per_token", None)
+    for text in texts:
+        if per_token is not None and len(text) > max_model_len * per_token:
+            raise ValueError(f"a guidance prompt has {len(text)} characters, more than {max_model_len} tokens can hold")
 
 
 # --- EngineCore ------------------------------------------------------------------------------------------------------
@@ -322,18 +377,49 @@ def _patch_sampler() -> None:
 
     @functools.wraps(sample)
     def _sample(self: Any, logits: Any, sampling_metadata: Any, *args: Any, **options: Any) -> Any:
+        from guiderail.integrations.vllm.companion_sampling import sample_without
         from guiderail.integrations.vllm.logits_processor import GuidanceLogitsProcessor
 
         processors = sampling_metadata.logitsprocs.non_argmax_invariant
         guides = [processor for processor in processors if isinstance(processor, GuidanceLogitsProcessor)]
+        if not guides:
+            return sample(self, logits, sampling_metadata, *args, **options)
+        companions: set[int] = set()
         for guide in guides:
             guide.before_sampling(sampling_metadata.generators)
-        sampled, logprobs = sample(self, logits, sampling_metadata, *args, **options)
+            companions |= guide.companion_rows
+        inner = self.topk_topp_sampler
+        mode = inner.logprobs_mode
+        if sampling_metadata.max_num_logprobs is None and not sampling_metadata.logprob_token_ids:
+            inner.logprobs_mode = "raw_logprobs"  # in a processed mode vLLM computes them whether anybody asks or not
+        try:
+            sampled, logprobs = sample_without(
+                companions, functools.partial(sample, self, *args, **options), logits, sampling_metadata
+            )
+        finally:
+            inner.logprobs_mode = mode
         for guide in guides:
             guide.after_sampling(sampled)
         return sampled, logprobs
 
     Sampler.sample = _sample
+
+
+def _patch_head() -> None:
+    from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
+    from guiderail.integrations.vllm.mixed_head import expected_head
+
+    forward = LogitsProcessor.forward
+
+    @functools.wraps(forward)
+    def _forward(self: Any, lm_head: Any, hidden_states: Any, *args: Any, **options: Any) -> Any:
+        head = expected_head(self)
+        if head is None:
+            return forward(self, lm_head, hidden_states, *args, **options)
+        return head.logits(lambda states: forward(self, lm_head, states, *args, **options), hidden_states)
+
+    LogitsProcessor.forward = _forward
 
 
 def _publish_metrics() -> None:

@@ -22,6 +22,7 @@ the
 from __future__ import annotations
 
 import copy
+import secrets
 import time
 from typing import Any
 
@@ -31,15 +32,15 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
 from guiderail.integrations.vllm.guidance_request import GuidanceRequest
-from guiderail.integrations.vllm.logits_processor import STAMP
 from guiderail.integrations.vllm.metrics import METRICS
-from guiderail.integrations.vllm.settings import server_obstacle
+from guiderail.integrations.vllm.settings import STAMP, server_obstacle
 
 __all__ = ["GuidedScheduler"]
 
 logger = init_logger(__name__)
 
-_SUFFIX = "#guiderail-"
+# Clients choose a part of their requests' ids: this one cannot be guessed.
+_SUFFIX = f"#guiderail-{secrets.token_hex(8)}-"
 _CODES = ("guidance_desired", "guidance_undesired")
 # Steps in a row in which a group sampled in part while a member waits for room, before others make room for it.
 _PATIENCE = 2
@@ -49,11 +50,12 @@ _WAITING = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 class _Group:
     """A request (`own`) and its companions."""
 
-    __slots__ = ("companions", "held", "launched", "own")
+    __slots__ = ("companions", "held", "launched", "own", "stop")
 
-    def __init__(self, own: Request, companions: list[Request]) -> None:
+    def __init__(self, own: Request, companions: list[Request], stop: int | None) -> None:
         self.own = own
         self.companions = companions
+        self.stop = stop  # first output position that nothing guides any more
         self.launched = False
         self.held = 0  # steps in a row that were taken back
 
@@ -95,6 +97,8 @@ class GuidedScheduler(Scheduler):
             super().add_request(request)
             return
         try:
+            if STAMP in extra_args:
+                raise ValueError(f"unknown argument {STAMP!r}")
             guidance = GuidanceRequest.from_extra_args(extra_args)
             group = self._make_group(request, guidance) if guidance is not None else None
         except ValueError as error:
@@ -148,10 +152,14 @@ class GuidedScheduler(Scheduler):
         if codes is not None:  # the worker has no tokenizer
             request.sampling_params.extra_args |= dict(zip(_CODES, codes, strict=True))
         companions = [self._make_companion(request, prompt, role) for role, prompt in enumerate(prompts, start=1)]
-        return _Group(request, companions)
+        return _Group(request, companions, guidance.stop)
 
     def _make_companion(self, request: Request, prompt: list[int], role: int) -> Request:
-        params = SamplingParams(temperature=0.0, max_tokens=request.max_tokens + 1, ignore_eos=True, detokenize=False)
+        # The request's temperature: a batch that is all random or all greedy remains so.
+        temperature = request.sampling_params.temperature
+        params = SamplingParams(
+            temperature=temperature, max_tokens=request.max_tokens + 1, ignore_eos=True, detokenize=False
+        )
         return Request(
             request_id=f"{request.request_id}{_SUFFIX}{role}",
             prompt_token_ids=prompt,
@@ -245,11 +253,19 @@ class GuidedScheduler(Scheduler):
                 member.num_computed_tokens -= 1
 
     def _follow_finished(self) -> None:
-        """Companions end with their request. (The other way round is an error that ends the request: it is alone.)"""
+        """Companions end with their request, or with the interval in which they guide it.
+
+        The other way round is an error that ends the request: it is alone.
+        """
         for group in list(self._groups.values()):
-            if group.own.is_finished():
+            over = group.stop is not None and group.own.num_output_tokens >= group.stop
+            if group.own.is_finished() or (over and group.companions):
                 alive = [member.request_id for member in group.companions if member.request_id in self.requests]
                 super().finish_requests(alive, RequestStatus.FINISHED_ABORTED)
+                for companion in group.companions:
+                    self._member_of.pop(companion.request_id, None)
+                group.companions = []
+            if group.own.is_finished():
                 self._forget(group)
             elif any(member.is_finished() for member in group.companions):
                 logger.error("guiderail: request %s lost a companion", group.own.request_id)

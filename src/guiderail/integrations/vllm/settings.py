@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["LOGITS_PROCESSOR", "SCHEDULER", "guide_models", "request_obstacle", "server_obstacle"]
+__all__ = ["LOGITS_PROCESSOR", "SCHEDULER", "STAMP", "guide_models", "request_obstacle", "server_obstacle"]
 
 SCHEDULER = "guiderail.integrations.vllm.scheduler.GuidedScheduler"
 LOGITS_PROCESSOR = "guiderail.integrations.vllm.logits_processor:GuidanceLogitsProcessor"
+
+STAMP = "_guiderail"
+"""Key in `extra_args`: [number of the group, role in it]. Role 0 is the request, the others are its companions."""
 
 
 def server_obstacle(vllm_config: Any, *, in_engine: bool = False) -> str | None:
