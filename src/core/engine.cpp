@@ -28,8 +28,18 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
     : source_(std::move(source)), limits_(limits), symbols_(Lexicon::current()) {
   Lexicon::Budget budget(limits_.lexer_states_per_request);
   grammar_ = source_->open(symbols_);
+  if (mixed()) {
+    SymbolTable::Parts& parts = symbols_.parts();
+    grammar_.lexing = Lexing::kMunch;
+    grammar_.modes = parts.modes;
+    grammar_.ignored = parts.ignored;
+    grammar_.indentation = parts.indentation;
+    grammar_.marked = parts.marked;
+    grammar_.num_lexers = parts.num_lexers;
+  }
   modes_ = LexerModes(grammar_, symbols_);
-  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, modes_, mutex_, limits_.grammar_bytes);
+  parser_ = std::make_unique<Parser>(symbols_, grammar_.start, grammar_.ignored, modes_, mutex_, limits_.grammar_bytes,
+                                     grammar_.first_lexer);
   if (grammar_.lexing == Lexing::kMunch) {
     viability_ = std::make_unique<MunchViability>(*parser_, symbols_, modes_, grammar_.marked, grammar_.num_lexers,
                                                   grammar_.shadowed, limits_.munch_states);
@@ -38,8 +48,8 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
   states_.emplace_back(std::vector<Thread>{}, false);
   std::vector<Thread> threads;
   Thread start{kNone, kNone, parser_->initial(), kNone, kAll};
-  if (!viability_ || viability_->viable(start.parser, start.obligation)) threads.push_back(start);
-  if (as_python()) {
+  if (!viability_ || viability_->viable(start.parser, start.obligation)) arrive(start, threads);
+  if (whole_as_python()) {
     std::vector<Thread> before(threads);
     threads.clear();
     step(before, '\n', threads);
@@ -61,24 +71,123 @@ void Engine::check_room() {
 
 bool Engine::thread_accepts(const Thread& t) {
   if (!t.at_boundary() || !(t.obligation == kAll || lexicon().nullable(t.obligation))) return false;
-  return indentation_ ? blocks_close(t.parser, t.indentation) : parser_->accepting(t.parser);
+  return in_blocks(t.parser) ? blocks_close(t.parser, t.indentation) : parser_->accepting(t.parser);
 }
 
 // At the end of the text one `dedent` follows for each block that is open.
 bool Engine::blocks_close(ParserState parser, Indentation::State indentation) {
+  std::optional<ParserState> closed = close_blocks(parser, indentation);
+  return closed && parser_->accepting(*closed);
+}
+
+std::optional<ParserState> Engine::close_blocks(ParserState parser, Indentation::State indentation) {
   bool doubtful = false;  // only captures set it, and grammars with blocks have none
   for (; indentation_->in_block(indentation); indentation = indentation_->close_block(indentation)) {
     const Parser::Expected* dedent = Parser::find(parser_->lookahead(parser), indentation_->dedent(), 0);
-    if (!dedent) return false;
+    if (!dedent) return {};
     parser = parser_->shift(parser, *dedent, kNoText, doubtful);
   }
-  return parser_->accepting(parser);
+  return parser;
+}
+
+namespace {
+
+// Set while a line break that is not in the text is read: what it leads to is looked at, and goes no further.
+thread_local bool reading_no_text = false;
+
+constexpr std::size_t kMaxBorders = 256;  // crossed at one place of a text
+
+}  // namespace
+
+std::optional<ParserState> Engine::left(const Thread& t) {
+  auto leave = [this](ParserState parser) -> std::optional<ParserState> {
+    const Parser::Lookahead& look = parser_->lookahead(parser);
+    for (uint32_t i : look.borders) {
+      if (symbols_.terminal_info(look.expected[i].terminal).border != SymbolTable::Border::kLeave) continue;
+      bool doubtful = false;
+      return parser_->shift(parser, look.expected[i], kNoText, doubtful);
+    }
+    return {};
+  };
+  auto discharged = [this](const Thread& at) {
+    return at.at_boundary() && (at.obligation == kAll || lexicon().nullable(at.obligation));
+  };
+  if (!in_blocks(t.parser)) return discharged(t) ? leave(t.parser) : std::nullopt;
+  auto close = [&](const Thread& at) -> std::optional<ParserState> {
+    if (!discharged(at)) return {};
+    std::optional<ParserState> closed = close_blocks(at.parser, at.indentation);
+    return closed ? leave(*closed) : std::nullopt;
+  };
+  if (!as_python()) return close(t);
+  uint64_t hash = hash_of({&t, 1});
+  {
+    std::lock_guard lock(left_mutex_);
+    for (const auto& [thread, known] : left_[hash])
+      if (thread == t) return known;
+  }
+  std::vector<Thread> at_end;
+  reading_no_text = true;
+  try {
+    step({&t, 1}, '\n', at_end);
+  } catch (...) {
+    reading_no_text = false;
+    throw;
+  }
+  reading_no_text = false;
+  std::optional<ParserState> result;
+  for (const Thread& at : at_end)
+    if (std::optional<ParserState> after = close(at)) result = result ? parser_->unite(*result, *after) : *after;
+  constexpr std::size_t kSize = sizeof(Thread) + 64;
+  bytes_.fetch_add(kSize, std::memory_order_relaxed);
+  growth_of_this_thread += kSize;
+  std::lock_guard lock(left_mutex_);
+  left_[hash].emplace_back(t, result);
+  return result;
+}
+
+void Engine::cross_borders(const Thread& from, std::vector<Thread>& out) {
+  if (reading_no_text) return;
+  std::vector<Thread> work{from};
+  for (std::size_t at = 0; at < work.size(); ++at) {
+    if (work.size() > kMaxBorders) throw LimitError("threads", "too many parts may be empty at one place of a text");
+    const Thread t = work[at];
+    auto arrive_after = [&](ParserState parser, Indentation::State indentation, bool begins) {
+      Thread next{kNone, kNone, parser, kNone, kAll, kNoText, indentation};
+      if (!viability_->viable(next.parser, next.obligation)) return;
+      std::vector<Thread> arrived{next};
+      if (begins && in_blocks(parser) && as_python()) {
+        arrived.clear();
+        reading_no_text = true;
+        try {
+          step({&next, 1}, '\n', arrived);
+        } catch (...) {
+          reading_no_text = false;
+          throw;
+        }
+        reading_no_text = false;
+      }
+      for (const Thread& thread : arrived) {
+        if (std::ranges::find(work, thread) != work.end()) continue;
+        work.push_back(thread);
+        out.push_back(thread);
+      }
+    };
+    if (std::optional<ParserState> after = left(t))
+      arrive_after(*after, in_blocks(t.parser) ? 0 : t.indentation, false);
+    if (!t.at_boundary() || !(t.obligation == kAll || lexicon().nullable(t.obligation))) continue;
+    const Parser::Lookahead& look = parser_->lookahead(t.parser);
+    for (uint32_t i : look.borders) {
+      if (symbols_.terminal_info(look.expected[i].terminal).border != SymbolTable::Border::kEnter) continue;
+      bool doubtful = false;
+      arrive_after(parser_->shift(t.parser, look.expected[i], kNoText, doubtful), t.indentation, true);
+    }
+  }
 }
 
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
   Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation)};
   if (indentation_->suspended(t.indentation)) {
-    if (viability_->viable(next.parser, next.obligation, dropped(next))) out.push_back(next);
+    if (viability_->viable(next.parser, next.obligation, dropped(next))) arrive(next, out);
     return;
   }
   bool broken = indentation_->broken(t.indentation);
@@ -88,7 +197,7 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
     Node comment = lexicon().concat(lexicon().bytes(ByteSet::of('#')), kAll);
     Thread line = next;
     line.obligation = lexicon().both({obligation, comment});
-    if (line.obligation != kNone && viability_->viable(line.parser, line.obligation)) out.push_back(line);
+    if (line.obligation != kNone && viability_->viable(line.parser, line.obligation)) arrive(line, out);
     next.obligation = lexicon().both({obligation, lexicon().complement(comment)});
     if (next.obligation == kNone) return;
   }
@@ -113,7 +222,11 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
   bool goes_on = blocks_close(next.parser, next.indentation);
   for (const Parser::Expected& e : parser_->lookahead(next.parser).expected)
     goes_on = goes_on || (e.num_entries && e.start != indentation_->indent() && e.start != indentation_->dedent());
-  if (goes_on && viability_->viable_after(t.group, next.parser, next.obligation)) out.push_back(next);
+  if (mixed()) {
+    std::optional<ParserState> closed = close_blocks(next.parser, next.indentation);
+    goes_on = goes_on || (closed && !parser_->lookahead(*closed).borders.empty());
+  }
+  if (goes_on && viability_->viable_after(t.group, next.parser, next.obligation)) arrive(next, out);
 }
 
 // Threads that are alike but for the parser state have the same future lexemes, so what may follow them is what may follow the union of
@@ -148,9 +261,9 @@ StateId Engine::intern(std::vector<Thread>& threads) {
   if (states_.size() >= limits_.states) throw LimitError("states", "too many sequence states in one compiled grammar");
   check_room();
   std::vector<Thread> at_end;
-  if (as_python()) step(threads, '\n', at_end);
+  if (whole_as_python()) step(threads, '\n', at_end);
   bool accepting =
-      std::ranges::any_of(as_python() ? at_end : threads, [this](const Thread& t) { return thread_accepts(t); });
+      std::ranges::any_of(whole_as_python() ? at_end : threads, [this](const Thread& t) { return thread_accepts(t); });
   std::size_t size = sizeof(State) + 48 + threads.size() * sizeof(Thread);
   bytes_.fetch_add(size, std::memory_order_relaxed);
   growth_of_this_thread += size;
@@ -202,7 +315,7 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
     else if (t.text != kNoText && parser_->capturing(next.parser))
       next.text = t.text;
     if (viability_ && !viability_->viable_after(t.group, next.parser, next.obligation, dropped(next))) continue;
-    out.push_back(next);
+    arrive(next, out);
   }
 }
 
@@ -216,6 +329,8 @@ void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obli
   if (nullable && !lexicon().continues(lexeme)) return;
   if (viability_ && !viability_->viable(next, dropped(next))) return;
   out.push_back(next);
+  // A newline that has begun, such as a comment, may be ended by the line break that is not in the text.
+  if (mixed() && as_python() && indentation_->is_newline(t.group)) cross_borders(next, out);
 }
 
 void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out) {
@@ -291,7 +406,7 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
                    kNoText, t.indentation};
       if (parser_->capturing(after.parser)) after.text = std::max(t.text, kEmptyText);
       if (viability_ && !viability_->viable(after.parser, kAll)) continue;
-      next.push_back(after);
+      arrive(after, next);
     }
   }
   return intern(next);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -99,9 +100,12 @@ class Engine {
   Lexing lexing() const { return grammar_.lexing; }
   // Where the parser does not see newlines, their start node (MunchViability::Dropped).
   Node dropped(const Thread& t) const {
-    return indentation_ && indentation_->suspended(t.indentation) ? indentation_->newline(parser_->lexer(t.parser))
-                                                                  : kNone;
+    return in_blocks(t.parser) && indentation_->suspended(t.indentation)
+               ? indentation_->newline(parser_->lexer(t.parser))
+               : kNone;
   }
+  // Is this a grammar with parts that are lexed in different ways?
+  bool mixed() const { return symbols_.parts().mixed(); }
   // Null unless the grammar has blocks by indentation.
   const Indentation* indentation() const { return indentation_.get(); }
   bool marked() const { return grammar_.marked; }              // see OpenGrammar
@@ -132,10 +136,25 @@ class Engine {
   void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
   // Is a newline, which the parser does not see here, to be read all the same?
   bool reads_newline(const Thread& boundary) const {
-    return indentation_ && indentation_->suspended(boundary.indentation) && parser_->lookahead(boundary.parser).skips;
+    return in_blocks(boundary.parser) && indentation_->suspended(boundary.indentation) &&
+           parser_->lookahead(boundary.parser).skips;
+  }
+  // Is this a place where blocks are made by indentation?
+  bool in_blocks(ParserState parser) const {
+    return indentation_ && (!mixed() || parser_->lexer(parser) == symbols_.parts().indentation_lexer);
   }
   // Is the text read as if it stood between two line breaks (indentation.h)?
   bool as_python() const { return indentation_ && indentation_->as_python(); }
+  bool whole_as_python() const { return as_python() && grammar_.first_lexer == symbols_.parts().indentation_lexer; }
+  // A boundary has come up: adds it, and what may go on right here because a part of the grammar begins or ends.
+  void arrive(const Thread& boundary, std::vector<Thread>& out) {
+    out.push_back(boundary);
+    if (mixed()) cross_borders(boundary, out);
+  }
+  void cross_borders(const Thread& thread, std::vector<Thread>& out);
+  // The parser state after the end of the part that the thread stands in, if it may end here; the dedents of blocks that are open included.
+  std::optional<ParserState> left(const Thread& thread);
+  std::optional<ParserState> close_blocks(ParserState parser, Indentation::State indentation);
   void check_room();
 
   std::shared_ptr<const GrammarSource> source_;
@@ -151,6 +170,9 @@ class Engine {
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   StateId initial_{};
   std::atomic<std::size_t> bytes_{0};
+  // Of threads in a part that is read as if a line break followed: the state that leaving it there leads to.
+  std::mutex left_mutex_;
+  std::unordered_map<uint64_t, std::vector<std::pair<Thread, std::optional<ParserState>>>> left_;
 };
 
 }  // namespace guiderail

@@ -65,7 +65,7 @@ def test_free_lexing_takes_any_cut() -> None:
         assert made.accepts(text) == bool(judge.fullmatch(text)), text
 
 
-@pytest.mark.parametrize("lexer", ["free"])
+@pytest.mark.parametrize("lexer", LEXERS)
 def test_a_schema_is_a_rule(lexer: str) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     made = Grammar.from_lark(

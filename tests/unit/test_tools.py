@@ -220,7 +220,6 @@ def test_openai_objects_as_they_are() -> None:
         (lambda: Grammar.from_tags([{"begin": "a", "schema": {}, "ned": "b"}]), "ned"),
         (lambda: Grammar.from_tags([{"begin": "xay", "schema": {}}, {"begin": "a", "schema": {}}]), "contains"),
         (lambda: Grammar.from_tags([{"begin": "b", "schema": {}}], triggers=["a"]), "none of the triggers"),
-        (lambda: Grammar.from_tags([Tag("a", Grammar.from_lark('start: "x" "y"'), "b")]), "longest match"),
         (lambda: Grammar.from_tools([]), "no tools"),
         (lambda: Grammar.from_tools([NOW, NOW]), "same name"),
         (lambda: Grammar.from_tools([NOW], "gpt"), "no tool style"),

@@ -234,6 +234,7 @@ bool ShortestText::may_be_empty(Symbol terminal) {
 
 uint32_t ShortestText::terminal(Symbol symbol) {
   const auto& info = engine_.symbols().terminal_info(symbol);
+  if (may_be_empty(symbol)) return 0;  // stands for no text
   if (info.start != kNone) return lexeme(info.start, info.tag);
   return info.tag < special_.size() && special_[info.tag] ? 1 : kUnknown;
 }
@@ -558,7 +559,7 @@ void ShortestText::write_item(uint32_t first, std::vector<Piece>& out) {
       const auto& info = engine_.symbols().terminal_info(Symbol{symbol});
       if (info.start == kNone)
         out.push_back(kSpecial + info.tag);
-      else
+      else if (!may_be_empty(Symbol{symbol}))
         write_lexeme(info.start, info.tag, out);
     } else if (!engine_.symbols().nonterminal_info(Symbol{symbol}).nullable) {
       positions.push_back(at(symbol).best);

@@ -6,6 +6,9 @@
 // says whether they may stand before its terminals.
 //
 // Terminals of the other modes carry their mode as their tag, so terminals of equal texts stay apart. A grammar without modes has one, mode 0.
+//
+// Of a grammar with parts (SymbolTable::Parts), mode 0 is that of all that is lexed freely, where nothing competes, and each other part has modes
+// of its own, ignored terminals included.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +32,7 @@ class LexerModes {
     if (single()) return;
     for (std::size_t t = 0; t < symbols.num_terminals(); ++t) {
       const auto& info = symbols.terminal_info(Symbol{static_cast<uint32_t>(t) | kTerminalBit});
-      if (info.start != kNone && info.tag != 0) mode_of_.emplace(static_cast<uint32_t>(info.start), info.tag);
+      if (info.start != kNone && info.mode != 0) mode_of_.emplace(static_cast<uint32_t>(info.start), info.mode);
     }
   }
 

@@ -19,7 +19,7 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, const Lexer
                                uint32_t num_lexers, bool shadowed, std::size_t max_states, Node rests,
                                std::vector<bool> special)
     : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), modes_(modes), rests_(rests),
-      num_lexers_(num_lexers), special_(std::move(special)), effort_(max_states),
+      num_lexers_(num_lexers), mixed_(symbols.parts().mixed()), special_(std::move(special)), effort_(max_states),
       obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
@@ -30,11 +30,13 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, const Lexer
   }
   if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
   if (marked) obligations_.expect_markers();
-  if (no_tags_) ends_.promise_no_tags();
+  if (no_tags_ && !mixed_) ends_.promise_no_tags();
   // The separator stands for 'any productive rule can be completed', which holds of bytes, of special tokens that
   // there are, and of lexers that give what they are asked for.
-  if (rests_ == kAll && modes_.single() && std::ranges::count(special_, false) == 0 && !shadowed) find_separator();
-  if (rests_ == kAll && separator_ == kNoSeparator && no_tags_ && num_lexers_ == 1) find_followers();
+  if (rests_ == kAll && modes_.single() && !mixed_ && std::ranges::count(special_, false) == 0 && !shadowed)
+    find_separator();
+  if (mixed_) no_tags_ = false;  // parts may register more
+  if (rests_ == kAll && separator_ == kNoSeparator && (mixed_ || (no_tags_ && num_lexers_ == 1))) find_followers();
 }
 
 // --- terminals ------------------------------------------------------------------------------------------------------
@@ -84,7 +86,8 @@ const std::vector<MunchViability::Situation>& MunchViability::after_ignored(Situ
     // What only a stronger obligation could reach, a weaker one that is in the queue reaches too.
     if (std::ranges::find(weakest, queue[at]) == weakest.end()) continue;
     std::vector<Situation> reached;
-    for (Symbol ignored : parser_.ignored()) ends_of(ignored, queue[at], reached);
+    for (Symbol ignored : parser_.ignored())
+      if (parser_.ignores(ignored, lexer_of(from))) ends_of(ignored, queue[at], reached);
     for (Situation next : reached) {
       keep_weakest(weakest, next);
       if (seen.insert(static_cast<uint32_t>(next)).second) queue.push_back(next);
@@ -105,6 +108,8 @@ const std::vector<MunchViability::Situation>& MunchViability::after_terminal(Sym
     // A special token is no text: longest match ends before it as it does at the end.
     if ((info.tag >= special_.size() || special_[info.tag]) && may_end(from))
       result.push_back(situation(rests_, info.next_lexer));
+  } else if (info.border != SymbolTable::Border::kNone) {
+    if (may_end(from)) result.push_back(situation(rests_, info.next_lexer));
   } else if (lexicon_.nullable(info.start)) {
     result.push_back(situation(obligation_of(from), info.next_lexer));  // stands for no text (IndentationRule)
   } else if (!is_ignored(terminal)) {
@@ -191,7 +196,12 @@ void MunchViability::find_followers() {
   };
   auto empty = [&](uint32_t symbol) {
     if (!is_terminal(Symbol{symbol})) return symbols_.nonterminal_info(Symbol{symbol}).nullable;
-    return info(index(symbol)).start != kNone && lexicon_.nullable(info(index(symbol)).start);
+    const SymbolTable::Terminal& t = info(index(symbol));
+    return t.start != kNone && t.border == SymbolTable::Border::kNone && lexicon_.nullable(t.start);
+  };
+  // A part that is lexed freely is always completed, and leaves nothing: as if it were not there.
+  auto hidden = [&](uint32_t symbol) {
+    return !is_terminal(Symbol{symbol}) && symbols_.nonterminal_info(Symbol{symbol}).provider->free_part;
   };
   std::vector<Terminals> first(nonterminals, Terminals(words, 0)), after(nonterminals, Terminals(words, 0));
   std::vector<bool> ends(nonterminals, false);
@@ -222,9 +232,11 @@ void MunchViability::find_followers() {
   while (changed) {
     changed = false;
     for (std::size_t n = 0; n < nonterminals; ++n) {
+      if (hidden(static_cast<uint32_t>(n))) continue;
       for (uint32_t position : parser_.productions(static_cast<uint32_t>(n))) {
         body.clear();
-        for (; parser_.symbol_at(position) != Parser::kEnd; ++position) body.push_back(parser_.symbol_at(position));
+        for (; parser_.symbol_at(position) != Parser::kEnd; ++position)
+          if (!hidden(parser_.symbol_at(position))) body.push_back(parser_.symbol_at(position));
         Terminals next = after[n];
         bool last = ends[n];
         for (std::size_t k = body.size(); k-- > 0;) {
@@ -252,20 +264,25 @@ void MunchViability::find_followers() {
       }
     }
   }
-  Terminals skipping(words, 0);
-  auto take = [&](const Terminals& set) {
-    for (std::size_t t = 0; t < terminals; ++t)
-      if ((set[t / 64] >> (t % 64) & 1) && (info(t).start == kNone || modes_.skips(info(t).start)))
-        skipping[t / 64] |= uint64_t{1} << (t % 64);
-  };
-  for (const Terminals& set : followers_) take(set);
-  if (!is_terminal(Symbol{start})) take(first[index(start)]);
+  const std::vector<Terminals> followers = followers_;
   for (Symbol ignored : parser_.ignored()) {
+    Terminals skipping(words, 0);
+    auto take = [&](const Terminals& set) {
+      for (std::size_t t = 0; t < terminals; ++t)
+        if ((set[t / 64] >> (t % 64) & 1) && (info(t).start == kNone || modes_.skips(info(t).start)))
+          skipping[t / 64] |= uint64_t{1} << (t % 64);
+    };
+    for (std::size_t t = 0; t < terminals; ++t)
+      if (parser_.ignores(ignored, info(t).next_lexer)) take(followers[t]);
+    if (!is_terminal(Symbol{start}) && parser_.ignores(ignored, parser_.lexer(parser_.initial())))
+      take(first[index(start)]);
     followers_[index(static_cast<uint32_t>(ignored))] = skipping;
     last_[index(static_cast<uint32_t>(ignored))] = true;
   }
+  // What is lexed freely in a grammar with parts may have tags, and is looked at place by place.
   for (std::size_t t = 0; t < terminals; ++t)
-    if (info(t).start != kNone) terminal_of_.emplace(id(info(t).start), static_cast<uint32_t>(t));
+    if (info(t).start != kNone && (!mixed_ || info(t).mode != 0))
+      terminal_of_.emplace(id(info(t).start), static_cast<uint32_t>(t));
   effort_.spend((terminals + 2 * nonterminals) * words * sizeof(uint64_t));
 }
 
@@ -298,13 +315,14 @@ bool MunchViability::safe(uint32_t terminal, Node obligation) {
     uint32_t t = static_cast<uint32_t>(pairs[at].what >> 32);
     Node o{static_cast<uint32_t>(pairs[at].what)};
     effort_.spend(0);
-    bool possible = !last_[t] || may_end(situation(o, 0));
+    uint32_t lexer = mixed_ ? symbols_.terminal_info(Symbol{t | kTerminalBit}).next_lexer : 0;
+    bool possible = !last_[t] || may_end(situation(o, lexer));
     std::vector<std::vector<uint32_t>> needs;
-    for (uint32_t follower = 0; possible && follower < symbols_.num_terminals(); ++follower) {
+    for (uint32_t follower = 0; possible && follower < followers_.size(); ++follower) {
       if (!(followers_[t][follower / 64] >> (follower % 64) & 1)) continue;
       std::vector<uint32_t> options;
       bool certain = false;
-      for (Situation after : after_terminal(Symbol{follower | kTerminalBit}, situation(o, 0))) {
+      for (Situation after : after_terminal(Symbol{follower | kTerminalBit}, situation(o, lexer))) {
         Node left = obligations_.canonical(obligation_of(after));
         uint64_t next = key(follower, id(left));
         uint32_t known = safe_.find(next);
@@ -393,6 +411,9 @@ void MunchViability::start(uint32_t number) {
     }
   } else if (is_terminal(Symbol{which})) {
     for (Situation end : after_terminal(Symbol{which}, from)) add(number, end);
+  } else if (rests_ == kAll && obligation_of(from) == kAll &&
+             symbols_.nonterminal_info(Symbol{which}).provider->free_part) {
+    add(number, from);
   } else {
     if (symbols_.nonterminal_info(Symbol{which}).nullable) add(number, from);
     for (uint32_t production : parser_.productions(which)) connect(suffix_variable(production, from), number);
@@ -549,6 +570,8 @@ bool MunchViability::viable(const Thread& t, Dropped newline) {
   }
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question guard(effort_);
+  if (lexed_freely(t.group, t.parser) && rests_ == kAll && t.obligation == kAll && always_viable(t.group, t.parser))
+    return true;
   state = ends_.state(t.lexeme, t.competing, t.obligation);
   if (separated && ends_.leads_to(state, separator_questions_[lexer], [&](const LexemeEnds::End& end) {
         return clean(separator_, situation(end.obligation, lexer));
@@ -616,6 +639,18 @@ bool MunchViability::always_viable(Node group, ParserState parser, Dropped newli
   if (known != PublishedMap::kUnknown) return known == 1;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
+  if (lexed_freely(group, parser)) {
+    // Whichever of its terminals it becomes, it owes nothing.
+    const Parser::Lookahead& look = parser_.lookahead(parser);
+    bool viable_after_all = std::ranges::all_of(look.expected, [&](const Parser::Expected& e) {
+      bool doubtful = false;
+      return e.start != group || viable(parser_.shift(parser, e, kSomeText, doubtful), kAll);
+    });
+    if (viable_after_all) {
+      effort_.spend(always.insert(which, 1));
+      return true;
+    }
+  }
   const GroupEnds& all = group_ends(group);
   bool result = all.clean;
   if (!result && all.known) {

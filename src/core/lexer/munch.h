@@ -163,6 +163,7 @@ class MunchViability {
   const LexerModes& modes_;
   Node rests_;
   uint32_t num_lexers_;
+  bool mixed_;  // a grammar with parts that are lexed in different ways
   std::vector<bool> special_;
   MunchEffort effort_;
   Obligations obligations_;
@@ -204,6 +205,10 @@ class MunchViability {
   std::unordered_map<uint32_t, GroupEnds> group_ends_;
   const GroupEnds& group_ends(Node group);
   bool every_state_ends(Node group);
+  // Does a lexeme of the group, begun in the state, belong to what is lexed freely in a grammar with parts?
+  bool lexed_freely(Node group, ParserState parser) const {
+    return mixed_ && parser_.lexer(parser) == 0 && modes_.competing_with(group) == kNone;
+  }
 };
 
 }  // namespace guiderail

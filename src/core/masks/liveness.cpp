@@ -38,7 +38,13 @@ std::vector<bool> known_specials(Engine& engine, const Vocabulary& vocabulary) {
 Liveness::Liveness(Engine& engine, const Vocabulary& vocabulary)
     : engine_(engine), vocabulary_(vocabulary), single_(bytes_that_are_tokens(vocabulary)),
       any_(bytes_of_tokens(vocabulary)), special_(known_specials(engine, vocabulary)),
-      by_single_(engine, single_, special_), by_any_(engine, any_, special_) {}
+      by_single_(engine, single_, special_), by_any_(engine, any_, special_) {
+  // 'The rest is a sequence of tokens' would have to be remembered across the borders of parts.
+  if (engine_.mixed() && single_ != any_)
+    throw GrammarError(
+        "a grammar whose parts are lexed in different ways needs a vocabulary in which every byte of a token is a "
+        "token");
+}
 
 Liveness::~Liveness() = default;
 

@@ -96,12 +96,8 @@ OpenGrammar CompositeSource::open(SymbolTable& symbols) const {
     std::vector<Symbol> one;
     switch (p.kind) {
       case CompositePart::Kind::kSource: {
-        OpenGrammar inner = p.source->open(symbols);
-        if (inner.lexing != Lexing::kFree || !inner.ignored.empty())
-          throw GrammarError("a grammar that is lexed by longest match cannot be a part of another one");
-        for (auto& child : inner.providers) result.providers.push_back(std::move(child));
-        nullable = !is_terminal(inner.start) && symbols.nonterminal_info(inner.start).nullable;
-        one.push_back(inner.start);
+        one.push_back(open_part(*p.source, symbols, result.providers));
+        nullable = !is_terminal(one[0]) && symbols.nonterminal_info(one[0]).nullable;
         break;
       }
       case CompositePart::Kind::kLiteral:

@@ -23,7 +23,7 @@ struct CompositePart {
   enum class Kind : uint8_t { kSource, kLiteral, kSpecial, kFreeText, kTriggered };
   Kind kind;
   std::string text;                             // of a literal, of a special token
-  std::shared_ptr<const GrammarSource> source;  // of kSource: lexed freely, nothing ignored
+  std::shared_ptr<const GrammarSource> source;  // of kSource
   uint32_t trigger = 0;                         // of kTriggered
 };
 
@@ -39,7 +39,6 @@ class CompositeSource : public GrammarSource {
   // no text.
   CompositeSource(std::vector<CompositePart> parts, std::vector<CompositeRule> rules, uint32_t start,
                   std::vector<std::string> triggers);
-  // Throws GrammarError if a part is lexed by longest match or ignores terminals.
   OpenGrammar open(SymbolTable& symbols) const override;
 
  private:

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -43,6 +44,9 @@ class Productions {
 class RuleProvider {
  public:
   virtual ~RuleProvider() = default;
+  // Set where the nonterminals are of a part that is lexed freely, inside a grammar that is not: whatever has been read of it, it can be
+  // completed, and leaves nothing to be met.
+  bool free_part = false;
   // Called under the engine's growth lock, at most once for each `local` that was registered with SymbolTable::nonterminal.
   // May register new symbols. May throw LimitError or SchemaError.
   virtual void productions(uint32_t local, Productions& out) = 0;
@@ -51,78 +55,6 @@ class RuleProvider {
   virtual Symbol captured(uint32_t local, std::string_view text);
   // A name for people: the rule, the JSON pointer.
   virtual std::string name(uint32_t local) const = 0;
-};
-
-// The symbols of one engine. All calls under the engine's growth lock; lookups by index are lock-free.
-class SymbolTable {
- public:
-  explicit SymbolTable(std::shared_ptr<Lexicon> lexicon) : lexicon_(std::move(lexicon)) {}
-
-  Lexicon& lexicon() { return *lexicon_; }
-  const std::shared_ptr<Lexicon>& shared_lexicon() const { return lexicon_; }
-
-  // A new nonterminal. The provider keeps its own map from what it means to the symbol.
-  Symbol nonterminal(RuleProvider* provider, uint32_t local, bool nullable = false);
-  // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
-  // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
-  Symbol terminal(Node start, uint32_t tag = 0, std::string_view name = "");
-  // A terminal under several lexers (Lexing::kOrdered): `starts[i]` is what it matches under lexer i, kNone where that does
-  // not know it. A new symbol each time.
-  Symbol terminal(std::vector<Node> starts, uint32_t next_lexer, std::string name);
-  // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
-  // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
-  Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
-  // One special token of the vocabulary, by its text; matches as a whole token only.
-  Symbol special_token(const std::string& text);
-
-  struct Nonterminal {
-    RuleProvider* provider;
-    uint32_t local;
-    bool nullable;
-  };
-  struct Capture {
-    RuleProvider* provider;
-    uint32_t local;
-    Symbol generic;
-    bool doubtful;
-  };
-  struct Terminal {
-    Node start;    // kNone for a special token
-    uint32_t tag;  // of a special token: index into special_tokens()
-    std::string name;
-    std::vector<Node> starts;  // what it matches under each lexer, where there are several; else empty
-    uint32_t next_lexer = 0;   // the lexer that reads on behind it
-
-    Node start_under(uint32_t lexer) const { return starts.empty() ? start : starts[lexer]; }
-  };
-  const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
-  const Capture& capture_info(Symbol s) const { return captures_[index_of(s)]; }
-  bool has_captures() const { return captures_.size() > 0; }
-  const Terminal& terminal_info(Symbol s) const { return terminals_[index_of(s)]; }
-  std::size_t num_nonterminals() const { return nonterminals_.size(); }
-  std::size_t num_terminals() const { return terminals_.size(); }
-  const std::vector<std::string>& special_tokens() const { return special_tokens_; }
-
- private:
-  std::shared_ptr<Lexicon> lexicon_;
-  StableVector<Nonterminal> nonterminals_;
-  StableVector<Terminal> terminals_;
-  StableVector<Capture> captures_;
-  std::unordered_map<uint64_t, Symbol> terminal_ids_;
-  std::unordered_map<std::string, Symbol> special_ids_;
-  std::vector<std::string> special_tokens_;
-};
-
-// How lexemes are cut out of the text (engine.md: lexing disciplines).
-enum class Lexing : uint8_t {
-  kFree,   // any segmentation the grammar admits
-  kMunch,  // the longest match among all terminals, ties by priority
-  // Every terminal on its own: where the parser asks for it, it matches what re.match takes, whatever others would match
-  // (Lark's Earley parser with lexer="dynamic").
-  kDynamic,
-  // Terminals are tried in order, the first that re.match takes wins (Lark's basic lexer). With several lexers, the terminal read last
-  // decides which one reads on (Lark's contextual lexer).
-  kOrdered,
 };
 
 // Blocks by indentation (indentation.h). `indent` and `dedent` match the empty string and stand for no text.
@@ -142,6 +74,101 @@ struct LexerMode {
   bool skips = true;              // may ignored lexemes stand before a terminal of this mode?
 };
 
+// The symbols of one engine. All calls under the engine's growth lock; lookups by index are lock-free.
+class SymbolTable {
+ public:
+  explicit SymbolTable(std::shared_ptr<Lexicon> lexicon) : lexicon_(std::move(lexicon)) {}
+
+  Lexicon& lexicon() { return *lexicon_; }
+  const std::shared_ptr<Lexicon>& shared_lexicon() const { return lexicon_; }
+
+  // A new nonterminal. The provider keeps its own map from what it means to the symbol.
+  Symbol nonterminal(RuleProvider* provider, uint32_t local, bool nullable = false);
+  // The terminal 'a text of `start` that ends with `tag`'. Interned: same arguments, same symbol. Terminals that share `start` are
+  // lexed together, at the cost of one, so key tries with a tag per key are one automaton. The name given first stays.
+  // `mode`: see lexer_modes.h. `next_lexer`: as below.
+  Symbol terminal(Node start, uint32_t tag = 0, std::string_view name = "", uint32_t mode = 0, uint32_t next_lexer = 0);
+  // A terminal under several lexers (Lexing::kOrdered): `starts[i]` is what it matches under lexer i, kNone where that does
+  // not know it. A new symbol each time.
+  Symbol terminal(std::vector<Node> starts, uint32_t next_lexer, std::string name);
+  // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
+  // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
+  Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
+  // One special token of the vocabulary, by its text; matches as a whole token only. The lexer of what is being opened reads on behind it.
+  Symbol special_token(const std::string& text);
+
+  // Where a part that is lexed in another way begins or ends (Parts): stands for no text. A new symbol each time.
+  enum class Border : uint8_t { kNone, kEnter, kLeave };
+  Symbol border(Border kind, uint32_t next_lexer);
+
+  // Grammars put together from parts that are lexed in different ways (open_part). Their parser states differ in the lexer: 0 for all that is
+  // lexed freely, one for each opening of another part.
+  struct Parts {
+    uint32_t lexer = 0;       // of what is being opened
+    uint32_t num_lexers = 1;  // more than one: the grammar is of this kind
+    std::vector<LexerMode> modes;
+    std::vector<Symbol> ignored;  // each where the lexer is its next_lexer
+    std::optional<IndentationRule> indentation;
+    uint32_t indentation_lexer = 0;
+    bool marked = false;
+    bool mixed() const { return num_lexers > 1; }
+  };
+  Parts& parts() { return parts_; }
+  const Parts& parts() const { return parts_; }
+
+  struct Nonterminal {
+    RuleProvider* provider;
+    uint32_t local;
+    bool nullable;
+  };
+  struct Capture {
+    RuleProvider* provider;
+    uint32_t local;
+    Symbol generic;
+    bool doubtful;
+  };
+  struct Terminal {
+    Node start;    // kNone for a special token
+    uint32_t tag;  // of a special token: index into special_tokens()
+    std::string name;
+    std::vector<Node> starts;  // what it matches under each lexer, where there are several; else empty
+    uint32_t next_lexer = 0;   // the lexer that reads on behind it
+    uint32_t mode = 0;
+    Border border = Border::kNone;
+
+    Node start_under(uint32_t lexer) const { return starts.empty() ? start : starts[lexer]; }
+  };
+  const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
+  const Capture& capture_info(Symbol s) const { return captures_[index_of(s)]; }
+  bool has_captures() const { return captures_.size() > 0; }
+  const Terminal& terminal_info(Symbol s) const { return terminals_[index_of(s)]; }
+  std::size_t num_nonterminals() const { return nonterminals_.size(); }
+  std::size_t num_terminals() const { return terminals_.size(); }
+  const std::vector<std::string>& special_tokens() const { return special_tokens_; }
+
+ private:
+  std::shared_ptr<Lexicon> lexicon_;
+  StableVector<Nonterminal> nonterminals_;
+  StableVector<Terminal> terminals_;
+  StableVector<Capture> captures_;
+  std::unordered_map<uint64_t, Symbol> terminal_ids_;
+  std::map<std::pair<std::string, uint32_t>, Symbol> special_ids_;  // by text and the lexer behind it
+  std::vector<std::string> special_tokens_;
+  Parts parts_;
+};
+
+// How lexemes are cut out of the text (engine.md: lexing disciplines).
+enum class Lexing : uint8_t {
+  kFree,   // any segmentation the grammar admits
+  kMunch,  // the longest match among all terminals, ties by priority
+  // Every terminal on its own: where the parser asks for it, it matches what re.match takes, whatever others would match
+  // (Lark's Earley parser with lexer="dynamic").
+  kDynamic,
+  // Terminals are tried in order, the first that re.match takes wins (Lark's basic lexer). With several lexers, the terminal read last
+  // decides which one reads on (Lark's contextual lexer).
+  kOrdered,
+};
+
 // An opened grammar: its providers and start symbol inside one engine's symbol table.
 struct OpenGrammar {
   std::vector<std::unique_ptr<RuleProvider>> providers;
@@ -150,9 +177,10 @@ struct OpenGrammar {
   std::vector<Symbol> ignored;   // terminals that may stand between any two lexemes
   std::vector<LexerMode> modes;  // munch: one or more; the tag of a terminal is its mode
   std::optional<IndentationRule> indentation;
-  uint32_t num_lexers = 1;  // the text begins under lexer 0
-  bool shadowed = false;    // may a lexer be asked for a terminal that it never gives?
-  bool marked = false;      // munch: the modes' competitors hold marked languages (Lexicon::kMarker)
+  uint32_t num_lexers = 1;   // the text begins under lexer 0
+  bool shadowed = false;     // may a lexer be asked for a terminal that it never gives?
+  bool marked = false;       // munch: the modes' competitors hold marked languages (Lexicon::kMarker)
+  uint32_t first_lexer = 0;  // of a grammar with parts: the lexer that the text begins under
 };
 
 // The immutable description of a grammar, shared by everything built from it. `open` may be called many times (each engine, each
@@ -161,6 +189,13 @@ class GrammarSource {
  public:
   virtual ~GrammarSource() = default;
   virtual OpenGrammar open(SymbolTable& symbols) const = 0;
+  // Whatever its parts are: is what stands outside of them cut into lexemes freely, with nothing ignored?
+  virtual bool lexed_freely() const { return true; }
 };
+
+// Opens a grammar as a part of the one that is being opened. The symbol stands for its texts, each lexed by itself: a lexeme ends where the part
+// does, as it would at the end of a text, and what was read before the part demands nothing of it. Adds to `providers`.
+Symbol open_part(const GrammarSource& source, SymbolTable& symbols,
+                 std::vector<std::unique_ptr<RuleProvider>>& providers);
 
 }  // namespace guiderail

@@ -20,6 +20,8 @@ Infill::Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix)
   if (engine_.indentation())
     throw GrammarError(
         "a suffix is not supported with blocks by indentation: it may close blocks that are not open yet");
+  if (engine_.mixed())
+    throw GrammarError("a suffix is not supported where parts of a grammar are lexed in different ways");
   if (engine_.symbols().has_captures())
     throw GrammarError("a suffix is not supported where what may follow depends on the text before (uniqueItems)");
   for (const std::string& text : engine_.symbols().special_tokens()) special_.push_back(vocabulary_.special(text) >= 0);

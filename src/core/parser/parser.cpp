@@ -31,7 +31,7 @@ constexpr std::size_t kCoversKept = 16;
 }  // namespace
 
 Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, const LexerModes& modes,
-               std::recursive_mutex& lock, std::size_t max_bytes)
+               std::recursive_mutex& lock, std::size_t max_bytes, uint32_t first_lexer)
     : symbols_(symbols), ignored_(std::move(ignored)), modes_(modes), mutex_(lock), max_bytes_(max_bytes) {
   // The production  root → start  at position 0, waiting in the root context.
   pool_ = {static_cast<uint32_t>(start), kEnd};
@@ -42,7 +42,7 @@ Parser::Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, 
   bool accepts = false;
   advance({0, root}, kernels, completed, at_captures);
   for (uint32_t c : completed) accepts = accepts || c == root;
-  initial_ = state(std::move(kernels), accepts);
+  initial_ = state(std::move(kernels), accepts, first_lexer);
 }
 
 Parser::~Parser() = default;
@@ -282,13 +282,15 @@ std::unique_ptr<Parser::Shape> Parser::make_shape(const State& s) {
     if (!look.skips) break;
     const auto& info = symbols_.terminal_info(ignored);
     Node start = info.start_under(s.lexer);
-    if (start != kNone) look.expected.push_back({ignored, start, info.tag, 0, 0});
+    if (start != kNone && ignores(ignored, s.lexer)) look.expected.push_back({ignored, start, info.tag, 0, 0});
   }
   std::ranges::sort(look.expected, {}, [](const Expected& e) { return std::pair(e.start, e.tag); });
   for (uint32_t i = 0; i < look.expected.size(); ++i) {
     const Expected& e = look.expected[i];
     if (e.start == kNone) {
       look.specials.push_back(i);
+    } else if (symbols_.terminal_info(e.terminal).border != SymbolTable::Border::kNone) {
+      look.borders.push_back(i);
     } else if (look.groups.empty() || look.groups.back().first != e.start) {
       ByteSet bound = symbols_.lexicon().first_bound(e.start);
       look.groups.push_back({e.start, bound});
@@ -359,6 +361,7 @@ uint32_t Parser::canonical(uint32_t context) {
   if (symbols_.has_captures() || modes_.unions().empty()) return context;
   if (canonical_[context] != kUnknown) return canonical_[context];
   const Completion& done = complete(context);
+  if (symbols_.has_captures()) return context;  // the first of them have just come up
   uint64_t hash = hash_of(done.kernels, done.accepting ? 5 : 4);
   auto [begin, end] = by_completion_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {

@@ -44,7 +44,7 @@ class Parser {
   // expected where a terminal is whose mode skips them, and at the end. Tables that are larger than
   // `max_bytes` grow no more: LimitError `grammar_bytes`, from then on.
   Parser(SymbolTable& symbols, Symbol start, std::vector<Symbol> ignored, const LexerModes& modes,
-         std::recursive_mutex& lock, std::size_t max_bytes);
+         std::recursive_mutex& lock, std::size_t max_bytes, uint32_t first_lexer = 0);
   ~Parser();
 
   ParserState initial() const { return initial_; }
@@ -64,6 +64,7 @@ class Parser {
     std::vector<Expected> expected;                // sorted by (start, tag)
     std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
     std::vector<uint32_t> specials;                // indices into expected, of special tokens
+    std::vector<uint32_t> borders;                 // the same, of beginnings and ends of parts
     ByteSet first;                                 // union of the groups' first bytes
     bool skips = true;                             // may ignored lexemes come next?
   };
@@ -99,6 +100,10 @@ class Parser {
   static constexpr uint32_t kEnd = UINT32_MAX;  // the symbol behind a production's last one
   std::recursive_mutex& mutex() { return mutex_; }
   const std::vector<Symbol>& ignored() const { return ignored_; }
+  // May an ignored lexeme of this terminal stand where the lexer reads on? Each part has its own.
+  bool ignores(Symbol terminal, uint32_t lexer) const {
+    return !symbols_.parts().mixed() || symbols_.terminal_info(terminal).next_lexer == lexer;
+  }
   // A capture stands for its generic continuation.
   uint32_t symbol_at(uint32_t position) const {
     uint32_t symbol = pool_[position];

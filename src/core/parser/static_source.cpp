@@ -41,6 +41,19 @@ class Opener {
         lexicon_(symbols.lexicon()) {}
 
   OpenGrammar run() {
+    SymbolTable::Parts& parts = symbols_.parts();
+    const uint32_t outside = parts.lexer;
+    bool has_parts =
+        std::ranges::any_of(terminals_, [](const StaticTerminal& t) { return t.kind == StaticTerminal::Kind::kPart; });
+    if (lexing_ != Lexing::kFree && has_parts && parts.lexer == 0) parts.lexer = parts.num_lexers++;
+    lexer_ = parts.lexer;
+    if (lexer_ != 0) {
+      if (lexing_ == Lexing::kOrdered)
+        throw GrammarError("a grammar under Lark's basic or contextual lexer cannot be a part, nor have parts");
+      if (parts.modes.empty()) parts.modes.emplace_back();
+      first_mode_ = static_cast<uint32_t>(parts.modes.size());
+      parts.modes.resize(parts.modes.size() + skips_.size());
+    }
     make_nodes();
     find_productive();
     if (!productive_[start_])
@@ -49,7 +62,11 @@ class Opener {
     if (lexing_ == Lexing::kFree) fold_regular();
     find_reachable();
     if (skips_.size() > 1 && (!ignored_.empty() || indentation_)) check_what_follows();
-    return build();
+    OpenGrammar result = build();
+    if (lexer_ != 0) hand_to_parts(result);
+    result.first_lexer = lexer_;
+    parts.lexer = outside;
+    return result;
   }
 
  private:
@@ -71,7 +88,7 @@ class Opener {
           if (lexing_ != Lexing::kFree && looks_past_its_end(*t.regex)) {
             marked_.resize(terminals_.size(), kNone);
             marked_[nodes_.size()] = lower_regex(lexicon_, *t.regex, RegexMatch::kMarked, encode_utf8);
-            nodes_.push_back(lexicon_.before_marker(marked_[nodes_.size()]));
+            nodes_.push_back(marked_lexemes(marked_[nodes_.size()], static_cast<uint32_t>(nodes_.size())));
           } else {
             nodes_.push_back(lower_regex(
                 lexicon_, *t.regex, lexing_ == Lexing::kFree ? RegexMatch::kFull : RegexMatch::kOrdered, encode_utf8));
@@ -85,7 +102,7 @@ class Opener {
           break;
         // Each its own node, by a tag that is never reported.
         case StaticTerminal::Kind::kBlock:
-          nodes_.push_back(lexicon_.accept(1 + static_cast<uint32_t>(nodes_.size())));
+          nodes_.push_back(lexicon_.accept(1 + salt(static_cast<uint32_t>(nodes_.size()))));
           break;
       }
       if (is_text(t) && lexing_ != Lexing::kFree && lexicon_.nullable(nodes_.back()))
@@ -94,7 +111,8 @@ class Opener {
     whole_ = nodes_;
     if (lexing_ == Lexing::kMunch)
       for (uint32_t mode = 0; mode < skips_.size(); ++mode) subtract_winners(mode);
-    for (uint32_t t = 0; t < terminals_.size();
+    if (lexer_ != 0) salt_plain();
+    for (uint32_t t = 0; t < terminals_.size() && lexer_ == 0;
          ++t)  // terminals of different modes are different, whatever their texts
       if (uint32_t mode = terminals_[t].mode; mode != 0 && nodes_[t] != kNone)
         nodes_[t] = lexicon_.concat(nodes_[t], lexicon_.accept(mode));
@@ -102,15 +120,45 @@ class Opener {
     if (lexing_ == Lexing::kOrdered) take_first_matches();
   }
 
-  // The start symbol of a part takes the terminal's place in productions.
+  // The symbol of a part takes the terminal's place in productions.
   void open_part(const StaticTerminal& t) {
-    OpenGrammar inner = t.source->open(symbols_);
-    if (inner.lexing != Lexing::kFree || !inner.ignored.empty())
-      throw GrammarError("a grammar that is lexed by longest match cannot be a part of another one");
-    for (auto& provider : inner.providers) part_providers_.push_back(std::move(provider));
+    Symbol part = guiderail::open_part(*t.source, symbols_, part_providers_);
     auto number = static_cast<uint32_t>(nodes_.size());
-    part_starts_.emplace(number, inner.start);
-    if (!is_terminal(inner.start) && symbols_.nonterminal_info(inner.start).nullable) nullable_parts_.insert(number);
+    part_starts_.emplace(number, part);
+    if (!is_terminal(part) && symbols_.nonterminal_info(part).nullable) nullable_parts_.insert(number);
+  }
+
+  // Terminals of different parts, or modes, must be different symbols, whatever their texts. So each begins as a node of its own, which one
+  // byte later is the plain one: its language without a text that cannot be.
+  uint32_t salt(uint32_t terminal) const { return lexer_ * (uint32_t{1} << 16) + terminal; }
+  Node salted(Node node, uint32_t terminal) {
+    std::string impossible{static_cast<char>(0xFE)};
+    for (uint32_t rest = salt(terminal); rest; rest >>= 7) impossible.push_back(static_cast<char>(rest & 0x7F));
+    return lexicon_.both({node, lexicon_.complement(lexicon_.literal(impossible))});
+  }
+  // The lexemes of a terminal that looks past its end; its own mark is inside, where after_marker finds what follows.
+  Node marked_lexemes(Node marked, uint32_t terminal) {
+    if (lexer_ == 0) return lexicon_.before_marker(marked);
+    salted_.insert(terminal);
+    return lexicon_.before_marker(salted(marked, terminal));
+  }
+  void salt_plain() {
+    for (uint32_t t = 0; t < terminals_.size(); ++t)
+      if (is_text(terminals_[t]) && nodes_[t] != kNone && !salted_.contains(t)) nodes_[t] = salted(nodes_[t], t);
+  }
+
+  // What a grammar would have said of itself goes to what it is a part of.
+  void hand_to_parts(OpenGrammar& result) {
+    SymbolTable::Parts& parts = symbols_.parts();
+    for (std::size_t mode = 0; mode < result.modes.size(); ++mode)
+      parts.modes[first_mode_ + mode] = std::move(result.modes[mode]);
+    parts.ignored.insert(parts.ignored.end(), result.ignored.begin(), result.ignored.end());
+    parts.marked = parts.marked || result.marked;
+    if (!result.indentation) return;
+    if (parts.indentation)
+      throw GrammarError("two parts with blocks by indentation (use the same Grammar object for both)");
+    parts.indentation = std::move(result.indentation);
+    parts.indentation_lexer = lexer_;
   }
 
   bool is_marked(uint32_t t) const { return !marked_.empty() && marked_[t] != kNone; }
@@ -130,7 +178,7 @@ class Opener {
       looks = looks || is_marked(h);
     }
     if (looks && !overlapping.empty())
-      nodes_[t] = lexicon_.before_marker(lexicon_.difference(marked(t), lexicon_.either(std::move(overlapping))));
+      nodes_[t] = marked_lexemes(lexicon_.difference(marked(t), lexicon_.either(std::move(overlapping))), t);
     return looks;
   }
 
@@ -201,7 +249,7 @@ class Opener {
     return {marked, to ? lexicon_.both({match.plain, language}) : lexicon_.difference(match.plain, language)};
   }
 
-  Node lexeme_of(const std::vector<Match>& matches) {
+  Node lexeme_of(const std::vector<Match>& matches, uint32_t terminal) {
     std::vector<Node> marked, plain;
     for (const Match& m : matches) {
       if (!lexicon_.alive(m.marked)) continue;
@@ -211,14 +259,14 @@ class Opener {
     if (marked.empty()) return kNone;
     if (plain.size() == marked.size()) return lexicon_.either(std::move(plain));
     uses_markers_ = true;
-    return lexicon_.before_marker(lexicon_.either(std::move(marked)));
+    return marked_lexemes(lexicon_.either(std::move(marked)), terminal);
   }
 
   // Each terminal on its own.
   void take_own_matches() {
     for (uint32_t t = 0; t < terminals_.size(); ++t)
       if (is_text(terminals_[t]) && terminals_[t].kind != StaticTerminal::Kind::kLiteral && !is_marked(t))
-        nodes_[t] = lexeme_of({own_match(t)});
+        nodes_[t] = lexeme_of({own_match(t)}, t);
   }
 
   // A terminal wins where it matches and none that is tried before it matches anything, short or long.
@@ -267,8 +315,8 @@ class Opener {
         }
         wins[t].push_back(match);
       }
-      for (uint32_t t = 0; t < terminals_.size(); ++t) given_[l][t] = lexeme_of(wins[t]);
-      ignored_lexemes_.push_back(lexeme_of(ignored));
+      for (uint32_t t = 0; t < terminals_.size(); ++t) given_[l][t] = lexeme_of(wins[t], t);
+      ignored_lexemes_.push_back(lexeme_of(ignored, static_cast<uint32_t>(terminals_.size())));
     }
     for (uint32_t t = 0; t < terminals_.size(); ++t) {
       if (!is_text(terminals_[t])) {
@@ -488,12 +536,13 @@ class Opener {
     }
     if (!terminal_symbols_[symbol]) {
       const StaticTerminal& terminal = terminals_[t];
-      terminal_symbols_[t] = terminal.kind == StaticTerminal::Kind::kPart      ? part_starts_.at(t)
-                             : terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
-                             : terminal.kind == StaticTerminal::Kind::kBlock
-                                 ? symbols_.terminal(nodes_[t], 0, terminal.name)
-                             : terminal.mode != 0 ? symbols_.terminal(nodes_[t], terminal.mode, terminal.name)
-                                                  : lexical(nodes_[t], terminal.name);
+      terminal_symbols_[t] =
+          terminal.kind == StaticTerminal::Kind::kPart      ? part_starts_.at(t)
+          : terminal.kind == StaticTerminal::Kind::kSpecial ? symbols_.special_token(terminal.text)
+          : terminal.kind == StaticTerminal::Kind::kBlock   ? symbols_.terminal(nodes_[t], 0, terminal.name, 0, lexer_)
+          : lexer_ != 0        ? symbols_.terminal(nodes_[t], 0, terminal.name, first_mode_ + terminal.mode, lexer_)
+          : terminal.mode != 0 ? symbols_.terminal(nodes_[t], terminal.mode, terminal.name, terminal.mode)
+                               : lexical(nodes_[t], terminal.name);
     }
     return *terminal_symbols_[symbol];
   }
@@ -559,7 +608,8 @@ class Opener {
     if (lexing_ == Lexing::kOrdered) ignore_lexemes(result);
     for (uint32_t t : lexing_ == Lexing::kOrdered ? std::vector<uint32_t>{} : ignored_) {
       if (!terminal_usable(t)) continue;
-      result.ignored.push_back(symbols_.terminal(nodes_[t], 0, terminals_[t].name));
+      result.ignored.push_back(
+          symbols_.terminal(nodes_[t], 0, terminals_[t].name, lexer_ != 0 ? first_mode_ : 0, lexer_));
       if (lexing_ != Lexing::kDynamic) continue;
       for (const std::optional<Symbol>& used : terminal_symbols_)
         if (used == result.ignored.back())
@@ -636,7 +686,8 @@ class Opener {
   StaticRules* provider_ = nullptr;
   std::vector<std::unique_ptr<RuleProvider>> part_providers_;
   std::unordered_map<uint32_t, Symbol> part_starts_;  // by terminal
-  std::unordered_set<uint32_t> nullable_parts_;
+  std::unordered_set<uint32_t> nullable_parts_, salted_;
+  uint32_t lexer_ = 0, first_mode_ = 0;  // of a part, or a grammar with parts
 };
 
 }  // namespace
@@ -695,9 +746,6 @@ StaticSource::StaticSource(std::vector<StaticTerminal> terminals, std::vector<St
     if (t >= terminals_.size() || terminals_[t].kind == StaticTerminal::Kind::kSpecial ||
         terminals_[t].kind == StaticTerminal::Kind::kPart)
       throw GrammarError("an ignored symbol is not a terminal");
-  for (const StaticTerminal& t : terminals_)
-    if (t.kind == StaticTerminal::Kind::kPart && lexing_ != Lexing::kFree)
-      throw GrammarError("terminal '" + t.name + "' is a text of another grammar, which free lexing alone can read");
 }
 
 void StaticSource::check_modes() const {

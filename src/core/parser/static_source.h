@@ -22,7 +22,7 @@ struct StaticTerminal {
   std::string
       text;  // bytes of a literal; name of a special token; pattern of a regex; tree of a language (regex/terminal_language.h)
   std::shared_ptr<const RegexTree> regex;       // of a regex
-  std::shared_ptr<const GrammarSource> source;  // of a part: lexed freely, nothing ignored
+  std::shared_ptr<const GrammarSource> source;  // of a part
   std::string name;
   int priority = 0;   // munch: higher wins ties; all different
   uint32_t mode = 0;  // munch: see lexer_modes.h
@@ -59,6 +59,7 @@ class StaticSource : public GrammarSource {
                std::vector<StaticLexer> lexers = {}, std::vector<std::pair<uint32_t, uint32_t>> shifts = {},
                std::vector<bool> skips = {});
   OpenGrammar open(SymbolTable& symbols) const override;
+  bool lexed_freely() const override { return lexing_ == Lexing::kFree && ignored_.empty(); }
 
  private:
   void check_modes() const;
