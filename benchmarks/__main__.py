@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import bfcl, closing, equivalence, generation, grammars, languages, masks, sizes, suite, walks
+from . import bfcl, closing, equivalence, generation, grammars, languages, masks, sizes, suite, syncode, walks
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -17,6 +17,7 @@ RUNNERS = {
     "generation": generation.main,
     "sizes": sizes.main,
     "suite": suite.main,
+    "syncode": syncode.main,
     "guidance": guidance.main,
     "kernel": kernel.main,
     "walks": walks.main,

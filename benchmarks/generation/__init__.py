@@ -12,7 +12,7 @@ texts of all four languages and errs in all of them. Three conditions, sampled a
 
 A text is what was asked for: the given beginning of the program (prompts.py) and what the model wrote after it. Judges
 share no code with guiderail (benchmarks/judges): `ast.parse` of Python 3.12, `gofmt -e`, `json.loads` without its
-extensions, SQLite's parser. The figures of each cell (model, language, condition) are kept in
+extensions, PostgreSQL's parser. The figures of each cell (model, language, condition) are kept in
 benchmarks/scratch/generation, so a run that was stopped goes on; the report is of what is there. Times are CPU time of
 one thread: of the model's forward passes and of the processor, per token and row.
 """
@@ -52,15 +52,7 @@ def json_judge() -> Judge:
     return lambda found: [is_json(text.encode("utf-8", "surrogateescape")) for text in found]
 
 
-def sql_judge() -> Judge:
-    from ..judges import sqlite
-
-    return sqlite()
-
-
-JUDGED_BY: dict[str, Callable[[], Judge]] = {
-    "python": JUDGES["python"], "go": JUDGES["go"], "json": json_judge, "sql": sql_judge,
-}  # fmt: skip
+JUDGED_BY: dict[str, Callable[[], Judge]] = {**JUDGES, "json": json_judge}
 
 
 class Timed(transformers.LogitsProcessor):  # type: ignore[misc]

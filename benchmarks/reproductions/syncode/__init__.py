@@ -1,9 +1,10 @@
 """SynCode (Ugare et al. 2024): its claims about grammar-constrained decoding, recomputed with strict parsers.
 
 Language models are trained for a minute at most, so that they err; they decode with and without the engine. "Correct"
-means: Python's `json.loads` without its extensions, or `ast.parse`; nothing falls back. A text counts as truncated if
-it met the limit of tokens before it was complete; with `close_in_time` none may be. Masks are compared, token by token
-of the vocabulary, with a hand-written reader of JSON prefixes that shares no code with the engine (tests/oracles).
+means: Python's `json.loads` without its extensions, or `ast.parse` of Python 3.12; nothing falls back. A
+text counts as truncated if it met the limit of tokens before it was complete; with `close_in_time` none may be. Masks
+are compared, token by token of the vocabulary, with a hand-written reader of JSON prefixes that shares no code with the
+engine (tests/oracles).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import random
 import sys
 import sysconfig
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import transformers
 from torch import Tensor
 
 import guiderail as gr
+from benchmarks.judges import JUDGES
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import language_model, next_token_loss, trained
 from guiderail.integrations.generation import GuidedDecoder
@@ -127,19 +128,20 @@ def is_json(text: bytes) -> bool:
     return True
 
 
-def is_python(text: bytes) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text.decode("utf-8"))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return False
-    return True
+def are_python(texts: list[bytes]) -> list[bool]:
+    """Python 3.12's own parser (benchmarks/judges), which the grammar is written after."""
+    decoded = [text.decode("utf-8", "replace") for text in texts]
+    readable = [text.decode("utf-8", "ignore").encode("utf-8") == text for text in texts]
+    return [ok and verdict for ok, verdict in zip(readable, JUDGES["python"]()(decoded), strict=True)]
+
+
+def are_json(texts: list[bytes]) -> list[bool]:
+    return [is_json(text) for text in texts]
 
 
 def written(
-    model: Any, tokenizer: Tokenizer, count: int, seed: int, judge: Callable[[bytes], bool], compiled: Any = None,
-    close: bool = False,
+    model: Any, tokenizer: Tokenizer, count: int, seed: int, judge: Callable[[list[bytes]], list[bool]],
+    compiled: Any = None, close: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Sample texts; how many were cut, and how many of the others the judge refuses."""
     decoder = GuidedDecoder(
@@ -148,7 +150,7 @@ def written(
     )  # fmt: skip
     done = decoder.decode([[0]] * count, NEW_TOKENS)
     whole = [generation for generation in done if generation.finish_reason == "end"]
-    wrong = sum(not judge(tokenizer.text(generation.token_ids)) for generation in whole)
+    wrong = judge([tokenizer.text(generation.token_ids) for generation in whole]).count(False)
     return {"texts": count, "cut": count - len(whole), "wrong": wrong, "wrong_share": wrong / max(1, len(whole))}
 
 
@@ -162,7 +164,7 @@ def json_texts(seed: int, scratch: Path) -> dict[str, Any]:
         for name, options in {
             "free": {}, "constrained": {"compiled": compiled}, "closed in time": {"compiled": compiled, "close": True}
         }.items():  # fmt: skip
-            results[f"{tokenizer.size} tokens, {name}"] = written(model, tokenizer, SAMPLES, seed, is_json, **options)
+            results[f"{tokenizer.size} tokens, {name}"] = written(model, tokenizer, SAMPLES, seed, are_json, **options)
             print(f"  json, {size} tokens, {name}: {results[f'{tokenizer.size} tokens, {name}']}", flush=True)
     return results
 
@@ -173,8 +175,8 @@ def python_texts(seed: int, scratch: Path) -> dict[str, Any]:
     model = writer(tokenizer, texts, "python", scratch, seed, PYTHON_STEPS)
     compiled = gr.compile(gr.Grammar.builtin("python"), tokenizer.vocabulary)
     results = {
-        "free": written(model, tokenizer, PYTHON_SAMPLES, seed, is_python),
-        "constrained": written(model, tokenizer, PYTHON_SAMPLES, seed, is_python, compiled),
+        "free": written(model, tokenizer, PYTHON_SAMPLES, seed, are_python),
+        "constrained": written(model, tokenizer, PYTHON_SAMPLES, seed, are_python, compiled),
     }
     print(f"  python: {results}", flush=True)
     return results
