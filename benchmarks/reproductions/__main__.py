@@ -47,6 +47,7 @@ PAPERS = (
     "transfer",
     "var",
     "voxinstruct",
+    "voxinstruct.speech",
 )
 
 

@@ -6,6 +6,7 @@ and leaves nothing to get wrong. The rules are the library's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def trained(
         checkpoint=scratch / f"{name}.pt", report=report,
     )  # fmt: skip
     return model.eval()
+
+
+def kept(scratch: Path, name: str, measure: Callable[[], Any]) -> Any:
+    """A part of the figures, measured once: a run that was stopped reads it from `scratch` when it continues."""
+    path = scratch / "figures" / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(measure()))
+        fresh.rename(path)
+        print(f"  measured: {name}", flush=True)
+    return json.loads(path.read_text())
 
 
 def next_token_loss(model: Any, ids: Tensor, counted: Tensor) -> Tensor:

@@ -279,14 +279,13 @@ CLAIMS = [
     Claim("S1", "voxinstruct", "guidance on the text improves following the instruction", "style accuracy + 5 "
           "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5,
           "900 steps do not teach everything, and seeds differ in what they teach: seed 0 has the content, with pitch "
-          "and voice at chance, seed 1 the reverse; what is not learned guidance cannot amplify. An earlier world of "
-          "two codes a sound learned them, but scales of 2 and 3 destroyed them, perhaps through its unused codes. "
-          "More steps were not tried."),
+          "and voice at chance, seeds 1 and 2 the reverse; what is not learned guidance cannot amplify. Real speech, "
+          "with longer training, is S1 speech."),
     Claim("S2", "voxinstruct", "guidance on semantic tokens improves content", "token error rate of decoded "
           "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2,
           "Where content was learned (seed 0) it is nearly right without guidance, and a scale of 1.5 on semantic "
-          "tokens changes little; guidance on the text halves its error. Where it was not (seed 1) nothing helps. It "
-          "needs the longer training of S1."),
+          "tokens changes little; guidance on the text halves its error. Where it was not (seeds 1 and 2) it hardly "
+          "helps."),
     Claim("S3", "voxinstruct", "the order of nesting matters", "both orders and the symmetric form are reported; "
           "value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
 ]  # fmt: skip

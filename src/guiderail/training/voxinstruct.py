@@ -19,13 +19,13 @@ Parameter names follow the release (`model`, `embed_tokens` or `all_embed_tokens
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from guiderail.guidance.token_models import VOXINSTRUCT_TOKENS, fill_by_confidence
+from guiderail.guidance.token_models import VOXINSTRUCT_TOKENS, VoxInstruct, fill_by_confidence
 from guiderail.logits.classifier_free import classifier_free_guidance
 
 
@@ -56,6 +56,7 @@ class VoxInstructAr(nn.Module):
         *,
         drop_text: Tensor | None = None,
         drop_semantic: Tensor | None = None,
+        past: Any = None,
     ) -> Tensor:
         """Logits (batch, length, vocab): entry i follows `ids[:, i]`.
 
@@ -63,6 +64,8 @@ class VoxInstructAr(nn.Module):
             features: (batch, text length, feature width); text_mask: (batch, text length), 1 = present.
             ids, segments: int64 (batch, length); segments hold 1 or 2.
             drop_text, drop_semantic: bool (batch,), rows that read the null. None = none.
+            past: a transformers cache, extended by what is read. With the first ids it takes the text; later calls
+                bring new ids only, and features of length 0.
         """
         text = self.prompt_fc(features) * text_mask.unsqueeze(-1)
         if drop_text is not None:
@@ -72,8 +75,98 @@ class VoxInstructAr(nn.Module):
         zeros = torch.zeros(text.shape[:2], dtype=torch.long, device=ids.device)
         inputs = torch.cat([text, self.embed_tokens(ids)], 1)
         inputs = inputs + self.embed_segments(torch.cat([zeros, segments], 1))
-        logits: Tensor = self.model(inputs_embeds=inputs).logits[:, text.shape[1] :]
-        return logits
+        logits: Tensor = self.model(inputs_embeds=inputs, past_key_values=past, use_cache=past is not None).logits
+        return logits[:, text.shape[1] :]
+
+    @torch.no_grad()
+    def plan(
+        self, features: Tensor, text_mask: Tensor, preset: VoxInstruct, *, language: int = 0, limit: int,
+        generator: torch.Generator | None = None,
+    ) -> list[list[int]]:  # fmt: skip
+        """Draw the semantic phase: a list of ids a row, from BOS to EOS1.
+
+        Args: features, text_mask as in `forward`; language 0 or 1; limit on semantic tokens, after which EOS1 is set.
+        """
+        begin, speech = VOXINSTRUCT_TOKENS["begin"].start, VOXINSTRUCT_TOKENS["language"].start + language
+        end, batch, device = VOXINSTRUCT_TOKENS["end_semantic"].start, len(features), features.device
+        rows = [[begin, speech] for _ in range(batch)]
+        ids = torch.tensor(rows, device=device)
+        streams = self._streams(batch, preset.weights("semantic"), device)
+        done = torch.zeros(batch, dtype=torch.bool, device=device)
+        for step in range(limit + 1):
+            logits = self._read(streams, features, text_mask, ids, torch.ones_like(ids))
+            chances = preset.probabilities("semantic", *logits)
+            drawn = torch.multinomial(chances, 1, generator=generator)
+            if step == limit:
+                drawn = torch.full_like(drawn, end)
+            for row, token, over in zip(rows, drawn[:, 0].tolist(), done.tolist(), strict=True):
+                if not over:
+                    row.append(token)
+            done |= drawn[:, 0] == end
+            if bool(done.all()):
+                break
+            features, text_mask, ids = features[:, :0], text_mask[:, :0], drawn
+        return rows
+
+    @torch.no_grad()
+    def speak(
+        self, features: Tensor, text_mask: Tensor, plans: Sequence[Sequence[int]], preset: VoxInstruct, *, limit: int,
+        generator: torch.Generator | None = None, rule: Callable[..., Tensor] | None = None,
+    ) -> list[list[int]]:  # fmt: skip
+        """Draw the acoustic phase after `plan`: ids of the first codebook a row, without EOS2.
+
+        Rows whose plans have one length run together. A stream whose weight is 0 does not run.
+
+        Args: plans as `plan` gives them; limit on codes; rule in place of the preset's own: (conditional, text null,
+            semantic null) (batch, vocab) -> probabilities; all three streams run for it.
+        """
+        end, device = VOXINSTRUCT_TOKENS["end_acoustic"].start, features.device
+        out: list[list[int]] = [[] for _ in plans]
+        for length in sorted({len(plan) for plan in plans}):
+            group = [index for index, plan in enumerate(plans) if len(plan) == length]
+            text, mask = features[group], text_mask[group]
+            ids = torch.tensor([list(plans[index]) for index in group], device=device)
+            segments = torch.ones_like(ids)
+            weights = preset.weights("acoustic") if rule is None else (1.0, 1.0, 1.0)
+            streams = self._streams(len(group), weights, device)
+            done = torch.zeros(len(group), dtype=torch.bool, device=device)
+            for _ in range(limit):
+                logits = self._read(streams, text, mask, ids, segments)
+                chances = preset.probabilities("acoustic", *logits) if rule is None else rule(*logits)
+                ids = torch.multinomial(chances, 1, generator=generator)
+                done |= ids[:, 0] == end
+                for index, token, over in zip(group, ids[:, 0].tolist(), done.tolist(), strict=True):
+                    if not over:
+                        out[index].append(token)
+                if bool(done.all()):
+                    break
+                text, mask, segments = text[:, :0], mask[:, :0], torch.full_like(ids, 2)
+        return out
+
+    @staticmethod
+    def _streams(batch: int, weights: Sequence[Any], device: Any) -> list[tuple[dict[str, Tensor], Any] | None]:
+        """(what a stream hides, its cache): conditional, text null, semantic null. None = a null of weight 0."""
+        from transformers import DynamicCache
+
+        yes = torch.ones(batch, dtype=torch.bool, device=device)
+        hidden: tuple[dict[str, Tensor], ...] = ({}, {"drop_text": yes}, {"drop_semantic": yes})
+        pairs = zip(hidden, weights, strict=True)
+        return [(drops, DynamicCache()) if not drops or weight != 0 else None for drops, weight in pairs]
+
+    def _read(
+        self, streams: Sequence[tuple[dict[str, Tensor], Any] | None], features: Tensor, text_mask: Tensor, ids: Tensor,
+        segments: Tensor,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        """Logits (batch, vocab) after `ids`, of every stream that runs."""
+
+        def read(stream: tuple[dict[str, Tensor], Any]) -> Tensor:
+            logits: Tensor = self(features, text_mask, ids, segments, **stream[0], past=stream[1])
+            return logits[:, -1]
+
+        conditional, text_null, semantic_null = streams
+        if conditional is None:
+            raise ValueError("the conditional stream always runs")
+        return read(conditional), text_null and read(text_null), semantic_null and read(semantic_null)
 
 
 class VoxInstructNar(nn.Module):
