@@ -17,7 +17,9 @@ import argparse
 import json
 import random
 import re
+import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
 from collections import Counter
@@ -26,7 +28,7 @@ from typing import Any
 
 import guiderail as gr
 
-from .judges import JUDGES, OTHER_JUDGES, Judge
+from .judges import ANY_ERROR, JUDGES, OTHER_JUDGES, Judge, gcc, would_be_c
 from .masks import HERE, machine
 from .mutations import mutant, pieces
 from .percentiles import percentile
@@ -35,7 +37,7 @@ SUFFIXES = {
     "python": [".py"],
     "go": [".go"],
     "java": [".java"],
-    "c": [".c", ".i"],
+    "c": [".c", ".h", ".i"],
     "toml": [".toml"],
     "csv": [".csv"],
     "json5": [".json5", ".json"],
@@ -72,16 +74,29 @@ def corpus(options: argparse.Namespace) -> list[tuple[str, str]]:
         root = Path(name)
         paths = sorted(p for p in root.rglob("*") if p.suffix in suffixes and p.is_file()) if root.is_dir() else [root]
         for path in paths:
-            # Bytes that are no UTF-8 are no text for any judge here.
-            text = path.read_bytes().decode("utf-8", "ignore")
             label = str(path.relative_to(root)) if root.is_dir() else path.name
             if re.search(options.skip, label):
                 continue
+            # Bytes that are no UTF-8 are no text for any judge here.
+            data = preprocessed(path, root) if options.language == "c" else path.read_bytes()
+            text = data.decode("utf-8", "ignore")
             parts = programs_of(text, options)
             found += [(f"{label}#{number}" if len(parts) > 1 else label, part) for number, part in enumerate(parts)]
+    found = [(name, text) for name, text in found if text]
     if options.most and len(found) > options.most:
         found = random.Random(options.seed).sample(found, options.most)
     return found
+
+
+def preprocessed(path: Path, root: Path) -> bytes:
+    """A C file as the preprocessor leaves it, empty if that fails (a header is missing); `.i` as it is."""
+    if path.suffix == ".i":
+        return path.read_bytes()
+    folders = [parent for parent in path.parents if parent == root or root in parent.parents]
+    include = [sysconfig.get_paths()["include"], *folders, *(folder / "include" for folder in folders)]
+    command = ["gcc", "-std=gnu17", "-E", "-w", *(f"-I{folder}" for folder in include), str(path)]
+    done = subprocess.run(command, capture_output=True)
+    return b"" if done.returncode else done.stdout
 
 
 def programs_of(text: str, options: argparse.Namespace) -> list[str]:
@@ -112,9 +127,13 @@ def stopped(grammar: gr.Grammar, text: str) -> dict[str, Any]:
     return {"at": at, "before": before.decode("utf-8", "replace"), "after": after.decode("utf-8", "replace")}
 
 
+def first_difference(old: str, new: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+
+
 def changed(old: str, new: str) -> dict[str, Any]:
     """Where two texts differ: the mutant's excerpt around the edit."""
-    at = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    at = first_difference(old, new)
     return {"was": old[max(0, at - EXCERPT) : at + EXCERPT], "is": new[max(0, at - EXCERPT) : at + EXCERPT]}
 
 
@@ -170,6 +189,11 @@ def check_mutants(
     options: argparse.Namespace,
     results: dict[str, Any],
 ) -> None:
+    if options.language == "c":  # most edits would fall on line markers and blank lines
+        bare = [(name, re.sub(r"(?m)^(?:#.*)?\n", "", text)) for name, text in programs]
+        bare = [(name, text) for name, text in bare if len(text) <= options.mutant_bytes]
+        compiled = gcc(ANY_ERROR)([text for _, text in bare])
+        programs = [program for program, verdict in zip(bare, compiled, strict=True) if verdict]
     short = [
         (name, text, pieces(text, options.language)) for name, text in programs if len(text) <= options.mutant_bytes
     ]
@@ -189,7 +213,10 @@ def check_mutants(
             refused.append({"file": name, **changed(old, new), **stopped(grammar, new)})
             refused_texts.append(new)
         elif ours and not verdict:
-            accepted.append({"file": name, **changed(old, new)})
+            row = {"file": name, **changed(old, new)}
+            if options.language == "c":
+                row["valid_but_for_the_name"] = would_be_c(new, first_difference(old, new))
+            accepted.append(row)
             accepted_texts.append(new)
     mark(refused, refused_texts, others, options.language)
     mark(accepted, accepted_texts, others, options.language)
@@ -197,6 +224,7 @@ def check_mutants(
         "mutants": len(made), "valid": valid, "invalid": len(made) - valid,
         "valid_refused": len(refused), "valid_refused_by_reason": summary(refused),
         "invalid_accepted": len(accepted),
+        "invalid_accepted_but_for_a_name": sum(bool(row.get("valid_but_for_the_name")) for row in accepted),
         "invalid_accepted_valid_for_another": sum(bool(row["valid_for"]) for row in accepted),
     }  # fmt: skip
     refused.sort(key=lambda row: row["reason"] != UNEXPLAINED)

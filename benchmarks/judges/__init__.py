@@ -150,28 +150,60 @@ def java() -> Judge:
     return judge
 
 
-def c() -> Judge:
-    """`gcc -fsyntax-only`'s errors that its parser makes ('expected …', 'stray …', …); what it finds out from names and
-    types is not counted."""
-    command = program("gcc")
-    not_syntax = re.compile(NOT_C_SYNTAX)
+def gcc(errors: str | None = None) -> Judge:
+    """`gcc -fsyntax-only -std=gnu17`, by its messages that match `errors` (C_SYNTAX: those of its lexer and parser,
+    and those about implicit int); what it finds out from names and types otherwise is not counted. It knows which
+    names are types, so a cast to a name that is none is 'expected …', too. It takes a structure's last member without
+    its semicolon, and says nothing more after an unknown type name."""
+    command = [program("gcc"), "-std=gnu17", "-fsyntax-only", "-fpreprocessed", "-x", "c", "-"]
+    command[1:1] = ["-Wno-all", "-Werror=implicit-int"]
+    not_valid = re.compile(C_SYNTAX if errors is None else errors)
 
     def judge(texts: Sequence[str]) -> list[bool]:
         verdicts = []
         for text in texts:
-            done = subprocess.run(
-                [command, "-std=gnu11", "-fsyntax-only", "-fpreprocessed", "-w", "-x", "c", "-"],
-                input=text.encode("utf-8"),
-                capture_output=True,
-            )
-            errors = re.findall(r"error: (.*)", done.stderr.decode("utf-8", "replace"))
-            verdicts.append(all(not_syntax.search(error) for error in errors))
+            done = subprocess.run(command, input=text.encode("utf-8"), capture_output=True, env={"LC_ALL": "C"})
+            found = re.findall(r"error: (.*)", done.stderr.decode("utf-8", "replace"))
+            verdicts.append(not any(not_valid.search(error) for error in found))
         return verdicts
 
     return judge
 
 
-NOT_C_SYNTAX = r"undeclared|redefin|conflicting types|incompatible|too (?:few|many) arguments"
+ANY_ERROR = ""
+C_PARSER = (
+    r"expected|stray|missing terminating|unterminated|empty character|invalid suffix|invalid digit"
+    r"|invalid in .* constant|has no digits|decimal points|without a previous|lvalue required|empty enum|extraneous"
+    r"|requires a named argument|no following hex|universal character|at end of input|requires a declaration"
+    r"|data definition"
+)
+C_SYNTAX = C_PARSER + r"|two or more data types|implicit-int"
+
+
+def would_be_c(text: str, at: int) -> str | None:
+    """Why GCC refuses what no context-free grammar can: the words of types in it do not go together, or a name near
+    `at` would have to be a type, or would have to be none; the name. None if it is neither."""
+    judge = gcc(C_PARSER)
+    if judge([text])[0]:
+        return "words of types"
+    for word in re.finditer(r"[A-Za-z_]\w*", text):
+        if word.end() < at - 60 or word.start() > at + 60:
+            continue
+        if any(judge([f"typedef int {word[0]};\n{text}", f"{text[: word.start()]} no_type {text[word.end() :]}"])):
+            return word[0]
+    return None
+
+
+def tree_sitter_c() -> Judge:
+    """`tree-sitter-c`: it knows no names, takes much that C has not (any list of specifiers, attributes anywhere)
+    and not all of GNU C."""
+    bindings, language = package("tree_sitter", "tree-sitter"), package("tree_sitter_c", "tree-sitter-c")
+    parser = bindings.Parser(bindings.Language(language.language()))
+
+    def judge(texts: Sequence[str]) -> list[bool]:
+        return [not parser.parse(text.encode("utf-8")).root_node.has_error for text in texts]
+
+    return judge
 
 
 def pycparser() -> Judge:
@@ -248,12 +280,13 @@ JUDGES: dict[str, Callable[[], Judge]] = {
     "graphql": graphql,
     "go": go,
     "java": java,
-    "c": pycparser,
+    "c": gcc,
     "sql": postgresql,
 }
 
 # Asked about disagreements with the first.
 OTHER_JUDGES: dict[str, dict[str, Callable[[], Judge]]] = {
+    "c": {"tree-sitter": tree_sitter_c, "pycparser": pycparser},
     "sql": {"sqlite": sqlite, "sqlglot": sqlglot},
 }
 
