@@ -304,6 +304,6 @@ def main(argv: list[str] | None = None) -> None:
                 shown = {key: value for key, value in row.items() if key not in ("samples", "wrong_texts")}
                 print(json.dumps(shown), flush=True)
     report = {"machine": machine(), "seed": options.seed, "left_out": left_out, "cells": cells}
-    options.out.with_suffix(".json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(page(report))
     print(f"{left_out} cells left out" if left_out else "complete")

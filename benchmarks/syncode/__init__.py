@@ -27,6 +27,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import random
+import shutil
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
@@ -127,14 +128,16 @@ def of_syncode(language: str, options: argparse.Namespace) -> dict[str, Any]:
 
     tokenizer()  # fills the cache that the worker reads
     folder = real_tokenizers.CACHE / f"smollm2-{real_tokenizers.RECIPE}"
-    cold = CACHE / "stores" / f"build-{language}-{MODE}.json"
+    store = CACHE / f"store-{language}-{MODE}"
+    cold = store / "build.json"
     if not cold.exists():
-        # The store may take minutes, so what building it took is kept beside it.
-        engine = SynCode(folder)
-        cold.parent.mkdir(parents=True, exist_ok=True)
+        # The store may take minutes, so what building it took is kept with it.
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir(parents=True)
+        engine = SynCode(folder, store)
         cold.write_text(json.dumps(engine.ask(kind="build", grammar=language, mode=MODE)))
         engine.close()
-    engine = SynCode(folder)
+    engine = SynCode(folder, store)
     built = json.loads(cold.read_text())
     again = engine.ask(kind="build", grammar=language, mode=MODE)
     result: dict[str, Any] = {

@@ -39,13 +39,13 @@ def grammar_file(language: str) -> Path:
 
 
 class SynCode:
-    """The worker (worker.py) with one tokenizer. Mask stores are kept in the cache folder.
+    """The worker (worker.py) with one tokenizer. It keeps its parser and mask store in `store`.
 
     Raises: RuntimeError if it dies or says that a job failed.
     """
 
-    def __init__(self, tokenizer_folder: Path) -> None:
-        environment = dict(os.environ, SYNCODE_CACHE=f"{CACHE}/stores/", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
+    def __init__(self, tokenizer_folder: Path, store: Path) -> None:
+        environment = dict(os.environ, SYNCODE_CACHE=f"{store}/", HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
         environment.pop("PYTHONPATH", None)
         self._log = (CACHE / "worker.log").open("w")
         self._process = subprocess.Popen(
