@@ -615,19 +615,20 @@ NB_MODULE(_core, m) {
       .def(
           "matcher",
           [](std::shared_ptr<CompiledGrammar> self, nb::bytes prefix, nb::object encode,
-             std::optional<uint32_t> max_tokens, nb::object open, const std::optional<nb::bytes>& suffix) {
-            std::string p(view(prefix));
+             std::optional<uint32_t> max_tokens, nb::object open, const std::optional<nb::bytes>& suffix,
+             nb::bytes pending) {
+            std::string p(view(prefix)), before(view(pending));
             std::optional<std::string> after;
             if (suffix) after = std::string(view(*suffix));
             std::optional<Matcher> matcher;
             {
               nb::gil_scoped_release release;
-              matcher.emplace(std::move(self), std::move(p), max_tokens, std::move(after));
+              matcher.emplace(std::move(self), std::move(p), max_tokens, std::move(after), std::move(before));
             }
             return new PyMatcher{std::move(*matcher), std::move(encode), std::move(open)};
           },
           "prefix"_a = nb::bytes("", 0), "encode"_a = nb::none(), "max_tokens"_a = nb::none(), "open"_a = nb::none(),
-          "suffix"_a = nb::none(), nb::rv_policy::take_ownership)
+          "suffix"_a = nb::none(), "pending"_a = nb::bytes("", 0), nb::rv_policy::take_ownership)
       .def(
           "counters",
           [](CompiledGrammar& self) {

@@ -1,6 +1,7 @@
 #include "core/compiled_grammar.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "core/errors.h"
@@ -95,6 +96,22 @@ StateId Epoch::after(StateId state, uint32_t token, bool first) {
   return liveness_ && !liveness_->live(next) ? kDead : next;
 }
 
+StateId Epoch::after_text(StateId state, std::string_view text) {
+  StateId next = engine_.advance(state, text);
+  return liveness_ && !liveness_->live(next) ? kDead : next;
+}
+
+std::vector<uint32_t> Epoch::row_below(StateId state, uint32_t place) {
+  Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+  const Vocabulary& vocabulary = *main_.vocabulary;
+  std::vector<uint32_t> words(vocabulary.num_words());
+  MaskBuilder(engine_, vocabulary, *main_.lex_rows, liveness_.get())
+      .build_below(state, place)
+      .fill(words.data(), vocabulary.num_words());
+  for (uint32_t token : vocabulary.trie().tokens(place)) words[token / 32] &= ~(uint32_t{1} << (token % 32));
+  return words;
+}
+
 CompiledGrammar::CompiledGrammar(std::shared_ptr<const GrammarSource> source,
                                  std::shared_ptr<const Vocabulary> vocabulary, std::shared_ptr<const Vocabulary> first,
                                  Limits limits)
@@ -166,14 +183,17 @@ auto Matcher::with_epoch(F f) {
 }
 
 Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens,
-                 std::optional<std::string> suffix)
+                 std::optional<std::string> suffix, std::string pending)
     : compiled_(std::move(compiled)), epoch_(compiled_->epoch()), prefix_(std::move(prefix)), max_tokens_(max_tokens),
-      suffix_(std::move(suffix)) {
+      suffix_(std::move(suffix)), pending_(std::move(pending)) {
+  if (!pending_.empty()) left_.push_back(static_cast<uint32_t>(pending_.size()));
   with_epoch([this] {
     if (states_.empty()) states_ = replay(*epoch_);
     if (suffix_ && !infill_) make_infill();
     if (infill_ && !infill_->possible(states_.back()))
       throw GrammarError("no text leads from the given prefix to the given suffix");
+    if (left() && !spellable(states_.back(), left()))
+      throw DeadEndError("no tokens of the vocabulary spell what is pending");
     if (!max_tokens_) return 0;
     if (epoch_->completion().cost(states_.back(), at_first()) <= *max_tokens_) {
       reserve_.emplace_back();
@@ -218,31 +238,97 @@ std::vector<StateId> Matcher::replay(Epoch& epoch) const {
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
   states.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing
-  for (std::size_t i = 0; i < moving; ++i)
-    states.push_back(epoch.after(states.back(), tokens_[i], i == 0 && prefix_.empty()));
+  for (std::size_t i = 0; i < moving; ++i) {
+    uint32_t left = left_.empty() ? 0 : left_[i];
+    states.push_back(after(epoch, states.back(), tokens_[i], i == 0 && prefix_.empty() && pending_.empty(), left));
+  }
   if (terminated_) states.push_back(states.back());
   return states;
+}
+
+StateId Matcher::after(Epoch& epoch, StateId state, uint32_t token, bool first, uint32_t& left) const {
+  if (left == 0) return epoch.after(state, token, first);
+  const Vocabulary& vocabulary = compiled_->vocabulary();
+  if (!vocabulary.is_text(token)) return kDead;
+  std::string_view text = vocabulary.token(token), rest = to_spell(left);
+  if (text.size() <= rest.size()) {
+    if (!rest.starts_with(text)) return kDead;
+    left -= static_cast<uint32_t>(text.size());
+    return state;
+  }
+  if (!text.starts_with(rest)) return kDead;
+  left = 0;
+  return epoch.after_text(state, text.substr(rest.size()));
+}
+
+bool Matcher::spellable(StateId state, uint32_t left) {
+  if (left == 0 || compiled_->vocabulary().byte_complete()) return true;
+  const TokenTrie& trie = compiled_->vocabulary().trie();
+  std::vector<bool> can(left + 1, false);
+  can[0] = true;
+  for (uint32_t at = 1; at <= left; ++at) {
+    uint32_t place = TokenTrie::kRoot, rest = at;
+    for (char c : to_spell(at)) {
+      place = trie.child(place, static_cast<uint8_t>(c));
+      if (!place) break;
+      --rest;
+      if (trie.node(place).num_tokens && can[rest]) can[at] = true;
+    }
+    if (!place || can[at]) continue;
+    can[at] = std::ranges::any_of(epoch_->row_below(state, place), [](uint32_t word) { return word != 0; });
+  }
+  return can[left];
+}
+
+void Matcher::fill_pending(uint32_t* words, StateId state, uint32_t left, Reserve* reserve, uint32_t room) {
+  const Vocabulary& vocabulary = compiled_->vocabulary();
+  const TokenTrie& trie = vocabulary.trie();
+  std::memset(words, 0, std::size_t{vocabulary.num_words()} * 4);
+  uint32_t place = TokenTrie::kRoot, rest = left;
+  for (char c : to_spell(left)) {
+    place = trie.child(place, static_cast<uint8_t>(c));
+    if (!place) return;
+    --rest;
+    if (trie.node(place).num_tokens && spellable(state, rest))
+      for (uint32_t token : trie.tokens(place)) words[token / 32] |= uint32_t{1} << (token % 32);
+  }
+  std::vector<uint32_t> beyond = epoch_->row_below(state, place);
+  for (uint32_t i = 0; i < beyond.size(); ++i)
+    for (uint32_t bits = beyond[i]; bits; bits &= bits - 1) {
+      uint32_t token = i * 32 + static_cast<uint32_t>(std::countr_zero(bits)), none = left;
+      if (infill_ || reserve) {
+        StateId to = after(*epoch_, state, token, false, none);
+        if (to == kDead || (infill_ && !infill_->possible(to))) continue;
+        if (reserve && !after(*reserve, room, token, state, false, to)) continue;
+      }
+      words[i] |= bits & (0 - bits);
+    }
 }
 
 bool Matcher::accept_token(uint32_t token) {
   if (terminated_ || token >= compiled_->vocabulary().size()) return false;
   return with_epoch([&] {
     StateId from = states_.back();
-    StateId to = epoch_->after(from, token, at_first());
+    uint32_t before = left(), left = before;
+    StateId to = after(*epoch_, from, token, at_first(), left);
+    bool spells = before > 0 && to != kDead && compiled_->vocabulary().token(token).size() <= before;
+    if (spells && !spellable(from, left)) return false;
     std::optional<Reserve> reserve;
     if (infill_ && to != kDead && !infill_->possible(to)) to = kDead;
-    if (max_tokens_ && to != kDead) {
+    if (max_tokens_ && to != kDead && !spells) {
       reserve = after(reserve_.back(), room(), token, from, at_first(), to);
       if (!reserve) to = kDead;
     }
     if (to == kDead) {
-      if (!compiled_->vocabulary().is_eos(token) || !ends(from)) return false;
+      if (before > 0 || !compiled_->vocabulary().is_eos(token) || !ends(from)) return false;
       terminated_ = true;
       to = from;
     }
     if (max_tokens_) reserve_.push_back(reserve ? std::move(*reserve) : reserve_.back());
     states_.push_back(to);
     tokens_.push_back(token);
+    if (!left_.empty()) left_.push_back(left);
+    if (spells) ++spelling_;
     return true;
   });
 }
@@ -265,7 +351,9 @@ void Matcher::fill(uint32_t* words) {
     return;
   }
   with_epoch([&] {
-    if (max_tokens_)
+    if (left())
+      fill_pending(words, states_.back(), left(), max_tokens_ ? &reserve_.back() : nullptr, room());
+    else if (max_tokens_)
       fill(words, states_.back(), at_first(), reserve_.back(), room());
     else if (infill_)
       infill_->fill(states_.back(), at_first(), epoch_->completion(), words, n);
@@ -285,7 +373,7 @@ void Matcher::fill(uint32_t* words, StateId state, bool first, Reserve& reserve,
 }
 
 bool Matcher::fill_known(uint32_t* words) {
-  if (infill_) return false;
+  if (infill_ || left()) return false;
   const MaskRow* row = terminated_ ? nullptr : epoch_->known_row(states_.back(), at_first());
   if (!row) return false;
   const Completion::Lengths* lengths = nullptr;
@@ -311,18 +399,26 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
   // A draft is short: states are recomputed by the epoch that all of them are in.
   with_epoch([&] {
     std::vector<StateId> states(tokens.size(), kDead);
+    std::vector<uint32_t> lefts(tokens.size(), 0);
     std::vector<std::pair<Reserve, uint32_t>> reserves(max_tokens_ ? tokens.size() : 0);  // and room
     std::pair<Reserve, uint32_t> root;
     if (max_tokens_) root = {reserve_.back(), room()};
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       StateId from =
           parents[i] < 0 ? (terminated_ ? kDead : states_.back()) : states[static_cast<std::size_t>(parents[i])];
+      const uint32_t before_left = parents[i] < 0 ? left() : lefts[static_cast<std::size_t>(parents[i])];
+      lefts[i] = before_left;
       if (from != kDead && tokens[i] < compiled_->vocabulary().size())
-        states[i] = epoch_->after(from, tokens[i], parents[i] < 0 && at_first());
+        states[i] = after(*epoch_, from, tokens[i], parents[i] < 0 && at_first(), lefts[i]);
+      const bool spells =
+          before_left > 0 && states[i] != kDead && compiled_->vocabulary().token(tokens[i]).size() <= before_left;
+      if (spells && !spellable(from, lefts[i])) states[i] = kDead;
       if (infill_ && states[i] != kDead && !infill_->possible(states[i])) states[i] = kDead;
       if (max_tokens_ && states[i] != kDead) {
         auto& [before, left] = parents[i] < 0 ? root : reserves[static_cast<std::size_t>(parents[i])];
-        if (auto reserve = after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i]))
+        if (spells)
+          reserves[i] = {before, left};
+        else if (auto reserve = after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i]))
           reserves[i] = {std::move(*reserve), left - 1};
         else
           states[i] = kDead;
@@ -330,6 +426,9 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
       uint32_t* row = words + i * stride;
       if (states[i] == kDead)
         std::memset(row, 0, std::size_t{n} * 4);
+      else if (lefts[i])
+        fill_pending(row, states[i], lefts[i], max_tokens_ ? &reserves[i].first : nullptr,
+                     max_tokens_ ? reserves[i].second : kUnlimited);
       else if (max_tokens_)
         fill(row, states[i], false, reserves[i].first, reserves[i].second);
       else if (infill_)
@@ -345,8 +444,9 @@ bool Matcher::closed_early() {
   if (!max_tokens_) return false;
   return with_epoch([this] {
     for (; looked_at_ < tokens_.size() && early_ == SIZE_MAX; ++looked_at_) {
-      uint32_t room = *max_tokens_ - static_cast<uint32_t>(looked_at_);
-      bool first = looked_at_ == 0 && prefix_.empty();
+      if (looked_at_ < spelling_) continue;
+      uint32_t room = *max_tokens_ - static_cast<uint32_t>(looked_at_ - spelling_);
+      bool first = looked_at_ == 0 && prefix_.empty() && pending_.empty();
       StateId state = states_[looked_at_];
       if (near(state, first, room) &&
           epoch_->completion().lengths(state, first).narrows(room, plan_of(reserve_[looked_at_], state, first).next()))
@@ -366,6 +466,7 @@ Matcher Matcher::unlimited() const {
 }
 
 bool Matcher::is_accepting() {
+  if (left()) return false;
   if (!infill_) return epoch_->engine().accepting(states_.back());
   return with_epoch([this] { return ends(states_.back()); });
 }
@@ -377,6 +478,8 @@ void Matcher::rollback(std::size_t count) {
   if (count == 0) return;
   tokens_.resize(tokens_.size() - count);
   states_.resize(tokens_.size() + 1);
+  if (!left_.empty()) left_.resize(tokens_.size() + 1);
+  spelling_ = std::min(spelling_, tokens_.size());
   if (max_tokens_) reserve_.resize(tokens_.size() + 1);
   looked_at_ = std::min(looked_at_, tokens_.size());
   if (early_ >= tokens_.size()) early_ = SIZE_MAX;
@@ -401,7 +504,7 @@ ByteSet Matcher::next_bytes(StateId state) {
 std::string Matcher::forced_bytes(std::size_t limit) {
   if (terminated_) return "";
   return with_epoch([&] {
-    std::string out;
+    std::string out(to_spell());
     StateId at = states_.back();
     Engine& engine = epoch_->engine();
     while (out.size() < limit && !ends(at)) {
@@ -418,7 +521,7 @@ std::string Matcher::forced_bytes(std::size_t limit) {
 }
 
 bool Matcher::must_stop() {
-  if (terminated_) return false;
+  if (terminated_ || left()) return false;
   return with_epoch([&] {
     Engine& engine = epoch_->engine();
     if (!ends(states_.back())) return false;
@@ -434,6 +537,7 @@ bool Matcher::must_stop() {
 }
 
 std::vector<std::string> Matcher::expected() {
+  if (left()) return {"pending '" + std::string(to_spell()) + "'"};
   return with_epoch([&] {
     std::vector<std::string> names;
     Engine& engine = epoch_->engine();
@@ -453,6 +557,10 @@ std::size_t Matcher::count_bytes(std::string_view text) {
   return with_epoch([&] {
     StateId at = states_.back();
     std::size_t n = 0;
+    for (char c : to_spell()) {
+      if (n == text.size() || text[n] != c) return n;
+      ++n;
+    }
     for (; n < text.size(); ++n) {
       at = epoch_->engine().advance(at, text.substr(n, 1));
       if (at == kDead || (infill_ && !infill_->possible(at))) break;

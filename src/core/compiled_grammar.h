@@ -50,6 +50,9 @@ class Epoch {
   }
   // The state after a token; kDead if the token is not allowed. End-of-sequence tokens are the matcher's business.
   StateId after(StateId state, uint32_t token, bool first);
+  // The state after a part of a token's bytes, and the mask of the tokens below a place of the trie (never at a text's first position).
+  StateId after_text(StateId state, std::string_view text);
+  std::vector<uint32_t> row_below(StateId state, uint32_t place);
   // Can some text of the grammar be written in tokens?
   bool spellable();
   // Made when a sequence with a limit on its tokens first asks.
@@ -111,9 +114,12 @@ class Matcher {
  public:
   // With `max_tokens`, the text is complete after at most that many tokens, the end-of-sequence token not counted (completion.h).
   // With `suffix`, the text is such that the suffix may follow it and complete it (infill.h); not together with max_tokens.
-  // Throws GrammarError if nothing in the language begins with `prefix`, or leads from it to the suffix, LimitError `max_tokens` if no completion of so few tokens is known.
+  // With `pending`, the tokens spell it before anything else (token healing): a token may stop inside of it, or go on with the text behind. It is no
+  // part of the text, and tokens that spell nothing else do not count for `max_tokens`.
+  // Throws GrammarError if nothing in the language begins with `prefix`, or leads from it to the suffix, LimitError `max_tokens` if no completion of so few tokens is known,
+  // DeadEndError if tokens cannot spell `pending`.
   Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, std::optional<uint32_t> max_tokens = {},
-          std::optional<std::string> suffix = {});
+          std::optional<std::string> suffix = {}, std::string pending = "");
 
   bool accept_token(uint32_t token);
   std::size_t accept_tokens(std::span<const uint32_t> tokens);
@@ -139,8 +145,9 @@ class Matcher {
   // The bytes of accepted token `i`; none if it ended the text.
   std::optional<std::string_view> text_of(std::size_t i) const {
     if (terminated_ && i + 1 == tokens_.size()) return std::nullopt;
-    bool first = i == 0 && prefix_.empty();
-    return (first ? compiled_->first_vocabulary() : compiled_->vocabulary()).token(tokens_[i]);
+    bool first = i == 0 && prefix_.empty() && pending_.empty();
+    std::string_view text = (first ? compiled_->first_vocabulary() : compiled_->vocabulary()).token(tokens_[i]);
+    return text.substr(std::min<std::size_t>(pending_.empty() ? 0 : left_[i], text.size()));
   }
   // Bytes that every continuation begins with, at most `limit`; stops where the text may end.
   std::string forced_bytes(std::size_t limit);
@@ -155,7 +162,7 @@ class Matcher {
   StateId state() const { return states_.back(); }
   bool same_state(const Matcher& other) const {
     return epoch_ == other.epoch_ && state() == other.state() && terminated_ == other.terminated_ &&
-           room() == other.room() && suffix_ == other.suffix_ &&
+           room() == other.room() && suffix_ == other.suffix_ && to_spell() == other.to_spell() &&
            (!max_tokens_ || reserve_.back() == other.reserve_.back());
   }
 
@@ -183,7 +190,8 @@ class Matcher {
   // Tokens that may still be written; without a limit kUnlimited.
   static constexpr uint32_t kUnlimited = UINT32_MAX;
   uint32_t room() const {
-    return max_tokens_ ? *max_tokens_ - static_cast<uint32_t>(tokens_.size() - (terminated_ ? 1 : 0)) : kUnlimited;
+    return max_tokens_ ? *max_tokens_ - static_cast<uint32_t>(tokens_.size() - spelling_ - (terminated_ ? 1 : 0))
+                       : kUnlimited;
   }
   void fill(uint32_t* words, StateId state, bool first, Reserve& reserve, uint32_t room);
   void make_infill() {
@@ -195,7 +203,16 @@ class Matcher {
   bool ends(StateId state) { return infill_ ? infill_->complete(state) : epoch_->engine().accepting(state); }
   // The states of this sequence in an epoch's numbers.
   std::vector<StateId> replay(Epoch& epoch) const;
-  bool at_first() const { return tokens_.empty() && prefix_.empty(); }
+  bool at_first() const { return tokens_.empty() && prefix_.empty() && pending_.empty(); }
+  // What is left of `pending`.
+  uint32_t left() const { return left_.empty() ? 0 : left_.back(); }
+  std::string_view to_spell(uint32_t left) const { return std::string_view(pending_).substr(pending_.size() - left); }
+  std::string_view to_spell() const { return to_spell(left()); }
+  // As Epoch::after, with `left` of the pending bytes to be spelled first; `left` becomes what is left of them.
+  StateId after(Epoch& epoch, StateId state, uint32_t token, bool first, uint32_t& left) const;
+  // Can tokens spell so much of the pending bytes, whatever stands behind them?
+  bool spellable(StateId state, uint32_t left);
+  void fill_pending(uint32_t* words, StateId state, uint32_t left, Reserve* reserve, uint32_t room);
 
   std::shared_ptr<CompiledGrammar> compiled_;
   std::shared_ptr<Epoch> epoch_;
@@ -209,7 +226,10 @@ class Matcher {
   std::vector<Reserve> reserve_;    // with a limit: as states_
   std::size_t looked_at_ = 0;       // tokens about which closed_early knows
   std::size_t early_ = SIZE_MAX;    // the first of them that was chosen under a mask made smaller
-  std::size_t growth_ = 0;          // bytes of shared tables this matcher has caused
+  std::string pending_;
+  std::vector<uint32_t> left_;  // of pending bytes: as states_; none where nothing was pending
+  std::size_t spelling_ = 0;    // tokens, at the beginning, that spell pending bytes only
+  std::size_t growth_ = 0;      // bytes of shared tables this matcher has caused
 };
 
 }  // namespace guiderail

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from guiderail.errors import UnsatisfiableError as UnsatisfiableError
     from guiderail.errors import VocabularyError as VocabularyError
     from guiderail.grammars.grammar import Grammar as Grammar
+    from guiderail.healing import heal as heal
     from guiderail.linter import LintReport as LintReport
     from guiderail.linter import LintRow as LintRow
     from guiderail.linter import lint as lint
@@ -56,6 +57,7 @@ _HOME = {
     "errors": "guiderail.errors",
     "fill_next_token_bitmask_batch": "guiderail.compiled",
     "guidance": "guiderail.guidance",
+    "heal": "guiderail.healing",
     "lint": "guiderail.linter",
 }
 

@@ -85,7 +85,11 @@ class CompiledGrammar:
         self._native = _core.compile(grammar._source, native, limits._native(), first)
 
     def matcher(
-        self, max_tokens: int | None = None, prefix: bytes | str = b"", suffix: bytes | str | None = None
+        self,
+        max_tokens: int | None = None,
+        prefix: bytes | str = b"",
+        suffix: bytes | str | None = None,
+        pending: bytes | str = b"",
     ) -> Matcher:
         """A new position at the start of the language.
 
@@ -102,10 +106,15 @@ class CompiledGrammar:
                 the suffix, and EOS where `prefix`, the text so far and the suffix are in the language together. The
                 mask of a state that is met for the first time takes a walk through the vocabulary. None:
                 nothing follows. Not together with `max_tokens`, not for blocks by indentation nor `uniqueItems`.
+            pending: bytes that tokens spell before anything else, as `guiderail.heal` takes them off a prompt's end.
+                They are no part of the text, and do not depend on it: where the prompt ends with text of the language,
+                `prefix` holds all of that, pending bytes included. Tokens that spell nothing else do not count for
+                `max_tokens`.
         Of a JSON grammar, `matcher.events()` lists what the text has said since the last call, and `matcher.partial()`
         is the value so far; see `guiderail.json_events`. For other grammars they raise GrammarError.
 
         Raises:
+            DeadEndError: no tokens of the vocabulary spell `pending`.
             GrammarError: nothing in the language begins with `prefix`, or leads from it to `suffix`.
             LimitError: limit "max_tokens": no completion of at most `max_tokens` tokens is known. Limit
                 "munch_states": whether a text can lead to the suffix takes too much.
@@ -120,7 +129,8 @@ class CompiledGrammar:
         data = prefix.encode("utf-8") if isinstance(prefix, str) else prefix
         reader = partial(_reader, self.grammar, data)
         after = suffix.encode("utf-8") if isinstance(suffix, str) else suffix
-        return self._native.matcher(data, self.vocabulary.encode, max_tokens, reader, after)
+        before = pending.encode("utf-8") if isinstance(pending, str) else pending
+        return self._native.matcher(data, self.vocabulary.encode, max_tokens, reader, after, before)
 
     def counters(self) -> dict[str, int]:
         """Sizes of what has come into being so far: states, masks, bytes."""

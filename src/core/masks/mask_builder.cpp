@@ -67,6 +67,13 @@ MaskRow MaskBuilder::build(StateId state, Reach* reach) {
   return assemble();
 }
 
+MaskRow MaskBuilder::build_below(StateId state, uint32_t place) {
+  reach_ = nullptr;
+  scratch().clear();
+  walk(vocabulary_.trie(), place, engine_.threads(state), true, nullptr);
+  return assemble();
+}
+
 // Opens a frame for the threads on the stack from `begin` on. At a large place of the whole vocabulary, threads that a row answers
 // for are taken off first. False, and the stack as before, if no thread is left.
 bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole) {

@@ -44,6 +44,9 @@ class MaskBuilder {
 
   // `reach`, if not null, is told where the tokens lead.
   MaskRow build(StateId state, Reach* reach = nullptr);
+  // Of text tokens below a place of the trie alone, for a state in which that much has been read of them. What it says of the tokens of the place
+  // itself means nothing.
+  MaskRow build_below(StateId state, uint32_t place);
 
  private:
   // Tokens by rank, in sorted ranges [first, second).

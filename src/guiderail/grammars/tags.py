@@ -13,9 +13,9 @@ as that token where the vocabulary has it, and spelled out in text anywhere, so 
 text alike.
 
 The rules are the core's (src/core/parser/composite_source.h). A part is any grammar: JSON Schema, a regex, a Lark
-grammar, `Grammar.builtin("python")` in a fenced block, another composite. A part under longest match is lexed by itself: what
-stands between `begin` and `end` is a complete text of its grammar, whatever follows it. Refused: Lark grammars under
-lexer="lark-basic" and "lark-contextual", two different parts with blocks by indentation.
+grammar, `Grammar.builtin("python")` in a fenced block, another composite. A part under longest match is lexed by
+itself: what stands between `begin` and `end` is a complete text of its grammar, whatever follows it. Refused: Lark
+grammars under lexer="lark-basic" and "lark-contextual", two different parts with blocks by indentation.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from guiderail.grammars.grammar import Grammar
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import Row, RowInputs
 from guiderail.guidance.terms import Sum, Term
+from guiderail.healing import free_text, heal
 from guiderail.integrations.static_states import StaticStates
 from guiderail.logits.bitmask import allocate_token_bitmask, unpack_token_bitmask
 from guiderail.logits.sampling import Sampling
@@ -169,6 +170,7 @@ class GuidedDecoder:
         num_return_sequences: int = 1,
         inputs: Mapping[str, Any] | None = None,
         on_tokens: OnTokens | None = None,
+        pending: Sequence[bytes] = (),
     ) -> list[Generation]:
         """Continue every prompt; several times if asked.
 
@@ -177,6 +179,7 @@ class GuidedDecoder:
             max_new_tokens: per sequence; see also `close_in_time`.
             inputs: forward inputs besides tokens (images), batched over prompts.
             on_tokens: see `OnTokens`.
+            pending: for each prompt, bytes that were taken off its end (`guiderail.heal`); needs a constraint.
         Returns: `len(prompts) * num_return_sequences` generations, those of a prompt next to each other, without text.
         Raises:
             ValueError: an empty prompt, or constraints that do not fit the prompts.
@@ -187,13 +190,17 @@ class GuidedDecoder:
             raise ValueError("every prompt needs at least one token")
         if len(self._compiled) not in (0, 1, len(prompts)):
             raise ValueError(f"{len(self._compiled)} constraints for {len(prompts)} prompts")
+        if pending and (len(pending) != len(prompts) or not self._compiled):
+            raise ValueError(
+                "pending bytes are one for each prompt, and need a constraint (healing.free_text if no other)"
+            )
         self.engine.reset()
         streams = len(self.engine.term.streams()) + 1
         for runner in {self.engine.runner(model) for model in (None, *(s.model for s in self.engine.term.streams()))}:
             # A draft longer than asked for may be forced; beyond the room the states are computed again.
             runner.reserve(max_new_tokens + self._speculate)
             runner.remember(len(prompts) * num_return_sequences * (self._speculate + 2) * streams)
-        live = self._begin(prompts, max_new_tokens, num_return_sequences, inputs or {})
+        live = self._begin(prompts, max_new_tokens, num_return_sequences, inputs or {}, pending)
         while running := [row for row in live if row.finish_reason is None]:
             self.counts.steps += 1
             before = {row.index: len(row.tokens) for row in running}
@@ -205,7 +212,12 @@ class GuidedDecoder:
         return [Generation(row.tokens, row.finish_reason or "length", "", row.forced) for row in live]
 
     def _begin(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, repeats: int, inputs: Mapping[str, Any]
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        repeats: int,
+        inputs: Mapping[str, Any],
+        pending: Sequence[bytes],
     ) -> list[_Live]:
         is_encoder_decoder = self.engine.runner().is_encoder_decoder
         live: list[_Live] = []
@@ -222,7 +234,10 @@ class GuidedDecoder:
                 matcher = None
                 if self._compiled:
                     compiled = self._compiled[0 if len(self._compiled) == 1 else index]
-                    matcher = compiled.matcher(max_tokens=max_new_tokens if self._close_in_time else None)
+                    before = pending[index] if pending else b""
+                    # Tokens that spell what is pending do not count for the matcher; they are at most its bytes.
+                    room = max(0, max_new_tokens - len(before)) if self._close_in_time else None
+                    matcher = compiled.matcher(max_tokens=room, **({"pending": before} if before else {}))
                 live.append(_Live(len(live), tokens, index, content, matcher))
         return live
 
@@ -479,6 +494,7 @@ def generate(
     speculate: int = 0,
     draft: Literal["conditional", "lookup"] = "conditional",
     close_in_time: bool = False,
+    heal_prompts: bool = False,
     cache: Literal["dynamic", "static"] = "dynamic",
     compile_options: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -494,6 +510,9 @@ def generate(
         max_new_tokens: per sequence. The sampling arguments are those of `Sampling`.
         seed: of this call's random numbers. jump_forward, speculate, draft, close_in_time, cache, compile_options: see
             `GuidedDecoder`.
+        heal_prompts: take the last tokens of each prompt back where a longer token may have been meant, and let what is
+            generated begin with their bytes (`guiderail.heal`); with a constraint or without. The text of a result goes
+            on where the prompt ends; its token ids begin with those that spell the bytes again.
         inputs: forward inputs besides tokens, batched over prompts, say {"pixel_values": ...}.
         on_tokens: streaming callback, see `OnTokens`.
         return_generations: return `Generation` objects instead.
@@ -510,6 +529,13 @@ def generate(
         grammar = Grammar.from_type(output_type)
         constraint = compile(grammar, Vocabulary.from_tokenizer(tokenizer, vocab_size=model.config.vocab_size))
     prompts, is_single = _encoded(tokenizer, prompt)
+    pending: list[bytes] = []
+    if heal_prompts:
+        if constraint is None:
+            constraint = free_text(Vocabulary.from_tokenizer(tokenizer, vocab_size=model.config.vocab_size))
+        first = constraint[0] if isinstance(constraint, Sequence) else constraint
+        healed = [heal(ids, first.vocabulary) for ids in prompts]
+        prompts, pending = [ids for ids, _ in healed], [before for _, before in healed]
     sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty)
     generator = torch.Generator(device=model.device).manual_seed(seed)
     decoder = GuidedDecoder(
@@ -527,10 +553,17 @@ def generate(
         encode=lambda text: _text_ids(tokenizer, text),
     )
     generations = decoder.decode(
-        prompts, max_new_tokens, num_return_sequences=num_return_sequences, inputs=inputs, on_tokens=on_tokens
+        prompts,
+        max_new_tokens,
+        num_return_sequences=num_return_sequences,
+        inputs=inputs,
+        on_tokens=on_tokens,
+        pending=pending,
     )
     for index, generation in enumerate(generations):
-        generation.text = _decoded(tokenizer, constraint, index // num_return_sequences, generation.token_ids)
+        place = index // num_return_sequences
+        before = pending[place] if pending else b""
+        generation.text = _decoded(tokenizer, constraint, place, generation.token_ids, len(before))
     if return_generations:
         return generations
     if grammar is not None:
@@ -654,11 +687,14 @@ def _chat_ids(tokenizer: Any, chat: Sequence[Mapping[str, Any]]) -> list[int]:
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
-def _decoded(tokenizer: Any, constraint: Any, prompt_index: int, token_ids: list[int]) -> str:
+def _decoded(tokenizer: Any, constraint: Any, prompt_index: int, token_ids: list[int], behind: int) -> str:
     if constraint is None:
         return str(tokenizer.decode(token_ids, skip_special_tokens=True))
     compiled = (
         constraint[prompt_index if len(constraint) > 1 else 0] if isinstance(constraint, Sequence) else constraint
     )
-    decoded: bytes = compiled.vocabulary.decode(token_ids)
-    return decoded.decode("utf-8", errors="replace")
+    vocabulary = compiled.vocabulary
+    # Behind pending bytes no token stands at the first position of a text.
+    column = vocabulary.token_bytes
+    decoded: bytes = b"".join(column[t] for t in token_ids) if behind else vocabulary.decode(token_ids)
+    return decoded[behind:].decode("utf-8", errors="replace")

@@ -129,15 +129,22 @@ class GenerationTree:
     Args:
         constraints: compiled grammars, all for vocabularies of one size.
         prefixes: text that the prompts already hold of each constraint's language; one for each constraint.
+        pending: bytes to be spelled first (`CompiledGrammar.matcher`); none, or one for each constraint.
         max_tokens: every row is complete after at most that many tokens; None: no limit.
     """
 
     def __init__(
-        self, constraints: Sequence[CompiledGrammar], prefixes: Sequence[bytes], *, max_tokens: int | None = None
+        self,
+        constraints: Sequence[CompiledGrammar],
+        prefixes: Sequence[bytes],
+        *,
+        max_tokens: int | None = None,
+        pending: Sequence[bytes] = (),
     ) -> None:
         self._limits: dict[str, int] = {} if max_tokens is None else {"max_tokens": max_tokens}
         self.constraints = list(constraints)
         self.prefixes = list(prefixes)
+        self.pending = list(pending) or [b""] * len(self.constraints)
         self._generations: list[_Generation] = []
         # Positions that hold a matcher, oldest first.
         self._holders: deque[Position] = deque()
@@ -233,7 +240,9 @@ class GenerationTree:
             ancestor = ancestor.parent
         if ancestor.matcher is None:
             compiled, prefix = self.constraints[ancestor.constraint], self.prefixes[ancestor.constraint]
+            pending = self.pending[ancestor.constraint]
             options: dict[str, Any] = {**self._limits, **({"prefix": prefix} if prefix else {})}
+            options |= {"pending": pending} if pending else {}
             self._hold(ancestor, compiled.matcher(**options))
         assert ancestor.matcher is not None
         if path:

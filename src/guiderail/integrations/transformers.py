@@ -53,10 +53,13 @@ class GrammarLogitsProcessor(LogitsProcessor):
     Args:
         constraint: one compiled grammar for all rows, or one for each prompt of the batch, in its order.
         prefix: text of the language that the prompt ends with already, to be continued; or one for each constraint.
+        pending: bytes that were taken off the prompt's end (`guiderail.heal`), which the new tokens begin with; or one
+            for each constraint.
         max_tokens: every row is a complete text after at most that many new tokens, EOS not counted (see
             `CompiledGrammar.matcher`). A processor is not told what `generate` was called with: pass the same number as
             `max_new_tokens`. A resumed output goes on counting.
-    Raises: ValueError for no constraint, vocabularies of different sizes, or as many prefixes as do not fit.
+    Raises: ValueError for no constraint, vocabularies of different sizes, or as many prefixes or pending bytes as do
+        not fit.
     """
 
     # Rows of a continuous batch come and go, and their tokens are not all shown; prompts could not be told apart.
@@ -67,6 +70,7 @@ class GrammarLogitsProcessor(LogitsProcessor):
         constraint: CompiledGrammar | Sequence[CompiledGrammar],
         *,
         prefix: bytes | str | Sequence[bytes | str] = b"",
+        pending: bytes | Sequence[bytes] = b"",
         max_tokens: int | None = None,
     ) -> None:
         constraints = list(constraint) if isinstance(constraint, Sequence) else [constraint]
@@ -78,9 +82,12 @@ class GrammarLogitsProcessor(LogitsProcessor):
         prefixes = [prefix] * len(constraints) if isinstance(prefix, (bytes, str)) else list(prefix)
         if len(prefixes) != len(constraints):
             raise ValueError(f"{len(prefixes)} prefixes for {len(constraints)} constraints")
+        spelled = [pending] * len(constraints) if isinstance(pending, bytes) else list(pending)
+        if len(spelled) != len(constraints):
+            raise ValueError(f"{len(spelled)} pending texts for {len(constraints)} constraints")
         self._words = (sizes.pop() + 31) // 32
         encoded = [p.encode() if isinstance(p, str) else p for p in prefixes]
-        self._tree = GenerationTree(constraints, encoded, max_tokens=max_tokens)
+        self._tree = GenerationTree(constraints, encoded, max_tokens=max_tokens, pending=spelled)
         self._previous: torch.LongTensor | None = None
 
     def forget(self) -> None:
