@@ -1,7 +1,7 @@
 """Token healing: a prompt's last tokens are taken back, and what is generated begins with their bytes.
 
-A prompt that ends in `http:` ends in a token that a text would hardly have had there: `://` is one token. Taken back, `:`
-is spelled again by whatever token the model likes best among those that begin with it.
+A prompt that ends in `http:` ends in a token that a text would hardly have had there: `://` is one token. Taken back,
+`:` is spelled again by whatever token the model likes best among those that begin with it.
 
     ids, pending = heal(tokenizer(prompt).input_ids, vocabulary)
     matcher = compiled.matcher(pending=pending)             # with a grammar

@@ -695,6 +695,6 @@ def _decoded(tokenizer: Any, constraint: Any, prompt_index: int, token_ids: list
     )
     vocabulary = compiled.vocabulary
     # Behind pending bytes no token stands at the first position of a text.
-    column = vocabulary.token_bytes
-    decoded: bytes = b"".join(column[t] for t in token_ids) if behind else vocabulary.decode(token_ids)
+    spelled = [vocabulary.token_bytes[token] for token in token_ids] if behind else [vocabulary.decode(token_ids)]
+    decoded: bytes = b"".join(spelled)
     return decoded[behind:].decode("utf-8", errors="replace")
