@@ -238,7 +238,8 @@ def page(report: dict[str, Any]) -> str:
     for language, cells in report["languages"].items():
         for name, cell in cells.items():
             if "refusal" in cell:
-                lines.append(f"| {language} | {name} | refused: {cell['refusal']} | | | | | |".replace("\n", " "))
+                said = cell["refusal"].replace("|", "\\|").replace("\n", " ")
+                lines.append(f"| {language} | {name} | refused: {said} | | | | | |")
                 continue
             lines.append(
                 f"| {language} | {name} | {cell['build_s']:.2f} | "
@@ -278,7 +279,13 @@ def page(report: dict[str, Any]) -> str:
             lines.append(
                 f"| {language} | {read['files']} | {read['tokens']:,} | {read['refused']} | {first} | {again} |"
             )
-    lines += ["", "Wrong masks, among the tokens that were judged:", ""]
+    lines += [
+        "",
+        "Wrong masks, among the tokens that were judged, against the language itself. SynCode's files describe other",
+        "languages (its JSON has no escapes but has leading zeros): what guiderail does wrong with them is wrong in the",
+        "files. Every wrong answer of an engine stands in the JSON file, up to twenty of a kind.",
+        "",
+    ]
     lines += ["| language | engine | places without a mask | legal, refused | illegal, kept | end of text wrong |"]
     lines += ["|---|---|---|---|---|---|"]
     for language, outcome in report["wrong"].items():
