@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import sys
 
-from . import bfcl, closing, equivalence, generation, grammars, languages, masks, sizes, suite, syncode, walks
+from . import (
+    bfcl,
+    closing,
+    equivalence,
+    free_keys,
+    generation,
+    grammars,
+    languages,
+    masks,
+    sizes,
+    suite,
+    syncode,
+    walks,
+)
 from .guidance import __main__ as guidance
 from .guidance import kernel
 
@@ -22,6 +35,7 @@ RUNNERS = {
     "kernel": kernel.main,
     "walks": walks.main,
     "bfcl": bfcl.main,
+    "free_keys": free_keys.main,
 }
 
 

@@ -28,9 +28,12 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  return publish(store, state,
-                 std::make_unique<MaskRow>(
-                     MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state)));
+  MaskBuilder builder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get());
+  if (StateId general = engine_.generalised(state); general != state) {
+    const MaskRow& shared = row(general, first);
+    return publish(store, state, std::make_unique<MaskRow>(builder.specialise(state, shared)));
+  }
+  return publish(store, state, std::make_unique<MaskRow>(builder.build(state)));
 }
 
 uint32_t Epoch::most_after(StateId state, bool first) {
@@ -38,6 +41,8 @@ uint32_t Epoch::most_after(StateId state, bool first) {
   if (std::optional<uint32_t> known = completion.known_most_after(state, first)) return *known;
   Store& store = this->store(first);
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+  if (StateId general = engine_.generalised(state); general != state)
+    return completion.most_after(state, first, most_after(general, first));
   Reach reach;
   if (completion.can_estimate()) {
     MaskRow row = MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state, &reach);
@@ -234,7 +239,9 @@ Matcher::Reserve& Matcher::plan_of(Reserve& reserve, StateId state, bool first) 
 std::vector<StateId> Matcher::replay(Epoch& epoch) const {
   std::vector<StateId> states;
   states.reserve(tokens_.size() + 1);
-  StateId at = epoch.engine().advance(epoch.engine().initial(), prefix_);
+  // The suffix may bring names that have come: whoever looks for a way to it does not see that.
+  StateId start = suffix_ ? epoch.engine().initial_untracked() : epoch.engine().initial();
+  StateId at = epoch.engine().advance(start, prefix_);
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
   states.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing

@@ -19,7 +19,7 @@ uint64_t hash_of(std::span<const Thread> threads) {
     mix((uint64_t{static_cast<uint32_t>(t.group)} << 32) | static_cast<uint32_t>(t.lexeme));
     mix((uint64_t{static_cast<uint32_t>(t.parser)} << 32) | static_cast<uint32_t>(t.competing));
     mix((uint64_t{t.text} << 32) | static_cast<uint32_t>(t.obligation));
-    if (t.indentation) mix(t.indentation);
+    if (t.indentation | t.scope) mix((uint64_t{t.scope} << 32) | t.indentation);
   }
   return h;
 }
@@ -61,7 +61,8 @@ Engine::Engine(std::shared_ptr<const GrammarSource> source, const Limits& limits
 Engine::~Engine() = default;
 
 std::size_t Engine::bytes_used() const {
-  return bytes_.load(std::memory_order_relaxed) + parser_->bytes_used() + (viability_ ? viability_->bytes_used() : 0);
+  return bytes_.load(std::memory_order_relaxed) + scopes_.bytes_used() + parser_->bytes_used() +
+         (viability_ ? viability_->bytes_used() : 0);
 }
 
 void Engine::check_room() {
@@ -70,6 +71,7 @@ void Engine::check_room() {
 }
 
 bool Engine::thread_accepts(const Thread& t) {
+  if (doubtful(t)) return false;
   if (!t.at_boundary() || !(t.obligation == kAll || lexicon().nullable(t.obligation))) return false;
   return in_blocks(t.parser) ? blocks_close(t.parser, t.indentation) : parser_->accepting(t.parser);
 }
@@ -152,7 +154,7 @@ void Engine::cross_borders(const Thread& from, std::vector<Thread>& out) {
     if (work.size() > kMaxBorders) throw LimitError("threads", "too many parts may be empty at one place of a text");
     const Thread t = work[at];
     auto arrive_after = [&](ParserState parser, Indentation::State indentation, bool begins) {
-      Thread next{kNone, kNone, parser, kNone, kAll, kNoText, indentation};
+      Thread next{kNone, kNone, parser, kNone, kAll, kNoText, indentation, t.scope};
       if (!viability_->viable(next.parser, next.obligation)) return;
       std::vector<Thread> arrived{next};
       if (begins && in_blocks(parser) && as_python()) {
@@ -185,7 +187,7 @@ void Engine::cross_borders(const Thread& from, std::vector<Thread>& out) {
 }
 
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
-  Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation)};
+  Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation), t.scope};
   if (indentation_->suspended(t.indentation)) {
     if (viability_->viable(next.parser, next.obligation, dropped(next))) arrive(next, out);
     return;
@@ -234,7 +236,8 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
 void Engine::merge(std::vector<Thread>& threads) {
   if (threads.size() < 2) return;
   auto key = [this](const Thread& t) {
-    return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text, t.indentation, parser_->lexer(t.parser));
+    return std::tuple(t.group, t.lexeme, t.competing, t.obligation, t.text, t.indentation, t.scope,
+                      parser_->lexer(t.parser));
   };
   std::ranges::sort(threads, {}, [&](const Thread& t) { return std::tuple_cat(key(t), std::tuple(t.parser)); });
   std::size_t kept = 0;
@@ -278,17 +281,128 @@ uint32_t Engine::begin_text(const Thread& boundary) {
   return std::max(boundary.text, kEmptyText);
 }
 
+std::pair<Node, uint32_t> Engine::begin_scope(const Thread& boundary, Node group) {
+  uint32_t scope = boundary.scope;
+  if (scope == NameScopes::kOutside || scope == NameScopes::kUntracked) return {group, scope};
+  const auto& names = parser_->lookahead(boundary.parser).names;
+  auto found = std::ranges::find(names, group, &std::pair<Node, SymbolTable::Name>::first);
+  if (found == names.end()) return {group, scope};
+  const SymbolTable::Name& name = found->second;
+  if (scope == NameScopes::kSome) return {group, endless(name.name) ? NameScopes::kSomeNamed : NameScopes::kDoubtful};
+  if (!NameScopes::known(scope)) return {group, scope};
+  NameScopes::Scope here = scopes_[scope];
+  Node lexeme = here.seen == kNone ? group : without_names(name, here.seen);
+  // Which name it is matters to nobody: then all further names are doubtful.
+  if (NameScopes::forgets(scope)) return {lexeme, NameScopes::kSome};
+  return {lexeme, NameScopes::in_new_name(scope)};
+}
+
+bool Engine::endless(Node name) {
+  std::lock_guard lock(mutex_);
+  auto [it, fresh] = endless_.try_emplace(name, false);
+  if (fresh) it->second = endless_everywhere(lexicon(), name);
+  return it->second;
+}
+
+const std::set<Node>& Engine::behind_name(Node group) {
+  std::lock_guard lock(mutex_);
+  Node after = symbols_.name_info(group)->after;
+  auto [it, fresh] = behind_names_.try_emplace(after);
+  if (!fresh) return it->second;
+  std::vector<Node> open{after};
+  while (!open.empty()) {
+    Node at = open.back();
+    open.pop_back();
+    if (!it->second.insert(at).second) continue;
+    lexicon().first_bound(at).for_each([&](uint8_t byte) {
+      if (Node next = lexicon().step(at, byte); next != kNone) open.push_back(next);
+    });
+  }
+  return it->second;
+}
+
+Node Engine::without_names(const SymbolTable::Name& name, Node seen) {
+  std::lock_guard lock(mutex_);
+  auto [it, fresh] = without_names_.try_emplace({name.before, name.name, name.after, seen}, kNone);
+  if (fresh) {
+    Node left = lexicon().excluding(name.name, seen);
+    if (lexicon().alive(left)) it->second = lexicon().concat(name.before, lexicon().concat(left, name.after));
+    bytes_.fetch_add(96, std::memory_order_relaxed);
+    growth_of_this_thread += 96;
+  }
+  return it->second;
+}
+
+// In a scope that is not known well, a name that began there is one that may have come before; one that began earlier cannot be.
+uint32_t Engine::scope_after(const Thread& t, ScopeRole role) {
+  if (NameScopes::in_name(t.scope)) {
+    std::lock_guard lock(mutex_);
+    auto [text, scope] = scopes_.name(t.scope);
+    const SymbolTable::Name* name = symbols_.name_info(t.group);
+    return scopes_.with_names(scope, name->provider->with_name(scopes_[scope].seen, text));
+  }
+  if (t.scope == NameScopes::kSomeNamed) return NameScopes::kDoubtful;
+  if (role == ScopeRole::kOpens) return scopes_.opened(t.scope);
+  return role == ScopeRole::kCloses ? scopes_.closed(t.scope) : t.scope;
+}
+
+StateId Engine::initial_untracked() {
+  std::vector<Thread> all(threads(initial_).begin(), threads(initial_).end());
+  for (Thread& t : all) t.scope = NameScopes::kUntracked;
+  return intern(all);
+}
+
+StateId Engine::generalised(StateId state) {
+  std::span<const Thread> now = threads(state);
+  if (std::ranges::all_of(now, [](const Thread& t) { return t.text == kNoText && !NameScopes::known(t.scope); }))
+    return state;
+  std::vector<Thread> general(now.begin(), now.end());
+  for (Thread& t : general) {
+    if (t.text != kNoText) t.text = kSomeText;
+    if (!NameScopes::known(t.scope)) continue;
+    // Names of which only some can be gone must be looked at where one begins.
+    bool confined =
+        t.at_boundary() && std::ranges::any_of(parser_->lookahead(t.parser).names,
+                                               [this](const auto& name) { return !endless(name.second.name); });
+    if (confined) continue;
+    // Before a name's first byte it need not be known what it must not be.
+    bool named = false;
+    if (NameScopes::in_name(t.scope)) {
+      const SymbolTable::Name& name = *symbols_.name_info(t.group);
+      std::string text = scopes_.name(t.scope).first;
+      Node before = lexicon().walk(name.before, text);
+      named = before != kNone && !lexicon().nullable(before) && endless(name.name);
+      if (named) t.lexeme = lexicon().walk(t.group, text);
+    }
+    t.scope = named ? NameScopes::kSomeNamed : NameScopes::kSome;
+  }
+  return intern(general);
+}
+
+StateId Engine::forgetful(StateId state) {
+  std::vector<Thread> all(threads(state).begin(), threads(state).end());
+  forget(all);
+  return intern(all);
+}
+
+void Engine::forget(std::span<Thread> threads) {
+  for (Thread& t : threads) t.scope = NameScopes::in_name(t.scope) ? NameScopes::kSome : scopes_.forgetful(t.scope);
+}
+
 void Engine::begin_all(const Thread& boundary, std::vector<Thread>& out) {
   uint32_t text = begin_text(boundary);
-  for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups)
-    out.push_back(
-        {group, group, boundary.parser, modes_.competing_with(group), boundary.obligation, text, boundary.indentation});
+  for (const auto& [group, first] : parser_->lookahead(boundary.parser).groups) {
+    auto [lexeme, scope] = begin_scope(boundary, group);
+    if (lexeme == kNone) continue;
+    out.push_back({group, lexeme, boundary.parser, modes_.competing_with(group), boundary.obligation, text,
+                   boundary.indentation, scope});
+  }
   if (reads_newline(boundary)) {
     const auto& groups = parser_->lookahead(boundary.parser).groups;
     Node newline = indentation_->newline(parser_->lexer(boundary.parser));
     if (std::ranges::find(groups, newline, &std::pair<Node, ByteSet>::first) == groups.end())
       out.push_back({newline, newline, boundary.parser, modes_.competing_with(newline), boundary.obligation, text,
-                     boundary.indentation});
+                     boundary.indentation, boundary.scope});
   }
 }
 
@@ -308,8 +422,14 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;
     bool doubtful = false;
-    Thread next{kNone,   kNone,      parser_->shift(t.parser, *expected, t.text, doubtful), kNone, obligation,
-                kNoText, indentation};
+    Thread next{kNone,
+                kNone,
+                parser_->shift(t.parser, *expected, t.text, doubtful),
+                kNone,
+                obligation,
+                kNoText,
+                indentation,
+                scope_after(t, expected->role)};
     if (is_some_text(t.text))
       next.text = doubtful ? kDoubtful : t.text;
     else if (t.text != kNoText && parser_->capturing(next.parser))
@@ -322,7 +442,7 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
 // A lexeme has taken one more byte and `lexeme` is left of it.
 void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obligation, uint32_t text,
                          std::vector<Thread>& out) {
-  Thread next{t.group, lexeme, t.parser, competing, obligation, text, t.indentation};
+  Thread next{t.group, lexeme, t.parser, competing, obligation, text, t.indentation, t.scope};
   bool nullable = lexicon().nullable(lexeme);
   if (nullable)
     end_lexeme(next, lexicon().tags(lexeme), competing, viability_ ? lexicon().after_marker(lexeme) : kAll, out);
@@ -334,14 +454,16 @@ void Engine::lexeme_step(const Thread& t, Node lexeme, Node competing, Node obli
 }
 
 void Engine::begin(const Thread& boundary, Node group, uint8_t byte, Node obligation, std::vector<Thread>& out) {
-  Node lexeme = lexicon().step(group, byte);
+  auto [whole, scope] = begin_scope(boundary, group);
+  Node lexeme = lexicon().step(whole, byte);
   if (lexeme == kNone) return;
+  if (NameScopes::in_name(scope)) scope = scopes_.longer(scope, byte);
   Node competing = viability_ ? lexicon().step(modes_.competing_with(group), byte) : kNone;
   uint32_t text = parser_->texts().longer(begin_text(boundary), byte);
   Indentation::State indentation = boundary.indentation;
   if (indentation_ && indentation_->is_newline(group)) indentation = indentation_->read(indentation, byte);
-  lexeme_step({group, group, boundary.parser, kNone, kAll, kNoText, indentation}, lexeme, competing, obligation, text,
-              out);
+  lexeme_step({group, group, boundary.parser, kNone, kAll, kNoText, indentation, scope}, lexeme, competing, obligation,
+              text, out);
 }
 
 void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>& out) {
@@ -365,7 +487,11 @@ void Engine::step(std::span<const Thread> in, uint8_t byte, std::vector<Thread>&
       if (lexeme == kNone) continue;
       Node competing = viability_ ? lexicon().step(t.competing, byte) : kNone;
       uint32_t text = parser_->texts().longer(t.text, byte);
-      if (indentation_ && indentation_->is_newline(t.group)) {
+      if (NameScopes::in_name(t.scope)) {
+        Thread moved = t;
+        moved.scope = scopes_.longer(t.scope, byte);
+        lexeme_step(moved, lexeme, competing, obligation, text, out);
+      } else if (indentation_ && indentation_->is_newline(t.group)) {
         Thread moved = t;
         moved.indentation = indentation_->read(t.indentation, byte);
         lexeme_step(moved, lexeme, competing, obligation, text, out);
@@ -402,8 +528,9 @@ StateId Engine::advance_special(StateId state, uint32_t index) {
     for (uint32_t i : look.specials) {
       if (look.expected[i].tag != index) continue;
       bool doubtful = false;
-      Thread after{kNone,   kNone,        parser_->shift(t.parser, look.expected[i], t.text, doubtful), kNone, kAll,
-                   kNoText, t.indentation};
+      Thread after{kNone,         kNone,  parser_->shift(t.parser, look.expected[i], t.text, doubtful),
+                   kNone,         kAll,   kNoText,
+                   t.indentation, t.scope};
       if (parser_->capturing(after.parser)) after.text = std::max(t.text, kEmptyText);
       if (viability_ && !viability_->viable(after.parser, kAll)) continue;
       arrive(after, next);

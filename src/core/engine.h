@@ -9,10 +9,13 @@
 // ended stays the longest one. The end of the text discharges an obligation that admits the empty string.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -22,6 +25,7 @@
 #include "core/lexer/lexer_modes.h"
 #include "core/lexer/lexicon.h"
 #include "core/parser/grammar.h"
+#include "core/parser/name_scopes.h"
 #include "core/parser/parser.h"
 #include "core/stable_vector.h"
 
@@ -38,6 +42,7 @@ struct Thread {
   Node obligation;                     // munch; else kAll
   uint32_t text = kNoText;             // captured_text.h
   Indentation::State indentation = 0;  // of grammars with blocks by indentation
+  uint32_t scope = NameScopes::kOutside;
   bool at_boundary() const { return group == kNone; }
   auto operator<=>(const Thread&) const = default;
 };
@@ -63,6 +68,23 @@ class Engine {
   ~Engine();
 
   StateId initial() const { return initial_; }
+  // The same where names may come twice.
+  StateId initial_untracked();
+  // The state that stands for all that differ from this one in captured texts and names alone: what it allows they allow, but for tokens that
+  // lead to doubtful threads. Itself if there is nothing to forget.
+  StateId generalised(StateId state);
+  // The same state but for the text of the name that is being read, taking no note of further names.
+  StateId forgetful(StateId state);
+  void forget(std::span<Thread> threads);
+  // Was a text or a name that decides whether the thread lives not known?
+  bool doubtful(const Thread& t) {
+    return t.text == kDoubtful || t.scope == NameScopes::kDoubtful ||
+           (t.scope == NameScopes::kSomeNamed && behind_name(t.group).contains(t.lexeme));
+  }
+  // What may be left of a name's lexeme once the name is whole.
+  const std::set<Node>& behind_name(Node group);
+  // Is everything known that may decide about the thread's future?
+  static bool well_known(const Thread& t) { return !is_some_text(t.text) && !NameScopes::is_some(t.scope); }
   // kDead if nothing in the language begins this way.
   StateId advance(StateId state, std::string_view bytes);
   // By special token number `index` of symbols().special_tokens().
@@ -95,6 +117,7 @@ class Engine {
   Lexicon& lexicon() { return symbols_.lexicon(); }
   SymbolTable& symbols() { return symbols_; }
   Parser& parser() { return *parser_; }
+  NameScopes& scopes() { return scopes_; }
   // Null unless lexing is munch.
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
@@ -119,6 +142,8 @@ class Engine {
   // Under munch: can every lexeme of the thread's group ended in its parser state go on, whatever it leaves behind? Then masks of the lexeme
   // need not look at what follows.
   bool always_viable(const Thread& thread);
+  // endless_everywhere, remembered.
+  bool endless(Node name);
 
  private:
   struct State {
@@ -131,6 +156,10 @@ class Engine {
                    std::vector<Thread>& out);
   // What a lexeme that begins at a boundary has captured before its first byte.
   uint32_t begin_text(const Thread& boundary);
+  // The lexeme and the scope with which `group` begins at a boundary: names that the scope has had are taken out.
+  std::pair<Node, uint32_t> begin_scope(const Thread& boundary, Node group);
+  uint32_t scope_after(const Thread& ended, ScopeRole role);
+  Node without_names(const SymbolTable::Name& name, Node seen);
   bool thread_accepts(const Thread& thread);
   bool blocks_close(ParserState parser, Indentation::State indentation);
   void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
@@ -166,6 +195,10 @@ class Engine {
   LexerModes modes_;
   std::unique_ptr<MunchViability> viability_;
   std::unique_ptr<Indentation> indentation_;
+  NameScopes scopes_;
+  std::map<std::array<Node, 4>, Node> without_names_;
+  std::map<Node, bool> endless_;
+  std::map<Node, std::set<Node>> behind_names_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;
   StateId initial_{};

@@ -204,6 +204,11 @@ uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
   return most >= kTooLong ? kUnknown : most;
 }
 
+uint32_t Completion::most_after(StateId state, bool first, uint32_t of_general) {
+  write(store(first).most_after, state, of_general);
+  return of_general >= kTooLong ? kUnknown : of_general;
+}
+
 // --- lengths --------------------------------------------------------------------------------------------------------
 
 // The distinct states after one token, each with the tokens that lead there.
@@ -297,13 +302,25 @@ const Completion::Lengths& Completion::lengths(StateId state, bool first) {
     throw LimitError("mask_bytes", "known completions of one compiled grammar fill the memory budget of its masks");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   std::map<uint32_t, std::vector<uint32_t>, std::greater<>> by_length;
-  for (auto& [next, tokens] : successors(state, first)) {
+  // Names that are being read would make a state of every token: which one it is matters to few.
+  StateId general = engine_.forgetful(state);
+  const Vocabulary& vocabulary = first && first_ ? *first_ : vocabulary_;
+  for (auto& [next, tokens] : successors(general, first)) {
     // A token that both ends the text and is named by the grammar may always end it.
     if (engine_.accepting(state)) std::erase_if(tokens, [this](uint32_t token) { return vocabulary_.is_eos(token); });
     if (tokens.empty()) continue;
     Plan rest = plan(next, false);
-    auto& all = by_length[rest ? static_cast<uint32_t>(rest->size()) : kUnknown];
-    all.insert(all.end(), tokens.begin(), tokens.end());
+    if (general == state || rest) {
+      auto& all = by_length[rest ? static_cast<uint32_t>(rest->size()) : kUnknown];
+      all.insert(all.end(), tokens.begin(), tokens.end());
+      continue;
+    }
+    for (uint32_t token : tokens) {
+      StateId own = vocabulary.is_text(token) ? engine_.advance(state, vocabulary.token(token)) : next;
+      if (own == kDead) continue;
+      rest = plan(own, false);
+      by_length[rest ? static_cast<uint32_t>(rest->size()) : kUnknown].push_back(token);
+    }
   }
   auto fresh = std::make_unique<Lengths>();
   std::size_t bytes = sizeof(Lengths), most = 1;

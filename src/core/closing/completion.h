@@ -60,6 +60,7 @@ class Completion {
   uint32_t cost(StateId state, bool first);
   // As cost, of all states that `reach` was told of when the mask of `state` was built: tokens far from the limit need no looking at.
   uint32_t most_after(StateId state, bool first, const Reach& reach);
+  uint32_t most_after(StateId state, bool first, uint32_t of_general);
   std::optional<uint32_t> known_most_after(StateId state, bool first) const;
   // Under longest match the symbols' texts one after the other need not be a text.
   bool can_estimate() const { return engine_.lexing() == Lexing::kFree && !engine_.indentation(); }

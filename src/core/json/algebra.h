@@ -217,6 +217,11 @@ class JsonAlgebra {
   bool explicitly_allowed(Formula f, const KeyEvent& event);
   Formula without_key(Formula rest, KeyId key);
   const std::vector<KeyPlan::OtherNames>& other_names(PlanId id);
+  // The language of names, with the closing quote, that a classifier tells from others.
+  Node class_language(const KeyPlan::Classifier& classifier);
+  // All names of that language, if it has few; else none.
+  const std::vector<KeyId>& few_names(const KeyPlan::Classifier& classifier);
+  SchemaSet& own_schemas();
   uint32_t add_to_set(uint32_t set, uint32_t index);
   bool in_set(uint32_t set, uint32_t index) const;
   bool conjunction_alive(const ObjectState& state, bool& known);
@@ -271,6 +276,7 @@ class JsonAlgebra {
   std::vector<Evaluators> evaluators_;
 
   std::unordered_map<uint32_t, std::vector<KeyId>> declared_;
+  std::map<KeyPlan::Classifier, std::vector<KeyId>> few_names_;
   std::vector<std::unique_ptr<KeyPlan>> plans_;
   std::map<std::vector<uint32_t>, PlanId> plan_ids_;
   std::map<std::vector<uint64_t>, uint32_t> set_ids_;

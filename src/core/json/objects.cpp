@@ -18,6 +18,9 @@ namespace guiderail {
 namespace {
 
 constexpr std::size_t kMaxClasses = 1024;
+// So many names of a pattern are listed; of more, no text is taken to use up all.
+constexpr std::size_t kFewNames = 64;
+constexpr std::size_t kFewNamesBytes = 4096;
 
 }  // namespace
 
@@ -180,6 +183,12 @@ ObjectState JsonAlgebra::open_object(Formula members, Formula value) {
   collect_value_keys(value, plan->declared, seen_keys);
   std::unordered_map<uint32_t, bool> visited;
   collect_atoms(members, *plan, seen_keys, visited);
+  for (const KeyPlan::Classifier& classifier : plan->classifiers)
+    for (KeyId key : few_names(classifier)) {
+      seen_keys.resize(schemas_->num_keys());
+      if (!seen_keys[static_cast<uint32_t>(key)]) plan->named.push_back(key);
+      seen_keys[static_cast<uint32_t>(key)] = true;
+    }
   std::ranges::sort(plan->named);
   std::ranges::sort(plan->classifiers);
   plan->only_explicit = schemas_->options().strict && !plan->declared.empty();
@@ -196,6 +205,46 @@ ObjectState JsonAlgebra::open_object(Formula members, Formula value) {
   return {it->second, members, 0, 0};
 }
 
+SchemaSet& JsonAlgebra::own_schemas() {
+  if (!own_schemas_) {
+    // What texts contain belongs to this engine alone. What was handed out points into the shared set, which stays.
+    own_schemas_ = std::make_shared<SchemaSet>(*schemas_);
+    shared_schemas_ = schemas_;
+    schemas_ = own_schemas_;
+  }
+  return *own_schemas_;
+}
+
+Node JsonAlgebra::class_language(const KeyPlan::Classifier& classifier) {
+  if (classifier.is_pattern) return lexicon_.concat(pattern_body(PatternId{classifier.id}), lexicon_.literal("\""));
+  return string_tail(simplify_strings(restricted(Formula{classifier.id}, JsonType::kString)));
+}
+
+// No name comes twice, so a class with few names can be used up, and whether it can is a question about each of them.
+const std::vector<KeyId>& JsonAlgebra::few_names(const KeyPlan::Classifier& classifier) {
+  auto [it, fresh] = few_names_.try_emplace(classifier);
+  if (!fresh) return it->second;
+  Node language = class_language(classifier);
+  if (!lexicon_.certainly_finite(language)) return it->second;
+  std::vector<std::pair<Node, std::string>> open{{language, ""}};
+  std::vector<std::string> found;
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    auto [at, text] = open[i];
+    if (lexicon_.nullable(at)) found.push_back(text.substr(0, text.size() - 1));
+    if (found.size() > kFewNames || open.size() > kFewNamesBytes) return it->second;
+    lexicon_.first_bound(at).for_each([&, at = at, text = text](uint8_t byte) {
+      Node next = byte == '\\' ? kNone : lexicon_.step(at, byte);
+      if (next != kNone && lexicon_.alive(next)) open.emplace_back(next, text + static_cast<char>(byte));
+    });
+  }
+  // A name that can only be written with escapes has not been met.
+  std::vector<Node> spelled;
+  for (const std::string& name : found) spelled.push_back(text_.spelled(name, lexicon_.literal("\"")));
+  if (lexicon_.alive(lexicon_.difference(language, lexicon_.either(std::move(spelled))))) return it->second;
+  for (const std::string& name : found) it->second.push_back(own_schemas().add_key(name));
+  return it->second;
+}
+
 // Splits the names that the plan does not know by name into classes that all classifiers see alike; none is empty.
 const std::vector<KeyPlan::OtherNames>& JsonAlgebra::other_names(PlanId id) {
   KeyPlan& plan = *plans_[static_cast<uint32_t>(id)];
@@ -207,9 +256,7 @@ const std::vector<KeyPlan::OtherNames>& JsonAlgebra::other_names(PlanId id) {
   if (!forbidden.empty()) tail = lexicon_.difference(tail, lexicon_.either(std::move(forbidden)));
   std::vector<KeyPlan::OtherNames> classes{{{}, tail}};
   for (const KeyPlan::Classifier& classifier : plan.classifiers) {
-    Node language = classifier.is_pattern
-                        ? lexicon_.concat(pattern_body(PatternId{classifier.id}), end)
-                        : string_tail(simplify_strings(restricted(Formula{classifier.id}, JsonType::kString)));
+    Node language = class_language(classifier);
     std::vector<KeyPlan::OtherNames> split;
     for (const KeyPlan::OtherNames& one : classes)
       for (bool holds : {true, false}) {

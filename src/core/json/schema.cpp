@@ -45,6 +45,12 @@ class JsonSchemaRules : public RuleProvider {
     return items(rest, rule.place, false, rule.owner);
   }
 
+  Node with_name(Node seen, std::string_view lexeme) override {
+    std::size_t begin = lexeme.find('"'), end = lexeme.rfind('"');
+    JsonStore store;
+    return text_.with_spelled(seen, store.text(store.parse(lexeme.substr(begin, end + 1 - begin))));
+  }
+
   void productions(uint32_t local, Productions& out) override {
     Rule rule = rules_[local];
     switch (rule.kind) {
@@ -183,14 +189,21 @@ class JsonSchemaRules : public RuleProvider {
     if (has_array) option(lexicon_.literal("["), kArrayTag);
     Node start = lexicon_.concat(text_.lead(rule.place), lexicon_.either(std::move(options)));
     for (auto [tag, name] : tags) out.add({symbols_.terminal(start, tag, name)});
-    if (has_object) out.add({symbols_.terminal(start, kObjectTag, "{"), members(object, rule.place, true, rule.owner)});
+    if (has_object) {
+      Symbol open = symbols_.terminal(start, kObjectTag, "{");
+      symbols_.set_role(open, ScopeRole::kOpens);
+      out.add({open, members(object, rule.place, true, rule.owner)});
+    }
     if (has_array)
       out.add({symbols_.terminal(start, kArrayTag, "["), items(shape.array, rule.place, true, rule.owner)});
   }
 
   void member_productions(const Rule& rule, Productions& out) {
-    if (algebra_.object_may_end(rule.object))
-      out.add({symbols_.terminal(text_.close(rule.place, rule.first, '}'), 0, "}")});
+    if (algebra_.object_may_end(rule.object)) {
+      Symbol close = symbols_.terminal(text_.close(rule.place, rule.first, '}'), 0, "}");
+      symbols_.set_role(close, ScopeRole::kCloses);
+      out.add({close});
+    }
     std::vector<MemberStep> steps = algebra_.object_steps(rule.object);
     const KeyPlan& plan = algebra_.plan(rule.object.plan);
     Node before = text_.before_key(rule.place, rule.first), end = lexicon_.literal("\"", text_.colon());
@@ -214,6 +227,7 @@ class JsonSchemaRules : public RuleProvider {
       } else {
         Node tail = plan.others[step.key - plan.size()].tail;
         key = symbols_.terminal(lexicon_.concat(before, lexicon_.concat(tail, text_.colon())), 0, "another property");
+        symbols_.as_name(key, this, before, tail, text_.colon());
       }
       out.add({key, value(step.value, place), members(step.next, rule.place, false, rule.owner)});
     }

@@ -118,6 +118,8 @@ class SchemaSet {
   bool has_key(std::string_view key) const { return key_ids_.contains(std::string(key)); }
   // A value that a text contains, in a private copy of the set.
   ValueId add_value(std::string_view json) { return intern_value(store_.parse(json)); }
+  // A name that a pattern admits, in a private copy of the set.
+  KeyId add_key(std::string_view key) { return intern_key(key); }
   bool from_schema(ValueId id) const { return static_cast<uint32_t>(id) < num_schema_values_; }
   const Decimal& decimal(DecimalId id) const { return decimals_[static_cast<uint32_t>(id)]; }
   std::string pointer(SchemaId id) const { return store_.pointer((*this)[id].json); }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/errors.h"
+#include "core/growth.h"
 #include "core/json/value.h"
 
 namespace guiderail {
@@ -173,6 +174,35 @@ Node JsonText::spelled(std::string_view text, Node rest) const {
   for (std::size_t i = 0; i < text.size();) points.push_back(next_code_point(text, i));
   for (std::size_t i = points.size(); i-- > 0;) rest = concat(spellings_of(points[i]), rest);
   return rest;
+}
+
+Node JsonText::with_spelled(Node names, std::string_view text) {
+  std::vector<std::pair<uint32_t, Names>> path;  // a character and what it stands in
+  Node at = names;
+  for (std::size_t i = 0; i < text.size();) {
+    uint32_t point = next_code_point(text, i);
+    Names here = at == kNone ? Names{} : names_.at(static_cast<uint32_t>(at));
+    auto found = here.next.find(point);
+    at = found == here.next.end() ? kNone : found->second;
+    path.emplace_back(point, std::move(here));
+  }
+  Names last = at == kNone ? Names{} : names_.at(static_cast<uint32_t>(at));
+  last.ends = true;
+  auto keep = [&](Names here) {
+    std::vector<Node> options;
+    if (here.ends) options.push_back(quote_);
+    for (auto [point, next] : here.next) options.push_back(concat(spellings_of(point), next));
+    Node language = lexicon_.either(std::move(options));
+    growth_of_this_thread += 96 + 48 * here.next.size();
+    names_.try_emplace(static_cast<uint32_t>(language), std::move(here));
+    return language;
+  };
+  at = keep(std::move(last));
+  for (; !path.empty(); path.pop_back()) {
+    path.back().second.next[path.back().first] = at;
+    at = keep(std::move(path.back().second));
+  }
+  return at;
 }
 
 Node JsonText::spellings_of(uint32_t point) const {

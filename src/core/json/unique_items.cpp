@@ -298,13 +298,7 @@ Formula JsonAlgebra::captured_value(std::string_view text) {
       i = std::min(text.find_first_of(",:]} \t\n\r", i), text.size());
     }
   }
-  if (!own_schemas_) {
-    // Values that texts contain belong to this engine alone. What was handed out points into the shared set, which stays.
-    own_schemas_ = std::make_shared<SchemaSet>(*schemas_);
-    shared_schemas_ = schemas_;
-    schemas_ = own_schemas_;
-  }
-  ValueId value = own_schemas_->add_value(text.substr(begin));
+  ValueId value = own_schemas().add_value(text.substr(begin));
   switch (schemas_->store().type(schemas_->value(value))) {
     case JsonType::kNull:
     case JsonType::kFalse:

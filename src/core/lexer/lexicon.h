@@ -116,6 +116,8 @@ class Lexicon {
     Node reference, base, excluded;  // r k, r, x
   };
   bool exclusion(Node node, Exclusion& out);
+  // `from` without `what`, as an exclusion wherever `from` is one already.
+  Node excluding(Node from, Node what);
   // Takes a node apart at its first place: a literal byte or a branch of them; `first` · `rest`; or neither.
   enum class Shape : uint8_t { kLiteral, kSequence, kOther };
   Shape shape(Node node, Node& first, Node& rest);

@@ -90,14 +90,23 @@ bool Lexicon::exclusion(Node n, Exclusion& out) {
     rest = node(i->b);
     i = &infos_[i->a];
   }
-  if (i->kind != Kind::kBoth || i->num_children != 2) return false;
-  uint32_t x = i->children[0], y = i->children[1];
-  if (infos_[x].kind == Kind::kNot) std::swap(x, y);
-  if (infos_[x].kind == Kind::kNot || infos_[y].kind != Kind::kNot) return false;
-  out.base = node(x);
-  out.excluded = node(infos_[y].a);
-  out.reference = rest == kEpsilon ? node(x) : concat(node(x), rest);
+  if (i->kind != Kind::kBoth) return false;
+  std::vector<Node> kept, excluded;
+  for (uint32_t child : i->kids()) {
+    bool taken = infos_[child].kind == Kind::kNot && (i->num_children == 2 || certainly_finite(node(infos_[child].a)));
+    taken ? excluded.push_back(node(infos_[child].a)) : kept.push_back(node(child));
+  }
+  if (kept.empty() || excluded.size() != 1) return false;
+  out.base = both(kept);
+  out.excluded = excluded.front();
+  out.reference = rest == kEpsilon ? out.base : concat(out.base, rest);
   return true;
+}
+
+Node Lexicon::excluding(Node from, Node what) {
+  Exclusion one;
+  if (!exclusion(from, one) || one.reference != one.base) return difference(from, what);
+  return difference(one.base, either({one.excluded, what}));
 }
 
 Lexicon::Shape Lexicon::shape(Node n, Node& first, Node& rest) {

@@ -147,6 +147,32 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   return plan;
 }
 
+const std::vector<uint32_t>& LexRowCache::tokens_into(Node remainder, const std::set<Node>& targets, uint32_t place) {
+  Key key{static_cast<uint32_t>(remainder), 0, place};
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = tokens_into_.find(key); it != tokens_into_.end()) return it->second;
+  }
+  const TokenTrie& trie = vocabulary_.trie();
+  std::vector<uint32_t> found;
+  std::vector<std::pair<uint32_t, Node>> work{{place, remainder}};
+  while (!work.empty()) {
+    auto [at, node] = work.back();
+    work.pop_back();
+    for (const TrieNode& child : trie.children(at)) {
+      Node next = lexicon_.step(node, child.byte);
+      if (next == kNone) continue;
+      auto number = trie.child(at, child.byte);
+      if (child.num_tokens && targets.contains(next))
+        found.insert(found.end(), trie.tokens(number).begin(), trie.tokens(number).end());
+      if (child.num_children) work.emplace_back(number, next);
+    }
+  }
+  std::lock_guard lock(mutex_);
+  bytes_.fetch_add(64 + found.size() * sizeof(uint32_t), std::memory_order_relaxed);
+  return tokens_into_.try_emplace(key, std::move(found)).first->second;
+}
+
 // What is excluded and may go on for ever is looked for token by token below its first bytes (MaskBuilder::decide_excluded): that pays
 // for names that begin in some way, not for texts that contain something.
 bool LexRowCache::excludes_little(Node excluded) {

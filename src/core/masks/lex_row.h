@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -113,6 +114,8 @@ class LexRowCache {
     Node reference = kNone, base = kNone, excluded = kNone, first = kNone, rest = kEpsilon;
   };
   const Plan& plan(Node remainder);
+  // The tokens below `place` that leave one of `targets` of the remainder, which are the same at every call for it.
+  const std::vector<uint32_t>& tokens_into(Node remainder, const std::set<Node>& targets, uint32_t place);
   std::size_t size() const;
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
@@ -142,6 +145,7 @@ class LexRowCache {
   mutable std::mutex mutex_;
   Rows rows_, counting_;
   std::unordered_map<Key, const LexRow*, KeyHash> saturated_;  // remainders whose row is that of their saturated twin
+  std::unordered_map<Key, std::vector<uint32_t>, KeyHash> tokens_into_;
   std::unordered_map<uint32_t, Plan> plans_;
   std::unordered_map<uint32_t, bool> broad_;
   std::atomic<std::size_t> bytes_{0};

@@ -16,19 +16,21 @@ constexpr uint32_t kLargePlace = 200;
 
 void MaskRow::fill(uint32_t* words, uint32_t num_words) const {
   const uint32_t* base = own_.empty() ? base_ : own_.data();
-  if (base)
+  if (general_)
+    general_->fill(words, num_words);
+  else if (base)
     std::memcpy(words, base, std::size_t{num_words} * 4);
   else
     std::memset(words, 0, std::size_t{num_words} * 4);
   for (const Patch& p : patches_) words[p.word] = p.value;
 }
 
-bool MaskRow::allows(uint32_t token) const {
-  uint32_t word = token >> 5, bit = uint32_t{1} << (token & 31);
-  const uint32_t* base = own_.empty() ? base_ : own_.data();
+uint32_t MaskRow::value(uint32_t word) const {
   auto it = std::ranges::lower_bound(patches_, word, {}, &Patch::word);
-  if (it != patches_.end() && it->word == word) return it->value & bit;
-  return base && (base[word] & bit);
+  if (it != patches_.end() && it->word == word) return it->value;
+  if (general_) return general_->value(word);
+  const uint32_t* base = own_.empty() ? base_ : own_.data();
+  return base ? base[word] : 0;
 }
 
 MaskBuilder::Scratch& MaskBuilder::scratch() {
@@ -128,7 +130,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     const Thread& only = stack_[f.begin];
     Node next = kNone;
     bool plain = f.end - f.begin == 1 && !only.at_boundary() && only.obligation == kAll && only.competing == kNone &&
-                 only.text == kNoText;
+                 only.text == kNoText && !NameScopes::in_name(only.scope);
     if (plain) {
       next = engine_.lexicon().step(only.lexeme, byte);
       if (next == kNone) continue;
@@ -143,7 +145,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       engine_.merge(out_);
     }
     if (trie.node(child).num_tokens && spellable(out_)) {
-      bool certain = std::ranges::any_of(out_, [](const Thread& t) { return t.text != kDoubtful; });
+      bool certain = std::ranges::any_of(out_, [this](const Thread& t) { return !engine_.doubtful(t); });
       for (uint32_t token : trie.tokens(child))
         if (!skip || !contains(*skip, token)) (certain ? sets_ : doubtful_).push_back(token);
       if (reach_) reach_->add(out_);
@@ -187,9 +189,21 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   if (liveness_) drop_unspellable(*c.row, t, plan.rest, c.except);
   // Where the text decides what follows the lexeme, all tokens are looked at as if it were some text, and then those where that is not enough.
   if (t.text != kNoText) t.text = kSomeText;
+  if (NameScopes::in_name(t.scope)) t.scope = NameScopes::kSome;
+  std::size_t known_doubtful = doubtful_.size();
+  // The row does not know that a name that becomes whole may have come before.
+  if (t.scope == NameScopes::kSomeNamed) {
+    for (uint32_t token : rows_.tokens_into(t.lexeme, engine_.behind_name(t.group), place))
+      if (!contains(looked_at, token)) {
+        c.except.emplace_back(vocabulary_.rank(token), vocabulary_.rank(token) + 1);
+        doubtful_.push_back(token);
+      }
+    std::ranges::sort(c.except);
+  }
   walk_left_over(*c.row, t, plan.rest, looked_at);
   t.text = thread.text;
-  if (!doubtful_.empty()) read_doubtful(thread, place);
+  t.scope = thread.scope;
+  if (Engine::well_known(thread)) read_doubtful(thread, place, known_doubtful);
   if (reach_) reach_->keep({thread, plan.first, plan.rest});
   if (plan.rest != kEpsilon && plan.first_nullable) {
     // Nothing of `first` is read: the thread stands before `rest` (with an exclusion, as the reference does, but for `except`).
@@ -204,26 +218,59 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   return true;
 }
 
-// Sets those of the doubtful tokens that `thread`, which stands at `place`, survives with its own text.
-void MaskBuilder::read_doubtful(const Thread& thread, uint32_t place) {
-  std::vector<uint32_t> tokens;
-  std::swap(tokens, doubtful_);
-  std::vector<Thread> now, next;
+// Are there threads left after the bytes, and one that is not doubtful?
+bool MaskBuilder::survives(std::string_view bytes, std::vector<Thread>& now) {
+  std::vector<Thread> next;
+  for (char c : bytes) {
+    next.clear();
+    engine_.step(now, static_cast<uint8_t>(c), next);
+    engine_.merge(next);
+    std::swap(now, next);
+    if (now.empty()) return false;
+  }
+  return true;
+}
+
+// Of the doubtful tokens from number `from` on, sets those that `thread`, which stands at `place`, survives with its own text. Some may stay
+// doubtful.
+void MaskBuilder::read_doubtful(const Thread& thread, uint32_t place, std::size_t from) {
+  if (doubtful_.size() == from) return;
+  std::vector<uint32_t> tokens(doubtful_.begin() + static_cast<std::ptrdiff_t>(from), doubtful_.end());
+  doubtful_.resize(from);
+  std::vector<Thread> now;
   for (uint32_t token : tokens) {
     std::string_view bytes = vocabulary_.token(token);
     std::size_t depth = 0;
     for (uint32_t at = TokenTrie::kRoot; at != place; ++depth)
       at = vocabulary_.trie().child(at, static_cast<uint8_t>(bytes[depth]));
     now.assign(1, thread);
-    for (char c : bytes.substr(depth)) {
-      next.clear();
-      engine_.step(now, static_cast<uint8_t>(c), next);
-      engine_.merge(next);
-      std::swap(now, next);
-      if (now.empty()) break;
-    }
-    if (!now.empty() && spellable(now)) sets_.push_back(token);
+    if (!survives(bytes.substr(depth), now) || !spellable(now)) continue;
+    (std::ranges::all_of(now, [this](const Thread& t) { return engine_.doubtful(t); }) ? doubtful_ : sets_)
+        .push_back(token);
   }
+}
+
+MaskRow MaskBuilder::specialise(StateId state, const MaskRow& general) {
+  MaskRow row;
+  row.general_ = &general;
+  if (general.doubtful_.empty()) return row;
+  std::vector<Thread> now, forgetful(engine_.threads(state).begin(), engine_.threads(state).end());
+  engine_.forget(forgetful);
+  for (uint32_t token : general.doubtful_) {
+    if (general.allows(token)) continue;
+    now = forgetful;
+    if (!survives(vocabulary_.token(token), now)) continue;
+    if (std::ranges::all_of(now, [this](const Thread& t) { return engine_.doubtful(t); })) {
+      now.assign(engine_.threads(state).begin(), engine_.threads(state).end());
+      if (!survives(vocabulary_.token(token), now)) continue;
+    }
+    if (!spellable(now)) continue;
+    uint32_t word = token >> 5;
+    auto at = std::ranges::lower_bound(row.patches_, word, {}, &MaskRow::Patch::word);
+    if (at == row.patches_.end() || at->word != word) at = row.patches_.insert(at, {word, general.value(word)});
+    at->value |= uint32_t{1} << (token & 31);
+  }
+  return row;
 }
 
 bool MaskBuilder::contains(const Ranges& ranges, uint32_t token) const {
@@ -244,6 +291,7 @@ void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node
                                 : engine_.lexicon().concat(end.remainder, rest);  // a tag at the end would be lost
     t.competing = end.competing;
     if (t.text != kNoText) t.text = kSomeText;
+    if (NameScopes::in_name(t.scope)) t.scope = NameScopes::kSome;
     std::vector<Thread> after;
     engine_.settle(t, after);
     if (!after.empty() && spellable(after)) continue;
@@ -293,6 +341,8 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
     Node base, excluded;
     std::string path;
   };
+  // Of names it is worth knowing, because what is excluded grows with each.
+  bool endless = thread.scope != NameScopes::kOutside && !lexicon.certainly_infinite(base) && engine_.endless(base);
   std::vector<Step> work;
   work.push_back({place, base, excluded, ""});
   std::vector<Thread> now, next;
@@ -309,7 +359,7 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
       std::string path = at.path;
       path.push_back(static_cast<char>(byte));
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
-      bool kept = !same_end && lexicon.certainly_infinite(r) && lexicon.certainly_finite(x);
+      bool kept = !same_end && (endless || lexicon.certainly_infinite(r)) && lexicon.certainly_finite(x);
       if (!kept) except.push_back(trie.token_range(child));
       if (!kept || (reach_ && trie.node(child).num_tokens)) {
         now.assign(1, thread);
@@ -398,6 +448,9 @@ MaskRow MaskBuilder::assemble() {
       else if (words[word] != (under ? under[word] : 0))
         row.patches_.push_back({word, words[word]});
     }
+  std::ranges::sort(doubtful_);
+  doubtful_.erase(std::ranges::unique(doubtful_).begin(), doubtful_.end());
+  row.doubtful_ = doubtful_;
   return row;
 }
 

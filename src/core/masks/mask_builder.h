@@ -23,17 +23,22 @@ namespace guiderail {
 class MaskRow {
  public:
   void fill(uint32_t* words, uint32_t num_words) const;
-  bool allows(uint32_t token) const;
-  std::size_t bytes_used() const { return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + own_.size() * 4; }
+  bool allows(uint32_t token) const { return value(token >> 5) >> (token & 31) & 1; }
+  std::size_t bytes_used() const {
+    return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + (own_.size() + doubtful_.size()) * 4;
+  }
 
  private:
   friend class MaskBuilder;
   struct Patch {
     uint32_t word, value;
   };
-  const uint32_t* base_ = nullptr;  // into a LexRow, which lives as long as the vocabulary's cache, or own_
+  uint32_t value(uint32_t word) const;
+  const MaskRow* general_ = nullptr;  // the row underneath; then base_ and own_ are empty
+  const uint32_t* base_ = nullptr;    // into a LexRow, which lives as long as the vocabulary's cache, or own_
   std::vector<uint32_t> own_;
-  std::vector<Patch> patches_;  // sorted by word
+  std::vector<Patch> patches_;      // sorted by word
+  std::vector<uint32_t> doubtful_;  // tokens that the threads of the state know too little to decide
 };
 
 class MaskBuilder {
@@ -47,6 +52,8 @@ class MaskBuilder {
   // Of text tokens below a place of the trie alone, for a state in which that much has been read of them. What it says of the tokens of the place
   // itself means nothing.
   MaskRow build_below(StateId state, uint32_t place);
+  // The mask of a state out of that of its general form (Engine::generalised), which must outlive it.
+  MaskRow specialise(StateId state, const MaskRow& general);
 
  private:
   // Tokens by rank, in sorted ranges [first, second).
@@ -69,7 +76,8 @@ class MaskBuilder {
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);
-  void read_doubtful(const Thread& thread, uint32_t place);
+  void read_doubtful(const Thread& thread, uint32_t place, std::size_t from);
+  bool survives(std::string_view bytes, std::vector<Thread>& threads);
   void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
   void decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except);
   bool contains(const Ranges& ranges, uint32_t token) const;

@@ -47,6 +47,14 @@ Symbol RuleProvider::captured(uint32_t, std::string_view) {
   throw std::logic_error("a capture was registered by a provider that takes none");
 }
 
+Node RuleProvider::with_name(Node, std::string_view) {
+  throw std::logic_error("a name was registered by a provider that has none");
+}
+
+void SymbolTable::as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after) {
+  names_.try_emplace(static_cast<uint32_t>(terminal_info(terminal).start), Name{provider, before, name, after});
+}
+
 Symbol SymbolTable::special_token(const std::string& text) {
   auto [it, fresh] = special_ids_.try_emplace({text, parts_.lexer}, Symbol{});
   if (fresh) {

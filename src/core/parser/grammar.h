@@ -53,9 +53,14 @@ class RuleProvider {
   // The nonterminal that follows where a capture registered with this `local` has read `text`, which ends with what the symbol before the
   // capture derived and may begin earlier, at a lexeme. Under the growth lock; the answer is kept. Must not be nullable.
   virtual Symbol captured(uint32_t local, std::string_view text);
+  // `seen`: the names of a scope, none of them kNone; with the one that `lexeme` wrote, the text of a terminal registered with `as_name`.
+  virtual Node with_name(Node seen, std::string_view lexeme);
   // A name for people: the rule, the JSON pointer.
   virtual std::string name(uint32_t local) const = 0;
 };
+
+// Terminals that open and close scopes in which no name comes twice (name_scopes.h).
+enum class ScopeRole : uint8_t { kNone, kOpens, kCloses };
 
 // Blocks by indentation (indentation.h). `indent` and `dedent` match the empty string and stand for no text.
 struct IndentationRule {
@@ -94,6 +99,10 @@ class SymbolTable {
   // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
   // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
   Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
+  void set_role(Symbol terminal, ScopeRole role) { terminals_[index_of(terminal)].role = role; }
+  // The terminal, whose start is before·name·after, writes names: those that the scope has had, as `provider` tells them, are taken out of
+  // `name`.
+  void as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after);
   // One special token of the vocabulary, by its text; matches as a whole token only. The lexer of what is being opened reads on behind it.
   Symbol special_token(const std::string& text);
 
@@ -135,9 +144,19 @@ class SymbolTable {
     uint32_t next_lexer = 0;   // the lexer that reads on behind it
     uint32_t mode = 0;
     Border border = Border::kNone;
+    ScopeRole role = ScopeRole::kNone;
 
     Node start_under(uint32_t lexer) const { return starts.empty() ? start : starts[lexer]; }
   };
+  struct Name {
+    RuleProvider* provider;
+    Node before, name, after;
+  };
+  // What is known of a start node whose terminal writes names, else null.
+  const Name* name_info(Node start) const {
+    auto found = names_.find(static_cast<uint32_t>(start));
+    return found == names_.end() ? nullptr : &found->second;
+  }
   const Nonterminal& nonterminal_info(Symbol s) const { return nonterminals_[index_of(s)]; }
   const Capture& capture_info(Symbol s) const { return captures_[index_of(s)]; }
   bool has_captures() const { return captures_.size() > 0; }
@@ -151,6 +170,7 @@ class SymbolTable {
   StableVector<Nonterminal> nonterminals_;
   StableVector<Terminal> terminals_;
   StableVector<Capture> captures_;
+  std::unordered_map<uint32_t, Name> names_;
   std::unordered_map<uint64_t, Symbol> terminal_ids_;
   std::map<std::pair<std::string, uint32_t>, Symbol> special_ids_;  // by text and the lexer behind it
   std::vector<std::string> special_tokens_;

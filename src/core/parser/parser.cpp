@@ -274,7 +274,7 @@ std::unique_ptr<Parser::Shape> Parser::make_shape(const State& s) {
     Node start = info.start_under(s.lexer);
     if (start == kNone && !info.starts.empty()) continue;  // the lexer never gives it
     look.expected.push_back(
-        {Symbol{symbol}, start, info.tag, first, static_cast<uint32_t>(shape->entries.size()) - first});
+        {Symbol{symbol}, start, info.tag, first, static_cast<uint32_t>(shape->entries.size()) - first, info.role});
   }
   look.skips = modes_.single() || s.accepting ||
                std::ranges::any_of(look.expected, [this](const Expected& e) { return modes_.skips(e.start); });
@@ -282,7 +282,8 @@ std::unique_ptr<Parser::Shape> Parser::make_shape(const State& s) {
     if (!look.skips) break;
     const auto& info = symbols_.terminal_info(ignored);
     Node start = info.start_under(s.lexer);
-    if (start != kNone && ignores(ignored, s.lexer)) look.expected.push_back({ignored, start, info.tag, 0, 0});
+    if (start != kNone && ignores(ignored, s.lexer))
+      look.expected.push_back({ignored, start, info.tag, 0, 0, ScopeRole::kNone});
   }
   std::ranges::sort(look.expected, {}, [](const Expected& e) { return std::pair(e.start, e.tag); });
   for (uint32_t i = 0; i < look.expected.size(); ++i) {
@@ -295,6 +296,7 @@ std::unique_ptr<Parser::Shape> Parser::make_shape(const State& s) {
       ByteSet bound = symbols_.lexicon().first_bound(e.start);
       look.groups.push_back({e.start, bound});
       look.first = look.first | bound;
+      if (const SymbolTable::Name* name = symbols_.name_info(e.start)) look.names.emplace_back(e.start, *name);
     }
   }
   charge(sizeof(Shape) + shape->entries.size() * sizeof(Item) + look.expected.size() * sizeof(Expected) +

@@ -58,15 +58,17 @@ class Parser {
     Node start;
     uint32_t tag;
     uint32_t first_entry, num_entries;  // what advances, in the shape's entries; none: ignored, the state stays
+    ScopeRole role = ScopeRole::kNone;
   };
   // Everything that may come next in a state. States of one shape share it, so it is immutable.
   struct Lookahead {
-    std::vector<Expected> expected;                // sorted by (start, tag)
-    std::vector<std::pair<Node, ByteSet>> groups;  // distinct starts with a bound on their first bytes
-    std::vector<uint32_t> specials;                // indices into expected, of special tokens
-    std::vector<uint32_t> borders;                 // the same, of beginnings and ends of parts
-    ByteSet first;                                 // union of the groups' first bytes
-    bool skips = true;                             // may ignored lexemes come next?
+    std::vector<Expected> expected;                         // sorted by (start, tag)
+    std::vector<std::pair<Node, ByteSet>> groups;           // distinct starts with a bound on their first bytes
+    std::vector<uint32_t> specials;                         // indices into expected, of special tokens
+    std::vector<uint32_t> borders;                          // the same, of beginnings and ends of parts
+    ByteSet first;                                          // union of the groups' first bytes
+    bool skips = true;                                      // may ignored lexemes come next?
+    std::vector<std::pair<Node, SymbolTable::Name>> names;  // groups that are names (name_scopes.h)
   };
   const Lookahead& lookahead(ParserState state);
   // `text`: what the thread has captured, the lexeme included. Sets `doubtful` where what follows was decided by a capture whose generic

@@ -3,8 +3,8 @@
 The algebra lives in the core (src/core/json/schema.h). What a schema says is enforced exactly, or refused with its JSON
 pointer; nothing is dropped without a word. `Grammar.report` lists every keyword with what became of it.
 
-Serialisations, declared: a key is never written twice if the schema mentions it; a number under a value constraint is
-a plain decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written
+Serialisations, declared: no key is written twice in an object, however it is spelled; a number under a value constraint
+is a plain decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written
 raw or as `json.dumps` escapes them, all other strings in any spelling. No white space after the value.
 """
 
