@@ -2,9 +2,9 @@
 
     python -m benchmarks free_keys [--members 40] [--out benchmarks/results/free_keys]
 
-Each schema's compiled grammar reads three texts with names that no text before had, then the last once more. CPU time
-per mask and per accepted token, Llama 3's vocabulary. "first": a fresh grammar; "new": the third text; "again": the same
-text again, where every mask is known.
+Each grammar reads three texts with names that no text before had, then the last once more. CPU time per mask and per
+accepted token, Llama 3's vocabulary. "first": a fresh grammar; "new": the third text; "again": the same text again,
+where every mask is known.
 """
 
 from __future__ import annotations

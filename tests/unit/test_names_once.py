@@ -71,8 +71,8 @@ def test_a_name_that_would_have_to_come_twice_is_never_begun() -> None:
 
 # Tokens that end a name and begin the next, that hold whole members, and that begin inside a value.
 PIECES = [
-    *'{}[]":, abcx0129\\u', '","', '":', '":1', '":1,"', '1,"a', ',"a":', ',"a":1', '"a":1,"a":1', '{"a":1,"', '"}', '"},"',
-    '":"","', '":"","":', '"ab', 'b":', 'bc1":', '{"a":{"b":1}}', '":{"a":', '1}', '},"a',
+    *'{}[]":, abcx0129\\u', '","', '":', '":1', '":1,"', '1,"a', ',"a":', ',"a":1', '"a":1,"a":1', '{"a":1,"', '"}',
+    '"},"', '":"","', '":"","":', '"ab', 'b":', 'bc1":', '{"a":{"b":1}}', '":{"a":', '1}', '},"a',
     "\\u0061", '":[{"', '":1,"a":1,"b":1', "null", "true", '""', '"":',
 ]  # fmt: skip
 
