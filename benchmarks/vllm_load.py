@@ -18,8 +18,8 @@ import random
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import jsonschema
 import lark
@@ -144,6 +144,7 @@ class Tally:
             self.seconds[what] += seconds
 
 
+Answer = TypeVar("Answer")
 Ask = Callable[["Load", int, Tally], Awaitable[None]]
 
 
@@ -176,6 +177,15 @@ class Load:
         """Ask the controls while nothing else runs."""
         for prompt in CONTROLS:
             self.control_answers[prompt] = (await self.complete(prompt, max_tokens=24, temperature=0)).text
+
+    def run(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """All of some work in an event loop of its own, to which the client belongs: it is closed with it."""
+
+        async def closing() -> Answer:
+            async with self.client:
+                return await work
+
+        return asyncio.run(closing())
 
     def healthy(self) -> bool:
         with urllib.request.urlopen(f"{self.url}/health") as answer:
@@ -325,7 +335,7 @@ def main() -> int:
     parser.add_argument("--grammars", type=int, default=30)
     options = parser.parse_args()
     load = Load(options.url)
-    entries = asyncio.run(mixed(load, options.schemas, options.tools, options.grammars))
+    entries = load.run(mixed(load, options.schemas, options.tools, options.grammars))
     wrong = sum(len(entry["wrong"]) for entry in entries)
     print(f"RESULT {wrong} wrong, healthy {load.healthy()}")
     return 1 if wrong else 0

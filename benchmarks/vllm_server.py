@@ -39,6 +39,9 @@ from typing import Any
 import vllm_load
 from percentiles import figure, summary, table
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from vllm_engine.server import small_model
+
 RESULTS = Path(__file__).parent / "results"
 DEFAULT_MODEL = Path.home() / ".cache" / "guiderail" / "models" / "SmolLM2-135M-Instruct"
 PARTS = ("load", "memory", "speed", "first", "backends")
@@ -125,20 +128,6 @@ def serving(options: argparse.Namespace, backend: str, model: Path | None = None
         yield server
     finally:
         server.stop()
-
-
-def tiny_model(options: argparse.Namespace) -> Path:
-    """A directory with the served model's tokenizer and a small model with random weights."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder: Path = options.logs / "tiny-model"
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=512, **shape, **ends)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
@@ -330,12 +319,12 @@ def machine() -> str:
 def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.Namespace) -> dict[str, Any]:
     """One part on a running server."""
     if part == "speed":
-        return {"kinds": asyncio.run(speed(load, kinds_of_request(guided=True)))}
+        return {"kinds": load.run(speed(load, kinds_of_request(guided=True)))}
     if part == "first":
-        return {"times": asyncio.run(first(load, random.randrange(10**8, 10**9)))}
+        return {"times": load.run(first(load, random.randrange(10**8, 10**9)))}
     if part == "memory":
-        return asyncio.run(memory(server, load))
-    stages = asyncio.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
+        return load.run(memory(server, load))
+    stages = load.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
     return {"stages": stages, "healthy": load.healthy(), "counters": load.metrics()}
 
 
@@ -344,7 +333,7 @@ def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, di
     own = [part for part in PARTS if part in parts and part not in ("backends", "memory")]
     if "memory" in parts:
         about = machine()
-        with serving(options, "guiderail", tiny_model(options)) as server:
+        with serving(options, "guiderail", small_model(options.logs / "small-model")) as server:
             yield (
                 "memory",
                 {"machine": about, **measure("memory", server, vllm_load.Load(server.url, "small"), options)},
@@ -360,9 +349,9 @@ def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, di
         for backend in ("guiderail", "xgrammar", "guidance"):
             with serving(options, backend) as server:
                 load = vllm_load.Load(server.url, "small")
-                rates = asyncio.run(speed(load, kinds_of_request(guided=False)))
+                rates = load.run(speed(load, kinds_of_request(guided=False)))
                 load = vllm_load.Load(server.url, "small")
-                times = asyncio.run(first(load, random.randrange(10**8, 10**9)))
+                times = load.run(first(load, random.randrange(10**8, 10**9)))
                 entry["backends"][backend] = {"speed": rates, "first": times}
         yield "backends", entry
 

@@ -214,6 +214,10 @@ def _validate_constraint(params: Any, model_config: Any, structured_outputs_conf
         )
     if structured.json_object is False:
         raise VLLMValidationError("guiderail: json_object is true or absent")
+    if params.allowed_token_ids is not None:
+        raise VLLMValidationError(
+            "guiderail: allowed_token_ids and structured outputs exclude each other: no token might be left"
+        )
     structured.__post_init__()
     try:
         _read_constraint(params, model_config, structured_outputs_config, tokenizer)
