@@ -281,8 +281,8 @@ def page(report: dict[str, Any]) -> str:
             )
     lines += [
         "",
-        "Wrong masks, among the tokens that were judged, against the language itself. SynCode's files describe other",
-        "languages (its JSON has no escapes but has leading zeros): what guiderail does wrong with them is wrong in the",
+        "Wrong masks, among the tokens that were judged, against the language itself. SynCode's files describe",
+        "other languages (its JSON has no escapes but leading zeros): what guiderail does wrong with them is wrong in the",
         "files. Every wrong answer of an engine stands in the JSON file, up to twenty of a kind.",
         "",
     ]
