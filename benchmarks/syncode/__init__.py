@@ -282,8 +282,8 @@ def page(report: dict[str, Any]) -> str:
     lines += [
         "",
         "Wrong masks, among the tokens that were judged, against the language itself. SynCode's files describe",
-        "other languages (its JSON has no escapes but leading zeros): what guiderail does wrong with them is wrong in the",
-        "files. Every wrong answer of an engine stands in the JSON file, up to twenty of a kind.",
+        "other languages (its JSON has no escapes but leading zeros): what guiderail does wrong with them is wrong in",
+        "the files. Every wrong answer of an engine stands in the JSON file, up to twenty of a kind.",
         "",
     ]
     lines += ["| language | engine | places without a mask | legal, refused | illegal, kept | end of text wrong |"]
