@@ -428,8 +428,10 @@ std::string explain(PyMatcher& self, uint32_t token) {
   std::string_view text = vocabulary.token(token);
   std::size_t good = self.matcher.count_bytes(text);
   nb::object shown = nb::bytes(text.data(), text.size()).attr("__repr__")();
+  std::string why;
+  for (const std::string& reason : self.matcher.refusals(text)) why += (why.empty() ? ": " : "; ") + reason;
   return "refused: of " + nb::cast<std::string>(shown) + " the first " + std::to_string(good) +
-         " byte(s) fit, the next one does not; expected here: " + list(self.matcher.expected());
+         " byte(s) fit, the next one does not" + why + "; expected here: " + list(self.matcher.expected());
 }
 
 using Scores = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
@@ -607,6 +609,23 @@ NB_MODULE(_core, m) {
       .def("forced_tokens", &forced_tokens)
       .def("explain", &explain, "token_id"_a)
       .def("expected", [](PyMatcher& self) { return self.matcher.expected(); })
+      .def(
+          "expectations",
+          [](PyMatcher& self) {
+            std::vector<std::tuple<std::string, bool, bool, nb::bytes>> rows;
+            for (const Expectation& e : self.matcher.expectations())
+              rows.emplace_back(e.terminal, e.inside, e.ignored, nb::bytes(e.example.data(), e.example.size()));
+            return rows;
+          },
+          "What may come next: (terminal, whether its lexeme has begun, whether it is ignored, a short text of it or "
+          "of "
+          "its rest)")
+      .def(
+          "refusals", [](PyMatcher& self, nb::bytes text) { return self.matcher.refusals(view(text)); }, "text"_a,
+          "Why the first byte of `text` that does not fit does not, one reason for each reading of the text before it")
+      .def(
+          "open_rules", [](PyMatcher& self) { return self.matcher.open_rules(); },
+          "The rules that the text is in the middle of, as 'rule → read · to come'")
       .def(
           "__eq__", [](PyMatcher& self, PyMatcher& other) { return self.matcher.same_state(other.matcher); },
           nb::is_operator(), nb::sig("def __eq__(self, other: object, /) -> bool"));

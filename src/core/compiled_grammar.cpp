@@ -560,6 +560,31 @@ std::vector<std::string> Matcher::expected() {
   });
 }
 
+std::vector<Expectation> Matcher::expectations() {
+  if (left() || terminated_) return {};
+  return with_epoch([this] { return guiderail::expectations(epoch_->engine(), states_.back()); });
+}
+
+std::vector<std::string> Matcher::refusals(std::string_view text) {
+  if (left() || terminated_) return {};
+  return with_epoch([&] {
+    Engine& engine = epoch_->engine();
+    StateId at = states_.back();
+    for (; !text.empty(); text.remove_prefix(1)) {
+      StateId next = engine.advance(at, text.substr(0, 1));
+      if (next == kDead) return guiderail::refusals(engine, at, static_cast<uint8_t>(text[0]));
+      if (infill_ && !infill_->possible(next)) return std::vector<std::string>{"it leads away from the suffix"};
+      at = next;
+    }
+    return std::vector<std::string>{};
+  });
+}
+
+std::vector<std::string> Matcher::open_rules() {
+  if (left() || terminated_) return {};
+  return with_epoch([this] { return guiderail::open_rules(epoch_->engine(), states_.back()); });
+}
+
 std::size_t Matcher::count_bytes(std::string_view text) {
   return with_epoch([&] {
     StateId at = states_.back();

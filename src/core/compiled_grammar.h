@@ -20,6 +20,7 @@
 
 #include "core/closing/completion.h"
 #include "core/engine.h"
+#include "core/explanation.h"
 #include "core/masks/lex_row.h"
 #include "core/masks/liveness.h"
 #include "core/masks/mask_builder.h"
@@ -155,6 +156,10 @@ class Matcher {
   bool must_stop();
   // What may come next, in the grammar's words.
   std::vector<std::string> expected();
+  // The same in more words, why a byte may not come next, and the rules that are open (explanation.h). Nothing while bytes are pending.
+  std::vector<Expectation> expectations();
+  std::vector<std::string> refusals(std::string_view text);  // of its first byte that does not fit
+  std::vector<std::string> open_rules();
   // The number of bytes of `text` that may follow.
   std::size_t count_bytes(std::string_view text);
 

@@ -138,6 +138,21 @@ class Matcher:
 
     def expected(self) -> list[str]: ...
 
+    def expectations(self) -> list[tuple[str, bool, bool, bytes]]:
+        """
+        What may come next: (terminal, whether its lexeme has begun, whether it is ignored, a short text of it or of its rest)
+        """
+
+    def refusals(self, text: bytes) -> list[str]:
+        """
+        Why the first byte of `text` that does not fit does not, one reason for each reading of the text before it
+        """
+
+    def open_rules(self) -> list[str]:
+        """
+        The rules that the text is in the middle of, as 'rule → read · to come'
+        """
+
     def __eq__(self, other: object, /) -> bool: ...
 
 class CompiledGrammar:

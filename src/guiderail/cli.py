@@ -2,6 +2,7 @@
 
 guiderail validate --json-schema schema.json answer.json      # exit 0 accepted, 1 rejected, 2 grammar or schema refused
 guiderail explain --regex '[a-z]+@[a-z]+\\.org' --text 'me@'
+guiderail explain --builtin python --file program.py          # where it stops being Python, and what was expected
 guiderail lint schema.json --target xgrammar                  # exit 0 nothing lost, 1 lost, 2 refused
 guiderail generate --model path-or-name --json-schema schema.json --prompt 'Alice is 31.'
 guiderail serve path-or-name --port 8000                      # vLLM's OpenAI server; further arguments are vLLM's
@@ -19,6 +20,7 @@ from typing import Any
 
 from guiderail import __version__
 from guiderail.errors import GuiderailError
+from guiderail.explanation import explain
 from guiderail.grammar_linter import lint_grammar
 from guiderail.grammars.grammar import Grammar
 from guiderail.linter import ENGINES, LintReport, lint
@@ -31,7 +33,7 @@ _NOTATIONS: dict[str, tuple[str, Callable[[str], Grammar]]] = {
     "gbnf": ("a file with a GBNF grammar, or its text", Grammar.from_gbnf),
     "lark": ("a file with a Lark grammar, or its text", Grammar.from_lark),
     "choices": ("a file with one choice per line", lambda text: Grammar.from_choices(text.splitlines())),
-    "builtin": ("the name of a built-in grammar: json", Grammar.builtin),
+    "builtin": ("the name of a built-in grammar: json, python, …", Grammar.builtin),
 }
 
 
@@ -57,10 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--prefix", action="store_true", help="ask whether the text can be completed instead")
     validate.set_defaults(run=_validate)
 
-    explain = commands.add_parser("explain", help="what becomes of each rule; where a text stops fitting, and why")
-    _add_grammar(explain)
-    explain.add_argument("--text", help="explain this text")
-    explain.set_defaults(run=_explain)
+    explain_parser = commands.add_parser(
+        "explain", help="what becomes of each rule; where a text stops fitting, and why"
+    )
+    _add_grammar(explain_parser)
+    place = explain_parser.add_mutually_exclusive_group()
+    place.add_argument("--text", help="explain this text")
+    place.add_argument("--file", help="explain the text of this file; '-': standard input")
+    explain_parser.set_defaults(run=_explain)
 
     lint_parser = commands.add_parser("lint", help="what of a JSON Schema is lost where; what is odd about a grammar")
     lint_parser.add_argument(
@@ -174,31 +180,26 @@ def _explain(options: argparse.Namespace) -> int:
     width = max((len(row.place) for row in grammar.report), default=0)
     for row in grammar.report:
         print(f"{row.place or '(root)':{max(width, 6)}}  {row.status}{f': {row.reason}' if row.reason else ''}")
-    if options.text is None:
+    if options.text is None and options.file is None:
         return ACCEPTED
-    text = options.text.encode("utf-8", "surrogateescape")
-    fitting = grammar.longest_prefix(text)
-    print(f"\nfits:      {text[:fitting].decode('utf-8', 'replace')!r}")
-    if fitting < len(text):
-        print(f"stops at:  {text[fitting:].decode('utf-8', 'replace')!r}")
-    print(f"expected:  {_expected(grammar, text[:fitting])}")
-    accepted = fitting == len(text) and grammar.accepts(text)
-    print(f"complete:  {'yes' if accepted else 'no'}")
-    return ACCEPTED if accepted else REJECTED
+    if options.file is not None:
+        text = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    else:
+        text = options.text.encode("utf-8", "surrogateescape")
+    found = explain(grammar, text)
+    print(f"\nfits:      {_shortened(text[: found.fits], from_end=True)!r}")
+    if found.fits < len(text):
+        print(f"stops at:  {_shortened(text[found.fits :], from_end=False)!r}")
+    print(found)
+    return ACCEPTED if found.complete else REJECTED
 
 
-def _expected(grammar: Grammar, prefix: bytes) -> str:
-    """What the grammar expects after `prefix`: names of terminals, as the engine reports them."""
-    from guiderail.compiled import compile
-    from guiderail.vocabulary import Vocabulary
-
-    # Explanations need no model: a vocabulary of single bytes asks the same questions.
-    every_byte = Vocabulary.from_bytes([*(bytes([byte]) for byte in range(256)), b""], eos_token_ids=[256])
-    matcher = compile(grammar, every_byte).matcher(prefix=prefix)
-    names = list(matcher.expected())
-    if matcher.is_accepting:
-        names.append("the end")
-    return ", ".join(names)
+def _shortened(text: bytes, from_end: bool) -> str:
+    """A text, or the end of it that the reader is looking at."""
+    shown = text.decode("utf-8", "replace")
+    if len(shown) <= 200:
+        return shown
+    return "…" + shown[-200:] if from_end else shown[:200] + "…"
 
 
 # --- lint ------------------------------------------------------------------------------------------------------------
