@@ -31,14 +31,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     "json_events": {"errors"},
     "compiled": {"errors", "_core", "saved_file", "vocabulary", "grammars", "json_events"},
     "linter": {"errors", "grammars"},
-    "grammar_linter": {"errors", "grammars"},
+    "healing": {"compiled", "grammars", "vocabulary"},
+    "explanation": {"compiled", "grammars", "vocabulary"},
+    "ambiguity_search": {"errors", "grammars"},
+    "grammar_linter": {"errors", "grammars", "ambiguity_search", "explanation"},
     "guidance": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled"},
     "training": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled", "guidance"},
-    "integrations": {"errors", "_core", "vocabulary", "grammars", "logits", "compiled", "guidance", "training"},
+    "integrations": {
+        "errors",
+        "_core",
+        "vocabulary",
+        "grammars",
+        "logits",
+        "compiled",
+        "healing",
+        "guidance",
+        "training",
+    },
     "cli": {
         "errors",
         "linter",
         "grammar_linter",
+        "explanation",
         "_core",
         "vocabulary",
         "grammars",
@@ -49,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "integrations",
     },
     # names only, loaded on first use
-    "__init__": {"errors", "linter", "vocabulary", "grammars", "logits", "compiled", "guidance"},
+    "__init__": {"errors", "linter", "healing", "vocabulary", "grammars", "logits", "compiled", "guidance"},
 }
 # Parts that may name an engine at all. Streams own a model and its cache, so guidance and training know transformers'
 # classes; only the integrations and the command line know an inference engine.
