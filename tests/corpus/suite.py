@@ -7,8 +7,8 @@ repository. Fetch it with
 
 and set GUIDERAIL_SUITE to the archive, the unpacked folder, or the folder that holds either.
 
-The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only; remote
-schemas through the registry. An instance counts as accepted if one of its texts is: members in any order, json.dumps
+The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only, draft
+7's content keywords in optional/content; remote schemas through the registry. An instance counts as accepted if one of its texts is: members in any order, json.dumps
 spacing, numbers as plain decimals.
 """
 
@@ -134,7 +134,7 @@ def run(suite: Path, draft: str) -> dict[str, list[str]]:
     grammars: dict[str, gr.Grammar | gr.GuiderailError | None] = {}
     for case in read_cases(suite, draft):
         own_dialect = isinstance(case.schema, dict) and "$schema" in case.schema
-        formats = case.file.startswith("optional/format")
+        formats = case.file.startswith(("optional/format", "optional/content"))
         text = dumps(case.schema)
         group = f"{case.file}{text}"
         if group not in grammars:

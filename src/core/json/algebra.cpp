@@ -30,7 +30,7 @@ JsonAlgebra::JsonAlgebra(std::shared_ptr<const SchemaSet> schemas, const JsonTex
 bool JsonAlgebra::simple_schema(SchemaId id) {
   const Schema& s = (*schemas_)[id];
   return s.types == kAnyType && !s.integer && s.enums.empty() && s.min_length == 0 && s.max_length == kNoCount &&
-         s.patterns.empty() && s.format.empty() && s.bounds.empty() && s.multiples.empty() && !s.has_items() &&
+         s.patterns.empty() && s.format.empty() && s.content.empty() && s.bounds.empty() && s.multiples.empty() && !s.has_items() &&
          s.min_items == 0 && s.max_items == kNoCount && s.contains == kNoSchema && !s.unique &&
          s.unevaluated_items == kNoSchema && !s.has_properties() && s.names == kNoSchema && s.required.empty() &&
          s.min_properties == 0 && s.max_properties == kNoCount && s.dependent_required.empty() &&
@@ -122,6 +122,13 @@ Formula JsonAlgebra::one_of_values(const std::vector<ValueId>& values, JsonType 
   return formulas_.any(std::move(options));
 }
 
+Formula JsonAlgebra::format_atom(const std::string& name) {
+  auto known = std::ranges::find(formats_, name);
+  auto index = static_cast<uint32_t>(known - formats_.begin());
+  if (known == formats_.end()) formats_.push_back(name);
+  return formulas_.atom(FormulaKind::kFormat, index);
+}
+
 Formula JsonAlgebra::expand_type(const Schema& schema, SchemaId id, JsonType type) {
   if (schema.never || !(schema.types & type_bit(type))) return kFalse;
   std::vector<Formula> parts;
@@ -142,12 +149,8 @@ Formula JsonAlgebra::expand_type(const Schema& schema, SchemaId id, JsonType typ
       for (PatternId pattern : schema.patterns)
         if (!schemas_->matches_everything(pattern))
           parts.push_back(formulas_.atom(FormulaKind::kPattern, static_cast<uint32_t>(pattern)));
-      if (!schema.format.empty()) {
-        auto known = std::ranges::find(formats_, schema.format);
-        auto index = static_cast<uint32_t>(known - formats_.begin());
-        if (known == formats_.end()) formats_.push_back(schema.format);
-        parts.push_back(formulas_.atom(FormulaKind::kFormat, index));
-      }
+      if (!schema.format.empty()) parts.push_back(format_atom(schema.format));
+      for (const std::string& content : schema.content) parts.push_back(format_atom(content));
       break;
     case JsonType::kNumber:
       if (schema.integer) parts.push_back(formulas_.atom(FormulaKind::kInteger));

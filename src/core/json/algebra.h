@@ -150,6 +150,7 @@ class JsonAlgebra {
   };
 
   Formula expand(SchemaId schema, JsonType type);
+  Formula format_atom(const std::string& name);
   Formula expand_type(const Schema& schema, SchemaId id, JsonType type);
   void expand_object(const Schema& schema, SchemaId id, std::vector<Formula>& parts);
   void expand_array(const Schema& schema, SchemaId id, std::vector<Formula>& parts);

@@ -6,6 +6,8 @@
 #include "core/json/format.h"
 
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -241,7 +243,32 @@ Node international_hostname(const JsonText& text) {
                                                                     right_label(arabic_indic)}))})});
 }
 
+Node json_in_string(const JsonText& text) {
+  Lexicon& lexicon = text.lexicon();
+  auto in_order = [&](std::initializer_list<Node> parts) {
+    Node all = kEpsilon;
+    for (auto part = std::rbegin(parts); part != std::rend(parts); ++part) all = lexicon.concat(*part, all);
+    return all;
+  };
+  Node space = lower(text, "[ \\t\\n\\r]*"), comma = lower(text, "[ \\t\\n\\r]*,[ \\t\\n\\r]*");
+  Node string = lower(text, "\"(?:[^\"\\\\\\x00-\\x1f]|\\\\(?:[\"\\\\/bfnrt]|u[0-9A-Fa-f]{4}))*\"");
+  Node scalar = lexicon.either(
+      {string, lower(text, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?(?:[eE][+-]?\\d+)?|true|false|null")});
+  Node key = in_order({string, space, lower(text, ":"), space}), value = scalar;
+  for (int depth = 0; depth < 4; ++depth) {
+    auto list = [&](const char* open, Node one, const char* close) {
+      Node more = lexicon.repeat(lexicon.concat(comma, one), 0, kUnbounded);
+      return in_order({lower(text, open), space, lexicon.optional(in_order({one, more, space})), lower(text, close)});
+    };
+    value = lexicon.either({scalar, list("\\[", value, "\\]"), list("\\{", lexicon.concat(key, value), "\\}")});
+  }
+  return in_order({space, value, space});
+}
+
 Node build_format(const JsonText& text, std::string_view name) {
+  if (name == kContentJson) return json_in_string(text);
+  if (name == kContentBase64)
+    return lower(text, "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?");
   Node node = lower(text, formats().at(name)());
   if (name == "idn-hostname") return text.lexicon().either({node, international_hostname(text)});
   if (name != "time" && name != "date-time") return node;

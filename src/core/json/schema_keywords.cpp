@@ -157,6 +157,8 @@ class SchemaSet::Reader {
         {"maxLength", &Reader::max_length},
         {"pattern", &Reader::pattern},
         {"format", &Reader::format},
+        {"contentEncoding", &Reader::content_encoding},
+        {"contentMediaType", &Reader::content_media_type},
         {"minimum", &Reader::minimum},
         {"maximum", &Reader::maximum},
         {"exclusiveMinimum", &Reader::exclusive_minimum},
@@ -332,6 +334,23 @@ class SchemaSet::Reader {
     else
       schema_.format = name;
     if (status == FormatStatus::kApproximated) set_.notes_.push_back({pointer, "approximated", reason});
+  }
+
+  // Draft 7 lets them be asserted; before it they are unknown, and since 2019-09 they are annotations.
+  bool content_is_checked() const { return schema_.dialect == Dialect::kDraft7 && set_.options_.formats; }
+  void content_encoding(JsonId value) {
+    if (!content_is_checked() || !set_.store_.is_string(value) || set_.store_.text(value) != "base64") return;
+    schema_.content.emplace_back(kContentBase64);
+    set_.notes_.push_back({set_.store_.pointer(json_) + "/contentEncoding", "enforced", ""});
+  }
+  void content_media_type(JsonId value) {
+    if (!content_is_checked() || !set_.store_.is_string(value) || set_.store_.text(value) != "application/json") return;
+    JsonId encoding = set_.store_.find(json_, "contentEncoding");
+    if (encoding != kNoJson && set_.store_.is_string(encoding) && set_.store_.text(encoding) == "base64")
+      return wrong("JSON inside base64 cannot be enforced");
+    schema_.content.emplace_back(kContentJson);
+    set_.notes_.push_back({set_.store_.pointer(json_) + "/contentMediaType", "approximated",
+                           "arrays and objects nest to depth 4 only"});
   }
 
   // --- numbers
