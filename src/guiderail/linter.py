@@ -107,6 +107,7 @@ class LintReport:
     """Args:
     rows: every keyword, in the order of the schema.
     unsatisfiable: JSON pointers of parts that no value satisfies.
+    why: the reason for each of these, where it is known (`Grammar.report`).
     unchecked: parts that were not tried for satisfiability, because the schema is too large for it.
     costs: (JSON pointer, what it costs).
     error: what our engine says if it refuses the schema as a whole, else None.
@@ -115,6 +116,7 @@ class LintReport:
 
     rows: tuple[LintRow, ...]
     unsatisfiable: tuple[str, ...]
+    why: Mapping[str, str]
     unchecked: int
     costs: tuple[tuple[str, str], ...]
     error: GuiderailError | None
@@ -135,6 +137,7 @@ class LintReport:
         return {
             "rows": [row._asdict() for row in self.rows],
             "unsatisfiable": list(self.unsatisfiable),
+            "why": dict(self.why),
             "unchecked": self.unchecked,
             "costs": [{"pointer": pointer, "reason": reason} for pointer, reason in self.costs],
             "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
@@ -154,9 +157,14 @@ def lint(schema: Mapping[str, Any] | bool | str) -> LintReport:
     text = schema_text(schema)
     error: GuiderailError | None = None
     ours: dict[str, tuple[str, str]] = {}
+    why: dict[str, str] = {}
     try:
         grammar = Grammar.from_json_schema(text, on_unsupported="warn")
-        ours = {row.place: (row.status, row.reason) for row in grammar.report}
+        for row in grammar.report:
+            if row.status == "unsatisfiable":
+                why.setdefault(row.place, row.reason)
+            else:
+                ours[row.place] = (row.status, row.reason)
     except GuiderailError as refusal:
         error = refusal
     try:
@@ -168,7 +176,8 @@ def lint(schema: Mapping[str, Any] | bool | str) -> LintReport:
     rows = tuple(row for pointer, part in parts for row in _rows(pointer, part, ours, error))
     unsatisfiable, unchecked = _unsatisfiable(document, text, [pointer for pointer, _ in parts], error)
     costs = tuple(cost for pointer, part in parts for cost in _costs(pointer, part))
-    return LintReport(rows, unsatisfiable, unchecked, costs, error, _table()["measured"])
+    unsatisfiable = tuple(dict.fromkeys([*unsatisfiable, *why]))
+    return LintReport(rows, unsatisfiable, why, unchecked, costs, error, _table()["measured"])
 
 
 @functools.cache

@@ -7,9 +7,9 @@ repository. Fetch it with
 
 and set GUIDERAIL_SUITE to the archive, the unpacked folder, or the folder that holds either.
 
-The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only, draft
-7's content keywords in optional/content; remote schemas through the registry. An instance counts as accepted if one of its texts is: members in any order, json.dumps
-spacing, numbers as plain decimals.
+The suite's conventions: every case in the dialect of its folder; `format` asserted in optional/format only, draft 7's
+content keywords in optional/content; remote schemas through the registry. An instance counts as accepted if one of its
+texts is: members in any order, json.dumps spacing, numbers as plain decimals.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ JsonAlgebra::JsonAlgebra(std::shared_ptr<const SchemaSet> schemas, const JsonTex
 bool JsonAlgebra::simple_schema(SchemaId id) {
   const Schema& s = (*schemas_)[id];
   return s.types == kAnyType && !s.integer && s.enums.empty() && s.min_length == 0 && s.max_length == kNoCount &&
-         s.patterns.empty() && s.format.empty() && s.content.empty() && s.bounds.empty() && s.multiples.empty() && !s.has_items() &&
-         s.min_items == 0 && s.max_items == kNoCount && s.contains == kNoSchema && !s.unique &&
+         s.patterns.empty() && s.format.empty() && s.content.empty() && s.bounds.empty() && s.multiples.empty() &&
+         !s.has_items() && s.min_items == 0 && s.max_items == kNoCount && s.contains == kNoSchema && !s.unique &&
          s.unevaluated_items == kNoSchema && !s.has_properties() && s.names == kNoSchema && s.required.empty() &&
          s.min_properties == 0 && s.max_properties == kNoCount && s.dependent_required.empty() &&
          s.dependent_schemas.empty() && s.unevaluated_properties == kNoSchema && s.references.empty() &&

@@ -98,6 +98,8 @@ class JsonAlgebra {
   Formula restricted(Formula value, JsonType type);
   bool satisfiable(Formula value);
   std::string pointer_of(Formula value) const;  // of a schema in it, for people
+  // Rows for the parts that no value satisfies (json/unsatisfiable.cpp).
+  void report_unsatisfiable(std::vector<SchemaReportRow>& rows);
 
   // --- strings and numbers (json/scalars.cpp)
   Formula simplify_strings(Formula f);
@@ -150,6 +152,7 @@ class JsonAlgebra {
   };
 
   Formula expand(SchemaId schema, JsonType type);
+  std::string why_unsatisfiable(const Schema& schema);
   Formula format_atom(const std::string& name);
   Formula expand_type(const Schema& schema, SchemaId id, JsonType type);
   void expand_object(const Schema& schema, SchemaId id, std::vector<Formula>& parts);

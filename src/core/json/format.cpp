@@ -252,8 +252,8 @@ Node json_in_string(const JsonText& text) {
   };
   Node space = lower(text, "[ \\t\\n\\r]*"), comma = lower(text, "[ \\t\\n\\r]*,[ \\t\\n\\r]*");
   Node string = lower(text, "\"(?:[^\"\\\\\\x00-\\x1f]|\\\\(?:[\"\\\\/bfnrt]|u[0-9A-Fa-f]{4}))*\"");
-  Node scalar = lexicon.either(
-      {string, lower(text, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?(?:[eE][+-]?\\d+)?|true|false|null")});
+  Node scalar =
+      lexicon.either({string, lower(text, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?(?:[eE][+-]?\\d+)?|true|false|null")});
   Node key = in_order({string, space, lower(text, ":"), space}), value = scalar;
   for (int depth = 0; depth < 4; ++depth) {
     auto list = [&](const char* open, Node one, const char* close) {

@@ -39,6 +39,8 @@ class JsonSchemaRules : public RuleProvider {
     return found;
   }
 
+  void report_unsatisfiable(std::vector<SchemaReportRow>& rows) { algebra_.report_unsatisfiable(rows); }
+
   Symbol captured(uint32_t local, std::string_view text) override {
     Rule rule = rules_[local];
     Formula rest = algebra_.without_repetition(rule.formula, algebra_.captured_value(text));
@@ -317,6 +319,11 @@ OpenGrammar JsonSchemaSource::open(SymbolTable& symbols) const {
   return grammar;
 }
 
-std::vector<SchemaReportRow> JsonSchemaSource::report() const { return schemas_->report(); }
+std::vector<SchemaReportRow> JsonSchemaSource::report() const {
+  std::vector<SchemaReportRow> rows = schemas_->report();
+  SymbolTable symbols(Lexicon::current());
+  JsonSchemaRules(symbols, schemas_, whitespace_).report_unsatisfiable(rows);
+  return rows;
+}
 
 }  // namespace guiderail

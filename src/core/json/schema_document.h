@@ -48,7 +48,7 @@ struct Schema {
 
   uint64_t min_length = 0, max_length = kNoCount;
   std::vector<PatternId> patterns;
-  std::string format;  // empty: none that is checked
+  std::string format;                // empty: none that is checked
   std::vector<std::string> content;  // draft 7: languages of json/format.h for contentEncoding and contentMediaType
 
   std::vector<std::pair<NumberLanguages::Bound, DecimalId>> bounds;

@@ -349,8 +349,8 @@ class SchemaSet::Reader {
     if (encoding != kNoJson && set_.store_.is_string(encoding) && set_.store_.text(encoding) == "base64")
       return wrong("JSON inside base64 cannot be enforced");
     schema_.content.emplace_back(kContentJson);
-    set_.notes_.push_back({set_.store_.pointer(json_) + "/contentMediaType", "approximated",
-                           "arrays and objects nest to depth 4 only"});
+    set_.notes_.push_back(
+        {set_.store_.pointer(json_) + "/contentMediaType", "approximated", "arrays and objects nest to depth 4 only"});
   }
 
   // --- numbers
