@@ -239,8 +239,8 @@ def _print_lint(found: LintReport) -> None:
         for engine, reason in row.evidence.items():
             print(f"    {engine}: {reason}")
     for pointer in found.unsatisfiable:
-        reason = found.why.get(pointer)
-        print(f"unsatisfiable: {pointer or '(root)'}" + (f": {reason}" if reason else ""))
+        because = found.why.get(pointer)
+        print(f"unsatisfiable: {pointer or '(root)'}" + (f": {because}" if because else ""))
     if found.unchecked:
         print(f"{found.unchecked} parts were not tried for satisfiability: the schema is too large")
     for pointer, reason in found.costs:
