@@ -23,6 +23,8 @@ MAX_SEQUENCES = 40
 MAX_STEPS = 300_000
 # Pairs of derivations of one rule for which a text is looked for.
 MAX_TRIES = 3
+# Symbols of an alternative.
+MAX_SYMBOLS = 100
 
 _Terminals = tuple[int, ...]
 # An alternative, by its place, and how the sequence is shared out among its symbols.
@@ -70,6 +72,9 @@ class _Search:
                 changed = False
                 for rule, alternatives in self.grammar.rules.items():
                     for place, alternative in enumerate(alternatives):
+                        if len(alternative) > MAX_SYMBOLS:
+                            self.cut = True
+                            continue
                         for parts in self.shared_out(alternative, length):
                             changed |= self.derive(rule, length, (place, parts))
                             if self.steps >= MAX_STEPS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -151,6 +152,8 @@ def test_free_lexing_refuses_terminals_that_look_around() -> None:
         + "X: /x/\nstart: A",
         "start: A\nA: " + "(" * 300 + "/a/ & /b/" + ")" * 300,
         "start: <[0-999999999]>",
+        "start: A\nA: " + "~" * 50_000 + "/a/",
+        "start: A\nA: /a/ & /b/" + "?" * 5_000,
         'start: "a"{99999999999}',
     ],
 )  # fmt: skip
@@ -198,3 +201,24 @@ def test_llguidance_reads_them_alike(text: str) -> None:
     members = [candidate for candidate in every if made.accepts(candidate)]
     assert members
     assert [candidate for candidate in every if accepts(candidate)] == members
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start: " + "{" * 50_000,
+        "start: " + "<" * 50_000,
+        "start: a\na: " + "%json " * 2_000,
+        "start: " + "%json {}\n  | " * 2_000 + "x",
+        "\n" * 3_000 + "start: <|x|> y",
+        "".join(f"A{'B' * i}: {'A' + 'B' * (i + 1)} | /{i}/\n" for i in range(300)) + "A" + "B" * 300 + ": ~/x/",
+        "start: x" + " /a" * 20_001 + "<|x|>",
+        'start: "' + '"<' * 20_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_texts_end_in_an_error_soon(text: str) -> None:
+    started = time.process_time()
+    with pytest.raises((GrammarError, SchemaError, LimitError)):
+        Grammar.from_lark(text, lexer="free")
+    assert time.process_time() - started < 20

@@ -174,6 +174,33 @@ def test_code_that_is_none_never_leaves_its_block(python: Grammar, code: str) ->
     assert not python.accepts(f"```python\n{code}\n```\n")
 
 
+def test_thinking_first_and_then_exactly_one_program() -> None:
+    code = Tag("```python\n", Grammar.builtin("python"), "\n```")
+    grammar = Grammar.from_tags([code], at_least=1, at_most=1, think=("<think>", "</think>"))
+    text = f"hm ```python\nno </think>Here:\n```python\n{CODE}\n```\nDone."
+    assert grammar.accepts(text)
+    assert not grammar.accepts("hm</think>Nothing.")
+    assert not grammar.accepts_prefix(text + "```python\n")
+    assert [part if isinstance(part, str) else part.text for part in grammar.parse(text)][2] == CODE
+
+
+def test_a_program_is_closed_in_time() -> None:
+    code = Tag("```python\n", Grammar.builtin("python"), "\n```")
+    grammar = Grammar.from_tags([code], at_least=1, at_most=1, free_text=False)
+    compiled = guiderail.compile(grammar, Vocabulary.from_bytes(BYTES, eos_token_ids=[256]))
+    bitmask = np.zeros((1, 9), dtype=np.int32)
+    for seed in range(3):
+        rng = random.Random(seed)
+        matcher = compiled.matcher(prefix="```python\ndef f(x):\n    if x:\n", max_tokens=30)
+        written = b"```python\ndef f(x):\n    if x:\n"
+        while not matcher.is_terminated:
+            matcher.fill_next_token_bitmask(bitmask)
+            token = rng.choice(np.flatnonzero(np.unpackbits(bitmask.view(np.uint8), bitorder="little")).tolist())
+            assert matcher.accept_token(token)
+            written += BYTES[token]
+        assert grammar.accepts(written)
+
+
 def test_what_a_part_cannot_be() -> None:
     blocks = Grammar.from_lark(
         "start: NL _INDENT /x/ _DEDENT\nNL: /\\n */\n%declare _INDENT _DEDENT".replace("NL", "_NEWLINE")

@@ -47,12 +47,13 @@ _TOKEN = re.compile(
     |(?P<command>%[a-zA-Z]+)
     |(?P<special><(?!\[)[^<>\s]+>|<\[[^\]\n]*\]>)
     |(?P<grammar>@[\w-]+)
-    |(?P<count>\{(?=[^}]*\d)\s*\d*\s*(?:,\s*\d*\s*)?\})
+    |(?P<count>\{(?=[\s,]*\d)\s*\d*\s*(?:,\s*\d*\s*)?\})
     |(?P<number>\d+)
     |(?P<name>[^\W\d]\w*(?:-\w+)*)
     |(?P<mark>->|\.\.|[^\s])""",
     re.X,
 )
+_BLANK = re.compile(r"\s*")
 _JSON_COMMANDS = ("%json", "%regex", "%llguidance", "%lark")
 _SUBSTRINGS = ("substring_words", "substring_chars", "substring_chunks")
 _WORDS = re.compile(r"\w+|\s|[^\w\s]")
@@ -143,7 +144,7 @@ def _tokens(text: str) -> Iterator[_Token]:
         kind = match.lastgroup or "mark"
         end = match.end()
         if kind == "command" and match.group() in _JSON_COMMANDS:
-            begin = end + len(text[end:]) - len(text[end:].lstrip())
+            begin = _BLANK.match(text, end).end()  # type: ignore[union-attr]  # it matches the empty text
             try:
                 value, end = decoder.raw_decode(text, begin)
             except (ValueError, RecursionError) as error:
@@ -170,10 +171,15 @@ class _Rewriter:
         # A terminal that refers to one of ours is ours as well: Lark cannot write it out.
         ours = {s[0].text for s in statements if _defines_terminal(s) and self.is_tree(s[1:])}
         terminals = {s[0].text: s for s in statements if _defines_terminal(s)}
-        known = -1
-        while known != len(ours):
-            known = len(ours)
-            ours |= {n for n, s in terminals.items() if any(t.kind == "name" and t.text in ours for t in s[1:])}
+        users: dict[str, list[str]] = {}
+        for name, statement in terminals.items():
+            for used in {token.text for token in statement[1:] if token.kind == "name"}:
+                users.setdefault(used, []).append(name)
+        pending = list(ours)
+        while pending:
+            fresh = [name for name in users.get(pending.pop(), ()) if name not in ours]
+            ours.update(fresh)
+            pending += fresh
         for statement in statements:
             if _defines_terminal(statement) and statement[0].text in ours:
                 self.take_terminal(statement)
@@ -190,15 +196,18 @@ class _Rewriter:
     def statements(self) -> Iterator[list[_Token]]:
         """Lines, with those that go on with '|'; no comments, no newlines."""
         found: list[_Token] = []
-        tokens = [t for t in self.tokens if t.kind != "comment"]
-        for i, token in enumerate(tokens):
-            if token.kind != "newline":
-                found.append(token)
+        broken = False
+        for token in self.tokens:
+            if token.kind == "comment":
                 continue
-            following = next((t for t in tokens[i + 1 :] if t.kind != "newline"), None)
-            if found and not (following is not None and following.text == "|"):
+            if token.kind == "newline":
+                broken = True
+                continue
+            if broken and found and token.text != "|":
                 yield found
                 found = []
+            broken = False
+            found.append(token)
         if found:
             yield found
 
@@ -479,6 +488,8 @@ class _TreeReader:
         token = self.peek()
         if token is None:
             raise self.out.error("a terminal ends too early", len(self.out.original))
+        if depth > MAX_DEPTH:
+            raise LimitError(f"groups are nested more than {MAX_DEPTH} deep", limit="grammar_nesting")
         self.at += 1
         if token.kind == "string" and self.take(".."):
             last = self.peek()
