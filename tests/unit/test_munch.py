@@ -6,6 +6,7 @@ core (obligations, the separator, the fixpoint over rules) is for, and that none
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -252,3 +253,22 @@ def test_what_stands_before_a_lexeme_cannot_be_asked() -> None:
             language(f"start: A\nA: /{pattern}/\n")
     # Inside the lexeme it can.
     check(language("start: A\nA: /x\\b-(?<=-)y/\n"), accept="x-y", dead="x-z")
+
+
+def test_tokens_that_begin_like_keywords() -> None:
+    """Names are what no keyword is: every token up to four characters, against the grammar asked token by token."""
+    grammar = gr.Grammar.from_lark(
+        'start: (NAME | "as" | "def" NAME | "ase" "(" start ")" | "d." NAME)+\nNAME: /[adef_s]+/\n%ignore " "'
+    )
+    alphabet = "adefs( .)"
+    tokens = ["".join(text).encode() for n in range(1, 5) for text in itertools.product(alphabet, repeat=n)]
+    vocabulary = gr.Vocabulary.from_bytes([*tokens, b""], eos_token_ids=[len(tokens)])
+    compiled = gr.compile(grammar, vocabulary)
+    for prefix in (b"", b"de", b"def ", b"ase(", b"ase( as", b"d", b"d.f"):
+        matcher = compiled.matcher(prefix=prefix)
+        mask = gr.allocate_token_bitmask(1, vocabulary)
+        matcher.fill_next_token_bitmask(mask)
+        allowed = {i for i in range(len(tokens)) if int(mask[0, i // 32]) >> (i % 32) & 1}
+        expected = {i for i, token in enumerate(tokens) if grammar.accepts_prefix(prefix + token)}
+        assert {tokens[i] for i in allowed ^ expected} == set()
+        assert allowed

@@ -92,7 +92,8 @@ bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin
   }
   if (stack_.size() == begin) return false;
   ByteSet bytes;
-  for (std::size_t i = begin; i < stack_.size(); ++i) bytes = bytes | engine_.first_bound(stack_[i]);
+  if (firsts_.size() < stack_.size()) firsts_.resize(stack_.size());
+  for (std::size_t i = begin; i < stack_.size(); ++i) bytes = bytes | (firsts_[i] = engine_.first_bound(stack_[i]));
   frames_.push_back({place, begin, stack_.size(), bytes});
   return true;
 }
@@ -140,7 +141,9 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       out_.push_back(only);
       out_.back().lexeme = next;
     } else {
-      engine_.step({stack_.data() + f.begin, f.end - f.begin}, byte, out_);
+      // At a boundary most of the lexemes that may begin do not begin like this.
+      for (std::size_t i = f.begin; i < f.end; ++i)
+        if (firsts_[i].has(byte)) engine_.step({&stack_[i], 1}, byte, out_);
       if (out_.empty()) continue;
       engine_.merge(out_);
     }
@@ -180,7 +183,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
   // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
   if (thread.competing != kNone && c.row->mostly_left_over()) return false;
-  if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, place, c.except);
+  if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, plan.rest == kEpsilon, place, c.except);
   Thread t = thread;
   t.lexeme = plan.reference;
   t.obligation = kAll;
@@ -332,24 +335,28 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
 
 // The remainder is (base without excluded) k, its reference base k. The two differ below a place of the trie if base and excluded can end
 // there (the reference may then go on with k, the remainder may not), or if excluded goes on where nothing else of base is certain
-// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself.
-void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except) {
+// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself. Under longest match, `ends` (there is no
+// k): no lexeme can end before a byte that completes a longer match. Of the tokens that begin like a keyword only those that end it are then
+// looked at, not all the names in them.
+void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded, bool ends, uint32_t place,
+                                  Ranges& except) {
   Lexicon& lexicon = engine_.lexicon();
   const TokenTrie& trie = vocabulary_.trie();
   struct Step {
     uint32_t place;
-    Node base, excluded;
+    Node base, excluded, competing;
+    ByteSet bytes;  // to be looked at
     std::string path;
   };
   // Of names it is worth knowing, because what is excluded grows with each.
   bool endless = thread.scope != NameScopes::kOutside && !lexicon.certainly_infinite(base) && engine_.endless(base);
   std::vector<Step> work;
-  work.push_back({place, base, excluded, ""});
+  work.push_back({place, base, excluded, ends ? thread.competing : kNone, lexicon.first_bound(excluded), ""});
   std::vector<Thread> now, next;
   while (!work.empty()) {
     Step at = std::move(work.back());
     work.pop_back();
-    lexicon.first_bound(at.excluded).for_each([&](uint8_t byte) {
+    at.bytes.for_each([&](uint8_t byte) {
       uint32_t child = trie.child(at.place, byte);
       if (!child) return;
       Node x = lexicon.step(at.excluded, byte);
@@ -360,7 +367,11 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
       path.push_back(static_cast<char>(byte));
       bool same_end = lexicon.nullable(x) && lexicon.nullable(r);
       bool kept = !same_end && (endless || lexicon.certainly_infinite(r)) && lexicon.certainly_finite(x);
-      if (!kept) except.push_back(trie.token_range(child));
+      Node competing = at.competing == kNone ? kNone : lexicon.step(at.competing, byte);
+      bool split = same_end && competing != kNone && lexicon.certainly_infinite(r);
+      auto [first_token, last_token] = trie.token_range(child);
+      if (split) last_token = first_token + trie.node(child).num_tokens;
+      if (!kept && first_token < last_token) except.emplace_back(first_token, last_token);
       if (!kept || (reach_ && trie.node(child).num_tokens)) {
         now.assign(1, thread);
         for (char c : path) {
@@ -373,12 +384,36 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
         if (reach_ && trie.node(child).num_tokens) reach_->add(now);
       }
       if (kept) {
-        if (trie.node(child).num_children) work.push_back({child, r, x, std::move(path)});
+        if (trie.node(child).num_children)
+          work.push_back({child, r, x, competing, lexicon.first_bound(x), std::move(path)});
         return;
       }
-      if (trie.node(child).num_tokens && spellable(now))
-        for (uint32_t token : trie.tokens(child)) sets_.push_back(token);
-      if (trie.node(child).num_children) walk(trie, child, now, true, nullptr);
+      auto take = [&](uint32_t at_place, std::span<const Thread> threads) {
+        if (trie.node(at_place).num_tokens && spellable(threads))
+          for (uint32_t token : trie.tokens(at_place)) sets_.push_back(token);
+        if (trie.node(at_place).num_children && (!split || at_place != child))
+          walk(trie, at_place, threads, true, nullptr);
+      };
+      take(child, now);
+      if (!split) return;
+      ByteSet longer;
+      for (const TrieNode& c : trie.children(child)) {
+        Node match = lexicon.step(competing, c.byte);
+        if (match != kNone && lexicon.nullable(match)) {
+          longer.add(c.byte);
+          continue;
+        }
+        uint32_t below = static_cast<uint32_t>(&c - &trie.node(0));
+        except.push_back(trie.token_range(below));
+        next.clear();
+        engine_.step(now, c.byte, next);
+        if (next.empty()) continue;
+        engine_.merge(next);
+        if (reach_ && c.num_tokens) reach_->add(next);
+        take(below, next);
+      }
+      ByteSet bytes = lexicon.first_bound(x) & longer;
+      if (!bytes.empty()) work.push_back({child, r, x, competing, bytes, std::move(path)});
     });
   }
   std::ranges::sort(except);

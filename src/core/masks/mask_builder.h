@@ -79,7 +79,7 @@ class MaskBuilder {
   void read_doubtful(const Thread& thread, uint32_t place, std::size_t from);
   bool survives(std::string_view bytes, std::vector<Thread>& threads);
   void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
-  void decide_excluded(const Thread& thread, Node base, Node excluded, uint32_t place, Ranges& except);
+  void decide_excluded(const Thread& thread, Node base, Node excluded, bool ends, uint32_t place, Ranges& except);
   bool contains(const Ranges& ranges, uint32_t token) const;
   MaskRow assemble();
 
@@ -94,6 +94,7 @@ class MaskBuilder {
     std::vector<uint32_t> sets;  // single tokens that are allowed, in no order
     std::vector<uint32_t> doubtful;
     std::vector<Thread> stack, out;
+    std::vector<ByteSet> firsts;  // of the threads on the stack, what they may take next
     std::vector<Frame> frames;
     std::vector<uint32_t> words;
     std::vector<uint64_t> touched;
@@ -103,6 +104,7 @@ class MaskBuilder {
   std::vector<Contribution>& contributions_ = scratch().contributions;
   std::vector<uint32_t>&sets_ = scratch().sets, &doubtful_ = scratch().doubtful;
   std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
+  std::vector<ByteSet>& firsts_ = scratch().firsts;
   std::vector<Frame>& frames_ = scratch().frames;
 };
 
