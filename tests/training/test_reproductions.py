@@ -20,7 +20,7 @@ from benchmarks.reproductions.claims import Claim  # noqa: E402
 from benchmarks.reproductions.gedi import language  # noqa: E402
 from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier  # noqa: E402
 from benchmarks.reproductions.gedi.prefix_judge import PrefixJudge  # noqa: E402
-from benchmarks.reproductions.small_models import language_model  # noqa: E402
+from benchmarks.reproductions.small_models import kept, language_model  # noqa: E402
 
 import guiderail as gr  # noqa: E402
 from guiderail.guidance.token_models import VoxInstruct  # noqa: E402
@@ -34,6 +34,17 @@ def test_frechet_distance_of_known_gaussians() -> None:
     b = torch.randn(200_000, 2, generator=generator) * torch.tensor([2.0, 1.0]) + torch.tensor([0.0, 3.0])
     assert cca.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     assert cca.frechet_distance(a, b) == pytest.approx(9 + 1, rel=0.02)  # means 3 apart, deviations 1 apart
+
+
+def test_a_figure_is_measured_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def measure() -> dict[str, float]:
+        calls.append(1)
+        return {"accuracy": 0.1 + 0.2}
+
+    assert kept(tmp_path, "part", measure) == kept(tmp_path, "part", measure) == {"accuracy": 0.1 + 0.2}
+    assert len(calls) == 1
 
 
 def test_pictures_survive_the_patches() -> None:

@@ -9,6 +9,7 @@ dominates. Strengths were chosen on seed 100.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -25,13 +26,15 @@ from benchmarks.reproductions.gedi import language
 from benchmarks.reproductions.gedi.language import BEGIN, CODES, END, VOCAB, Text
 from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier
 from benchmarks.reproductions.gedi.prefix_judge import PrefixJudge
-from benchmarks.reproductions.small_models import language_model, next_token_loss, trained
+from benchmarks.reproductions.small_models import kept, language_model, next_token_loss, trained
 from guiderail.guidance import GeDi, PrefixClassifier, Term
 from guiderail.integrations.generation import GuidedDecoder
 from guiderail.logits.sampling import Sampling
 from guiderail.training import GeDiModel
 
-BATCH, BASE_STEPS, TUNING_STEPS, TOPIC_STEPS = 32, 900, 500, 900
+BATCH, BASE_STEPS, TUNING_STEPS = 32, 900, 500
+# With half of the topic words gently: at 2e-3 the model forgets, in more seeds than not, those it is not tuned on.
+TOPIC_STEPS, GENTLE = 300, 5e-4
 LABELLED = 10_000
 FIRST_SCALE = 20.0  # near the length of a text, where a mean times the scale is the sum that Bayes' rule asks for
 LAMBDAS = (1.0, 0.8, 0.6, 0.05)
@@ -81,7 +84,7 @@ class World:
 
     def discriminator(
         self, name: str, codes: tuple[str, str], weight: float,
-        batch: Callable[[int], tuple[list[list[int]], Tensor]], steps: int = TUNING_STEPS,
+        batch: Callable[[int], tuple[list[list[int]], Tensor]], steps: int = TUNING_STEPS, rate: float = 2e-3,
     ) -> GeDiModel:  # fmt: skip
         """The small model tuned under two codes; `batch` gives texts and columns of their right codes."""
         copy = language_model(VOCAB, 48, 2, self.seed)
@@ -95,7 +98,7 @@ class World:
             ids, counted = padded(rows)
             return model.loss(ids, counted.long(), right, weight)
 
-        trained(model, loss, name, self.scratch, steps=steps)
+        trained(model, loss, name, self.scratch, steps=steps, rate=rate)
         return model
 
     def picked(self, step: int, count: int = BATCH) -> list[Text]:
@@ -116,22 +119,22 @@ class World:
 
         return self.discriminator("manners", ("dirty", "clean"), 0.6, batch)
 
-    def topics(self) -> GeDiModel:
-        """Half of the topics; the topic word comes after the code, as a title right or wrong."""
+    def topics(self, known: int, rate: float) -> GeDiModel:
+        """The first `known` topics; the topic word comes after the code, as a title right or wrong."""
 
         def batch(step: int) -> tuple[list[list[int]], Tensor]:
             rng = np.random.default_rng([self.seed, 4, step])
-            texts = [t for t in self.picked(step, 3 * BATCH) if t.topic < language.TRAINED_TOPICS][:BATCH]
+            texts = [t for t in self.picked(step, 3 * BATCH) if t.topic < known][:BATCH]
             rows, right = [], []
             for item in texts:
                 true = bool(rng.random() < 0.5)
-                others = [t for t in range(language.TRAINED_TOPICS) if t != item.topic]
+                others = [t for t in range(known) if t != item.topic]
                 named = item.topic if true else int(rng.choice(others))
                 rows.append([language.TOPIC_WORD[named], *framed(item)])
                 right.append(int(true))
             return rows, torch.tensor(right)
 
-        return self.discriminator("topics", ("false", "true"), 0.6, batch, TOPIC_STEPS)
+        return self.discriminator(f"topics-{known}", ("false", "true"), 0.6, batch, TOPIC_STEPS, rate)
 
     # -- generation ---------------------------------------------------------------------------------------------------
 
@@ -209,17 +212,36 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     def gedi(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
         return lambda wanted: model.term(names[wanted], names[1 - wanted], omega)
 
-    chosen, topics = by_lambda[0.6], world.topics()
+    all_topics, half = world.topics(language.TOPICS, 2e-3), world.topics(language.TRAINED_TOPICS, GENTLE)
+
+    def sweep(name: str, measure: Callable[[float], Any]) -> dict[str, Any]:
+        return {f"{w:g}": kept(scratch, f"{name} {w:g}", functools.partial(measure, w)) for w in OMEGAS}
+
+    plain = kept(scratch, "unguided", lambda: world.steered(lambda _: None))
+    control = {
+        weight: sweep(f"sentiment {weight:g}", lambda omega, model=model: world.steered(gedi(model, omega)))
+        for weight, model in by_lambda.items()
+    }
     figures: dict[str, Any] = {
-        "unguided": {"sentiment": world.steered(lambda _: None), "topics": world.on_topic(range(8), lambda _: None)},
-        "sentiment_by_omega": {f"{omega:g}": world.steered(gedi(chosen, omega)) for omega in OMEGAS},
-        "sentiment_baselines": {**_class_conditional(world, by_lambda), **_fudge(world), **_pplm(world)},
-        "topics_by_omega": {f"{w:g}": world.on_topic(range(4), _topic_term(topics, w)) for w in OMEGAS},
-        "held_out_topics_by_omega": {f"{w:g}": world.on_topic(range(4, 8), _topic_term(topics, w)) for w in OMEGAS},
-        "by_lambda": {f"{weight:g}": _quality(world, model, gedi) for weight, model in by_lambda.items()},
-        "rude_prompts": _detoxified(world),
-        "cost": cost(),
-    }  # fmt: skip
+        "unguided": {
+            "sentiment": plain,
+            "topics": kept(scratch, "unguided topics", lambda: world.on_topic(range(8), lambda _: None)),
+        },
+        "sentiment_by_omega": control[0.6],
+        "sentiment_baselines": {
+            **kept(scratch, "class-conditional", lambda: _class_conditional(world, by_lambda)),
+            **kept(scratch, "fudge", lambda: _fudge(world)),
+            **kept(scratch, "pplm", lambda: _pplm(world)),
+        },
+        "topics_by_omega": sweep("topics", lambda w: world.on_topic(range(8), _topic_term(all_topics, w))),
+        "held_out_topics_by_omega": sweep("held-out", lambda w: world.on_topic(range(4, 8), _topic_term(half, w))),
+        "by_lambda": {
+            f"{weight:g}": _quality(world, model, list(control[weight].values()), plain["perplexity"])
+            for weight, model in by_lambda.items()
+        },
+        "rude_prompts": kept(scratch, "rude prompts", lambda: _detoxified(world)),
+        "cost": kept(scratch, "cost", cost),
+    }
     return figures
 
 
@@ -237,20 +259,19 @@ def _topic_term(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
     return term
 
 
-def _quality(world: World, model: GeDiModel, gedi: Callable[[GeDiModel, float], Callable[[int], GeDi]]) -> Any:
-    """Classification of unseen texts, likelihood, and control at every omega: the best within 1.3 x perplexity."""
+def _quality(world: World, model: GeDiModel, runs: list[dict[str, float]], unguided: float) -> dict[str, float]:
+    """Classification of unseen texts, likelihood, and control at every omega (`runs`): the best within 1.3 x the
+    unguided perplexity."""
     ids, counted = padded([framed(t) for t in world.held_out])
     truth = torch.tensor([t.sentiment for t in world.held_out])
     with torch.no_grad():
         losses = model.losses(ids, counted.long())
         guess = model.class_log_probs(ids, counted.long()).argmax(1)
-    limit = 1.3 * world.steered(lambda _: None)["perplexity"]
-    runs = [world.steered(gedi(model, omega)) for omega in OMEGAS]
     return {
         "classifier_accuracy": float((guess == truth).float().mean()),
         "loss_under_true_code": float(losses.gather(1, truth[:, None]).mean()),
         "logit_scale": float(model.logit_scale.detach()),
-        "best_control": max([r["accuracy"] for r in runs if r["perplexity"] <= limit], default=0.5),
+        "best_control": max([r["accuracy"] for r in runs if r["perplexity"] <= 1.3 * unguided], default=0.5),
         "control_at_0.1": runs[0]["accuracy"],
     }
 
@@ -447,22 +468,25 @@ def _zero_shot(figures: Any) -> float:
 SETTING = "small language with exact classes, base of 0.3 M parameters, discriminator of 0.1 M, 10 000 labelled texts"
 CLAIMS = [
     Claim("G1", "gedi", "steers better than the class-conditional model itself and PPLM", ">= 0.9 of texts in the "
-          "target class (worse of two sentiments and four topics) at <= 1.3 x perplexity, and sampling the "
+          "target class (worse of two sentiments and eight topics) at <= 1.3 x perplexity, and sampling the "
           "class-conditional model is beaten on both axes", SETTING, _control, lambda v: v >= 0.9,
-          "Sentiment is far above the bar at every omega, topics stay below it: the guide chooses about three nouns in "
-          "24 tokens, and two nouns of five belong to every topic, so that some texts have no evidence at all. Longer "
-          "tuning (900 for 500 steps) did not help; longer texts were not tried. PPLM hardly moves the class here."),
+          "Sentiment is above the bar at every omega; topics are at 0.89 and 0.94, for texts of 24 tokens have about "
+          "three nouns, of which two in five belong to no topic. A discriminator tuned on half of the topics stays at "
+          "0.7 to 0.85: it never read the nouns of the others, and lets them pass. More steps did not help. PPLM "
+          "hardly moves the class here."),
     Claim("G2", "gedi", "> 30 x faster than PPLM", "GeDi <= 2 x base and >= 10 x faster than PPLM in CPU time; value: "
           "PPLM / GeDi", "widths 512 and 256, 6 layers, one row, one thread", _speed, lambda v: v >= 10),
     Claim("G3", "gedi", "training with lambda < 1 helps", "accuracy of the discriminator above that of lambda 1 for "
           "all others, and better control at 0.8 or 0.6 than at 1, by omega 0.1; value: difference", SETTING, _mixture,
           lambda v: v > 0,
-          "Control is near 1 at every lambda and strength, so its difference is within noise; the discriminator's "
-          "accuracy differs by a few points."),
+          "Control is near 1 at every lambda and strength, and the discriminator's accuracy on 500 texts differs by "
+          "two points either way: within noise. With 10,000 labelled texts the generative model alone is already as "
+          "good a classifier as the texts allow; fewer texts were not tried."),
     Claim("G4", "gedi", "detoxifies without loss of quality", "rude words / 5 from rude prompts at <= 1.15 x "
           "perplexity and at least half as many different bigrams", SETTING, _manners, lambda v: v >= 5),
     Claim("G5", "gedi", "topics it was not trained on", "accuracy on four held-out topics > 2 x chance; value: "
           "multiples of chance", SETTING, _zero_shot, lambda v: v > 2,
-          "Above chance, below the bar: a model of 0.1 million parameters, tuned on four topic words, learns these and "
-          "little about what true and false mean for others. With headlines inside the texts it was no better."),
+          "Seeds differ: on seed 100, where the gentle rate was chosen (5e-4 for 2e-3), control of unseen topics was "
+          "6.9 times chance; elsewhere it can be below chance, for true then means the four topics of the tuning. A "
+          "model of 0.1 million parameters and four topic words do not settle it."),
 ]  # fmt: skip
