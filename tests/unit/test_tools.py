@@ -212,6 +212,20 @@ def test_openai_objects_as_they_are() -> None:
     assert not Grammar.from_openai(single).accepts(CALLS["hermes"][1][0])
 
 
+def test_after_the_last_tag_no_token_finishes_a_trigger() -> None:
+    import guiderail
+    from guiderail import Vocabulary
+
+    grammar = Grammar.from_tags([Tag("<a", Grammar.from_regex("x"), ">")], at_least=1, at_most=1)
+    assert grammar.accepts("u<ax>v<")
+    assert not grammar.accepts_prefix("u<ax>v<a")
+    tokens = [*(bytes([b]) for b in range(256)), b"", b"v<a", b"v<", b"<a"]
+    matcher = guiderail.compile(grammar, Vocabulary.from_bytes(tokens, eos_token_ids=[256])).matcher(prefix="u<ax>")
+    assert matcher.explain(258).startswith("allowed")
+    for token in (257, 259):
+        assert matcher.explain(token).startswith("refused")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

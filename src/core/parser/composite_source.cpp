@@ -1,6 +1,7 @@
 #include "core/parser/composite_source.h"
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -65,11 +66,11 @@ CompositeSource::CompositeSource(std::vector<CompositePart> parts, std::vector<C
     if (!productive[r]) throw GrammarError("rule '" + rules_[r].name + "' derives no text");
 }
 
-// Everything that free text can be, the empty string excepted (terminals are never empty).
-Node CompositeSource::free_text(Lexicon& lexicon) const {
+// What free text can be, without a trigger (the empty string excepted: terminals are never empty) and up to one.
+std::pair<Node, Node> CompositeSource::free_text(Lexicon& lexicon) const {
   Node character = encode_utf8(lexicon, {{0, 0xD7FF}, {0xE000, 0x10FFFF}});
   Node text = lexicon.concat(character, lexicon.repeat(character, 0, kUnbounded));
-  if (triggers_.empty()) return lexicon.concat(text, lexicon.accept(1));
+  if (triggers_.empty()) return {lexicon.concat(text, lexicon.accept(1)), kNone};
   std::vector<std::pair<std::string_view, Node>> bare, tagged;
   for (std::size_t i = 0; i < triggers_.size(); ++i) {
     bare.emplace_back(triggers_[i], kEpsilon);
@@ -81,7 +82,7 @@ Node CompositeSource::free_text(Lexicon& lexicon) const {
   Node plain = lexicon.both({lexicon.concat(text, lexicon.accept(1)), lexicon.complement(contains)});
   Node ended = lexicon.both({lexicon.concat(lexicon.repeat(character, 0, kUnbounded), lexicon.literals(tagged)),
                              lexicon.complement(earlier)});
-  return lexicon.either({plain, ended});
+  return {plain, ended};
 }
 
 OpenGrammar CompositeSource::open(SymbolTable& symbols) const {
@@ -90,7 +91,7 @@ OpenGrammar CompositeSource::open(SymbolTable& symbols) const {
   OpenGrammar result;
   std::vector<std::vector<Symbol>> part_symbols;  // of an empty literal: none
   std::vector<bool> part_nullable;
-  Node text = kNone;
+  std::optional<std::pair<Node, Node>> text;  // plain, and up to a trigger
   for (const CompositePart& p : parts_) {
     bool nullable = false;
     std::vector<Symbol> one;
@@ -107,10 +108,10 @@ OpenGrammar CompositeSource::open(SymbolTable& symbols) const {
       case CompositePart::Kind::kSpecial: one.push_back(symbols.special_token(p.text)); break;
       case CompositePart::Kind::kFreeText:
       case CompositePart::Kind::kTriggered: {
-        if (text == kNone) text = free_text(symbols.lexicon());
+        if (!text) text = free_text(symbols.lexicon());
         bool plain = p.kind == CompositePart::Kind::kFreeText;
         one.push_back(
-            symbols.terminal(text, plain ? 1 : p.trigger + 2,
+            symbols.terminal(plain ? text->first : text->second, plain ? 1 : p.trigger + 2,
                              plain ? std::string("free text") : "free text up to '" + triggers_[p.trigger] + "'"));
         break;
       }

@@ -1,18 +1,17 @@
 // Grammars put together from other grammars: free text up to a trigger, then the rules of any source, then free text again.
 //
 // A rule of the composite is a sequence of parts. A part is another grammar (its start symbol, an ordinary nonterminal of another provider), a literal,
-// a special token, or free text. Free text and the triggers that end it are one lexeme with a tag per way to end, so that however
-// many triggers there are, a position inside free text is one thread:
+// a special token, or free text. Free text is two lexemes: one that contains no trigger (an unfinished one at its end is text), and one
+// that the first trigger in it ends, with a tag for each trigger, so that however many triggers there are, a position inside free
+// text is at most two threads. They are two because after the last tag only the first may come, and a token that finishes a trigger would lead nowhere.
 //
-//   tag 1      a text that contains no trigger (an unfinished one at its end is text)
-//   tag i + 2  a text whose first trigger, trigger i, ends it
-//
-// Under free lexing the two differ only in what may follow. No trigger may contain another one, so 'first' has one meaning.
+// No trigger may contain another one, so 'first' has one meaning.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/parser/grammar.h"
@@ -42,7 +41,7 @@ class CompositeSource : public GrammarSource {
   OpenGrammar open(SymbolTable& symbols) const override;
 
  private:
-  Node free_text(Lexicon& lexicon) const;
+  std::pair<Node, Node> free_text(Lexicon& lexicon) const;
 
   std::vector<CompositePart> parts_;
   std::vector<CompositeRule> rules_;
