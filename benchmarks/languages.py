@@ -299,6 +299,52 @@ def check_tokens(
     }
 
 
+def report(out: Path) -> str:
+    """The results of all languages in a folder, as tables."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
+    runs = [run for run in runs if "refused_by_reason" in run["files"]]
+    lines = [
+        "# The shipped grammars over real programs",
+        "",
+        "Written by `python -m benchmarks languages`, whose opening text says what is counted. *Unexplained* leaves",
+        "out what the grammar's header does (each reason stands in the language's file) and, for C, names that would",
+        "have to be a type, or none. Times are CPU time on a machine that did other work as well (see its load); cold:",
+        "the first time through the files, warm: the second.",
+        "",
+        "| language | files | MB | valid refused (unexplained) | edits: valid / invalid | valid refused (unexplained) "
+        "| invalid accepted (unexplained) | date, commit, load |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        files, mutants, machine_ = run["files"], run["mutants"], run["machine"]
+        named = mutants.get("invalid_accepted_but_for_a_name", 0)
+        lines.append(
+            f"| {run['language']} | {files['valid']} | {files['bytes'] / 1e6:.1f} "
+            f"| {files['refused']} ({files['refused_by_reason'].get(UNEXPLAINED, 0)}) "
+            f"| {mutants['valid']} / {mutants['invalid']} "
+            f"| {mutants['valid_refused']} ({mutants['valid_refused_by_reason'].get(UNEXPLAINED, 0)}) "
+            f"| {mutants['invalid_accepted']} ({mutants['invalid_accepted'] - named}) "
+            f"| {machine_['date']}, {machine_['commit']}, {machine_['load_1min']:.0f} |"
+        )
+    lines += [
+        "",
+        "| language | tokenizer | files | tokens | refused | cold µs: mean | p50 | p99 | warm µs: mean | p99 "
+        "| cold mean, first 1,000 tokens | after 4,000 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        for row in run["tokens"]:
+            cold, warm = row["mask_and_accept_us"], row["warm_us"]
+            late = row["mean_us_after_4000"]
+            lines.append(
+                f"| {run['language']} | {row['tokenizer']} | {row['files']} | {row['tokens']} | {row['refused']} "
+                f"| {cold['mean']:.1f} | {cold['p50']:.1f} | {cold['p99']:.0f} "
+                f"| {warm['mean']:.1f} | {warm['p99']:.1f} "
+                f"| {row['mean_us_first_1000']:.1f} | {f'{late:.1f}' if late else '–'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: list[str] | None = None) -> None:
     options = arguments(argv)
     start = time.process_time()
@@ -337,3 +383,4 @@ def main(argv: list[str] | None = None) -> None:
     (out / f"{options.grammar or options.language}.json").write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     )
+    (out.parent / f"{out.name}.md").write_text(report(out), encoding="utf-8")
