@@ -4,6 +4,7 @@
 
     files     every file that the judge takes must be accepted; files that it does not take are counted and left out
     mutants   files with one edit each (mutations.py): our verdict against the judge's (judges/)
+    walks     random texts of the files' words, chosen among what the mask allows: the judge must take them
     tokens    some of the accepted files again, token by token: every token of the file must be in the mask before it
 
 Disagreements are listed in the results with the place where the grammar stopped, with the other judges of the language
@@ -59,6 +60,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=0, help="at most so many files, chosen at random")
     parser.add_argument("--mutants", type=int, default=2000)
     parser.add_argument("--mutant-bytes", type=int, default=20_000, help="files longer than this are not mutated")
+    parser.add_argument("--walks", type=int, default=0, help="random texts, written under the mask and judged")
     parser.add_argument("--tokenizers", nargs="*", default=[], help="names of tests/real_tokenizers.py")
     parser.add_argument("--tokens", type=int, default=10, help="files that are read token by token")
     parser.add_argument("--seed", type=int, default=0)
@@ -231,6 +233,44 @@ def check_mutants(
     results["valid_refused"], results["invalid_accepted"] = refused[:200], accepted[:200]
 
 
+def check_walks(
+    grammar: gr.Grammar,
+    judge: Judge,
+    programs: list[tuple[str, str]],
+    options: argparse.Namespace,
+    results: dict[str, Any],
+) -> None:
+    """Texts of random words of the programs, each chosen among those that the mask allows; complete ones are judged."""
+    words = Counter(piece for _, text in programs for piece in pieces(text, options.language) if len(piece) < 20)
+    tokens = [word.encode("utf-8") for word, _ in words.most_common(600)]
+    vocabulary = gr.Vocabulary.from_bytes(
+        [*tokens, *(bytes([b]) for b in range(256)), b""], eos_token_ids=len(tokens) + 256
+    )
+    matcher = gr.compile(grammar, vocabulary).matcher()
+    mask = gr.allocate_token_bitmask(1, vocabulary)
+    rng = random.Random(options.seed)
+    texts: dict[str, None] = {}
+    for _ in range(20 * options.walks):
+        if len(texts) >= options.walks:
+            break
+        matcher.reset()
+        text = b""
+        for _ in range(60):
+            matcher.fill_next_token_bitmask(mask)
+            allowed = [i for i in range(len(tokens)) if int(mask[0, i // 32]) >> (i % 32) & 1]
+            if not allowed:
+                break
+            chosen = rng.choice(allowed)
+            matcher.accept_token(chosen)
+            text += tokens[chosen]
+            if matcher.is_accepting:
+                texts[text.decode("utf-8")] = None
+    written = list(texts)[: options.walks]
+    invalid = [text for text, verdict in zip(written, judge(written), strict=True) if not verdict]
+    results["walks"] = {"texts": len(written), "invalid": len(invalid)}
+    results["invalid_walks"] = invalid[:20]
+
+
 def check_tokens(
     grammar: gr.Grammar, programs: list[tuple[str, str]], name: str, options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -312,11 +352,12 @@ def report(out: Path) -> str:
         "the first time through the files, warm: the second.",
         "",
         "| language | files | MB | valid refused (unexplained) | edits: valid / invalid | valid refused (unexplained) "
-        "| invalid accepted (unexplained) | date, commit, load |",
-        "|---|---|---|---|---|---|---|---|",
+        "| invalid accepted (unexplained) | random texts (invalid) | date, commit, load |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         files, mutants, machine_ = run["files"], run["mutants"], run["machine"]
+        walks = f"{run['walks']['texts']} ({run['walks']['invalid']})" if "walks" in run else "–"
         named = mutants.get("invalid_accepted_but_for_a_name", 0)
         lines.append(
             f"| {run['language']} | {files['valid']} | {files['bytes'] / 1e6:.1f} "
@@ -324,6 +365,7 @@ def report(out: Path) -> str:
             f"| {mutants['valid']} / {mutants['invalid']} "
             f"| {mutants['valid_refused']} ({mutants['valid_refused_by_reason'].get(UNEXPLAINED, 0)}) "
             f"| {mutants['invalid_accepted']} ({mutants['invalid_accepted'] - named}) "
+            f"| {walks} "
             f"| {machine_['date']}, {machine_['commit']}, {machine_['load_1min']:.0f} |"
         )
     lines += [
@@ -373,6 +415,9 @@ def main(argv: list[str] | None = None) -> None:
     for kind in ("valid_refused", "invalid_accepted"):
         for row in results[kind][:15]:
             print(f"  {kind}:", row, flush=True)
+    if options.walks:
+        check_walks(grammar, judge, programs, options, results)
+        print(json.dumps(results["walks"]), results["invalid_walks"][:10], flush=True)
     refused = {row["file"] for row in results["refused_files"]}
     accepted = [program for program in programs if program[0] not in refused]
     results["tokens"] = [check_tokens(grammar, accepted, name, options) for name in options.tokenizers]
