@@ -162,6 +162,7 @@ JsonText::JsonText(Lexicon& lexicon, const WhitespacePolicy& policy) : lexicon_(
   const std::string name = "any JSON character";
   character_ = lexicon.kept(name);
   if (character_ == kNone) lexicon.keep(name, character_ = json_string_encoder(lexicon, {{0, 0x10FFFF}}));
+  lexicon.declare_character(character_);
   characters_ = lexicon.repeat(character_, 0, kUnbounded);
   any_string_ = quoted(characters_);
   colon_ = concat(space_, lexicon.literal(":"));

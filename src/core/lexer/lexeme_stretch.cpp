@@ -1,9 +1,11 @@
 #include "core/lexer/lexeme_stretch.h"
 
+#include <algorithm>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
 
+#include "core/errors.h"
 #include "core/text/utf8_lead.h"
 
 namespace guiderail {
@@ -95,53 +97,64 @@ const Characters& LexemeStretches::loops(Node remainder) {
 bool LexemeStretches::goes_on(Node remainder, const TokenTrie::Below& below, uint8_t height) {
   for (std::size_t family = 0; family < std::size(kFamilies); ++family) {
     if (!kFamilies[family].cover(below)) continue;
+    if (height == 255) return false;  // or more
     auto [it, fresh] = stretches_.try_emplace(uint64_t{static_cast<uint32_t>(remainder)} << 8 | family);
-    if (fresh) it->second = explore(remainder, kFamilies[family]);
-    return it->second == kUnbounded || (height < 255 && height <= it->second);  // 255: or more
+    Stretch& known = it->second;
+    constexpr uint32_t kFar = 16;
+    if (fresh || (!known.exact && known.bytes < height))
+      known = explore(remainder, kFamilies[family], std::max<uint32_t>(kFar, height));
+    return height <= known.bytes;
   }
   return false;
 }
 
 // Breadth first by bytes, each state once: the first layer with a state that some character of the family kills is the answer.
-uint32_t LexemeStretches::explore(Node start, const Characters& family) {
-  constexpr std::size_t kManyStates = 400;
+LexemeStretches::Stretch LexemeStretches::explore(Node start, const Characters& family, uint32_t far) {
+  constexpr std::size_t kManyStates = 400, kManyNodes = 2'000;
   struct State {
     Node node;
     uint8_t more, first, last;  // bytes of a character still to come, and which may be next
   };
   std::vector<State> layer{{start, 0, 0, 0}}, next_layer;
   std::unordered_set<uint64_t> seen{uint64_t{static_cast<uint32_t>(start)} << 16};
-  for (uint32_t depth = 0; !layer.empty(); ++depth) {
-    next_layer.clear();
-    for (const State& at : layer) {
-      const Lexicon::Transitions& t = lexicon_.transitions(at.node);
-      auto look = [&](unsigned byte, uint32_t known, uint8_t more, uint8_t first, uint8_t last) {
-        Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(at.node, static_cast<uint8_t>(byte));
-        if (next == kNone) return false;
-        if (!seen.insert(uint64_t{static_cast<uint32_t>(next)} << 16 | uint64_t{more} << 8 | first).second) return true;
-        next_layer.push_back({next, more, first, last});
-        return true;
-      };
-      bool alive;
-      if (at.more) {
-        alive = for_each_class(t, at.first, at.last, any, [&](unsigned byte, uint32_t known) {
-          return look(byte, known, static_cast<uint8_t>(at.more - 1), 0x80, 0xBF);
-        });
-      } else {
-        auto wanted = [&](unsigned byte) { return family.has(byte); };
-        alive = for_each_class(t, 0, 0x7F, wanted,
-                               [&](unsigned byte, uint32_t known) { return look(byte, known, 0, 0, 0); });
-        for (const Utf8Lead& lead : kUtf8Leads)
-          alive =
-              alive && for_each_class(t, lead.lead_first, lead.lead_last, wanted, [&](unsigned byte, uint32_t known) {
-                return look(byte, known, lead.more, lead.first, lead.last);
-              });
+  uint32_t depth = 0;
+  // Not on the budget of whoever asks for a mask: what cannot be found out cheaply is walked.
+  Lexicon::Budget budget(kManyNodes);
+  try {
+    for (; !layer.empty(); ++depth) {
+      if (depth == far) return {depth, false};
+      next_layer.clear();
+      for (const State& at : layer) {
+        const Lexicon::Transitions& t = lexicon_.transitions(at.node);
+        auto look = [&](unsigned byte, uint32_t known, uint8_t more, uint8_t first, uint8_t last) {
+          Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(at.node, static_cast<uint8_t>(byte));
+          if (next == kNone) return false;
+          if (!seen.insert(uint64_t{static_cast<uint32_t>(next)} << 16 | uint64_t{more} << 8 | first).second)
+            return true;
+          next_layer.push_back({next, more, first, last});
+          return true;
+        };
+        bool alive;
+        if (at.more) {
+          alive = for_each_class(t, at.first, at.last, any, [&](unsigned byte, uint32_t known) {
+            return look(byte, known, static_cast<uint8_t>(at.more - 1), 0x80, 0xBF);
+          });
+        } else {
+          auto wanted = [&](unsigned byte) { return family.has(byte); };
+          alive = for_each_class(t, 0, 0x7F, wanted,
+                                 [&](unsigned byte, uint32_t known) { return look(byte, known, 0, 0, 0); });
+          for (const Utf8Lead& lead : kUtf8Leads)
+            alive =
+                alive && for_each_class(t, lead.lead_first, lead.lead_last, wanted, [&](unsigned byte, uint32_t known) {
+                  return look(byte, known, lead.more, lead.first, lead.last);
+                });
+        }
+        if (!alive || seen.size() > kManyStates) return {depth, true};
       }
-      if (!alive || seen.size() > kManyStates) return depth;
+      std::swap(layer, next_layer);
     }
-    std::swap(layer, next_layer);
-  }
-  return kUnbounded;
+  } catch (const LimitError&) { return {depth, true}; }
+  return {kUnbounded, true};
 }
 
 }  // namespace guiderail

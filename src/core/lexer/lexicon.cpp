@@ -398,6 +398,10 @@ Node Lexicon::make_either(std::vector<Node> options) {
   if (flat.empty()) return kNone;
   if (flat.size() == 1) return flat[0];
   if (std::ranges::binary_search(flat, kAll)) return kAll;
+  if (num_repeats && !characters_.empty()) {
+    absorb_by_counts(flat);
+    if (flat.size() == 1) return flat[0];
+  }
   if (std::ranges::any_of(flat,
                           [this](Node n) { return info(n).kind == Kind::kBoth && (info(n).flags & kRecursive); })) {
     absorb(flat);
@@ -523,6 +527,7 @@ Node Lexicon::make_both(std::vector<Node> parts) {
     if (banned != kNone) flat.push_back(make_complement(banned));
   }
   if (flat.empty()) return kAll;
+  if (flat.size() > 1 && !characters_.empty() && !recursive && !join_counts(flat)) return kNone;
   if (flat.size() == 1) return flat[0];
   // One part that is only the empty string decides.
   for (Node n : flat) {

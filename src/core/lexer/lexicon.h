@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -70,6 +71,9 @@ class Lexicon {
   // The plain decimals without sign that are multiples of modulus · 10^-places (decimal_multiples.h); modulus at least 1, below 10^18.
   // Without `fractions` none of them has a point; then places is 0.
   Node multiples(uint64_t modulus, uint32_t places, bool fractions = true);
+
+  // From now on texts are seen as sequences of these where that helps (lexicon_characters.cpp). No effect unless it is a finite prefix code.
+  void declare_character(Node character);
 
   // Recursive definitions, for lookarounds inside loops: `hole` makes a reference, `define` says once what it stands for.
   // Every cycle through references must consume a byte.
@@ -208,6 +212,20 @@ class Lexicon {
   Node make_classify(Node body, std::vector<Node> classifiers);
   Node make_literals(std::span<std::pair<std::string_view, Node>> entries, std::size_t depth);
   void merge_repeats(std::vector<Node>& options);
+  // Texts as sequences of characters.
+  struct Span {
+    uint32_t min, max;
+  };
+  struct CharacterCount {
+    Node character, rest;
+    uint32_t min, max;
+  };
+  bool count_of_characters(Node node, CharacterCount& out);
+  std::optional<Span> measure(Node node, Node rest, Node character, Node inside);
+  std::optional<Span> measure_whole(Node node, Node character, Node inside);
+  bool join_counts(std::vector<Node>& parts);
+  Node counted_inside(Node part, const CharacterCount& count);
+  void absorb_by_counts(std::vector<Node>& options);
 
   Node step_slow(Node node, uint8_t byte);
   // The derivative without the check that it is alive. `scope` says, inside trackers, which of them accept now; else null.
@@ -235,6 +253,15 @@ class Lexicon {
   std::vector<uint32_t> table_;                         // open addressing over infos_
   std::array<uint8_t, 4> hopeful_{'a', '0', '"', ' '};  // bytes by which the last searches for life succeeded
   std::unordered_map<std::string, Node> kept_;
+  std::vector<Node> characters_;  // declared
+  struct MeasureHash {
+    std::size_t operator()(const std::array<uint32_t, 4>& key) const {
+      std::size_t hash = 0;
+      for (uint32_t part : key) hash = (hash ^ part) * 0x9E3779B97F4A7C15ull;
+      return hash;
+    }
+  };
+  std::unordered_map<std::array<uint32_t, 4>, std::optional<Span>, MeasureHash> measured_;
   std::unordered_map<uint64_t, Node> raw_;  // derivatives of parts that may be dead
   std::atomic<std::size_t> bytes_used_{0};
   std::size_t max_bytes_;

@@ -3,6 +3,7 @@
 //   lexicon.cpp            interning, and the constructors with their normal forms
 //   lexicon_automaton.cpp  derivatives, aliveness, tags, transition tables
 //   lexicon_shape.cpp      questions that the structure of a node answers without new nodes, and few with
+//   lexicon_characters.cpp counts of characters beside other things said of a text
 #pragma once
 
 #include <atomic>
