@@ -59,6 +59,28 @@ LANGUAGES = {
     "ends in a word": gr.Grammar.from_json_schema({"type": "string", "pattern": "(the|ab|é)$"}),
     "no word at its end": gr.Grammar.from_json_schema({"type": "string", "not": {"pattern": "^a|(the|ab) *$"}}),
     "host name": gr.Grammar.from_json_schema({"type": "string", "format": "hostname"}),
+    "host name, at most so long": gr.Grammar.from_json_schema(
+        {"type": "string", "format": "hostname", "maxLength": 30}
+    ),
+    "pattern, at most so long": gr.Grammar.from_json_schema(
+        {"type": "string", "pattern": "^[ab1]+( the)*$", "maxLength": 9}
+    ),
+    "letters, far from the limit": gr.Grammar.from_json_schema(
+        {"type": "string", "pattern": "^(?:[a-z]+ ?)*$", "maxLength": 90}
+    ),
+    "names that a pattern forbids": gr.Grammar.from_json_schema(
+        {
+            "patternProperties": {"^[ab0-9]{1,6}$": False, "^the": {"type": "null"}},
+            "additionalProperties": {"type": "integer"},
+        }
+    ),
+    "names of two patterns": gr.Grammar.from_json_schema(
+        {
+            "properties": {"a": {"type": "null"}, "the": {"type": "boolean"}},
+            "patternProperties": {"^[ab0-9]*$": {"type": "integer"}, "^[a-é]{2,3}$": {"maximum": 2}},
+            "additionalProperties": {"type": "string"},
+        }
+    ),
     "short labels": gr.Grammar.from_regex(r'(?:[a-z]{1,5}[ ])*[a-z]{1,7}"'),
     "a word somewhere": gr.Grammar.from_regex(r"[a-z ]*(?:the|ab)[a-z ]*,\}"),
     "letters beyond": gr.Grammar.from_regex(r"(?:[a-z日語é]*(?:the|語))?[^\n]*,"),

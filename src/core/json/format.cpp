@@ -70,8 +70,11 @@ std::string ipv6() {
   return group(text);
 }
 
-// RFC 1123 labels; the third and fourth character are not both hyphens, which RFC 5890 reserves.
-const char* const kLabel = "(?:(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)";
+// RFC 1123 labels; the third and fourth character are not both hyphens, which RFC 5890 reserves. Spelled out, up to four characters and from five
+// on: a lookahead inside the loop over labels would make each place of a name a state of its own.
+const char* const kLabel =
+    "(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,2}[A-Za-z0-9])?"
+    "|[A-Za-z0-9][A-Za-z0-9-](?:[A-Za-z0-9][A-Za-z0-9-]|-[A-Za-z0-9])[A-Za-z0-9-]{0,58}[A-Za-z0-9])";
 std::string hostname() { return std::string("(?=.{1,253}$)") + kLabel + "(?:\\." + kLabel + ")*"; }
 
 std::string email(bool international) {

@@ -1,6 +1,5 @@
 #include "core/lexer/lexeme_stretch.h"
 
-#include <algorithm>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
@@ -23,6 +22,9 @@ constexpr Characters family_of(std::string_view more, bool digits, bool letters,
   for (unsigned byte = 0xC2; beyond_ascii && byte <= 0xF4; ++byte) family.add(byte);
   return family;
 }
+
+// Looking further pays for few tokens: what lies below a place that far is narrow.
+constexpr uint32_t kFar = 12;
 
 constexpr std::string_view kPunctuation = " !#$%&'()*+,-./:;<=>?@[]^_`{|}~";
 
@@ -95,22 +97,19 @@ const Characters& LexemeStretches::loops(Node remainder) {
 }
 
 bool LexemeStretches::goes_on(Node remainder, const TokenTrie::Below& below, uint8_t height) {
+  if (height > kFar) return false;
   for (std::size_t family = 0; family < std::size(kFamilies); ++family) {
     if (!kFamilies[family].cover(below)) continue;
-    if (height == 255) return false;  // or more
     auto [it, fresh] = stretches_.try_emplace(uint64_t{static_cast<uint32_t>(remainder)} << 8 | family);
-    Stretch& known = it->second;
-    constexpr uint32_t kFar = 16;
-    if (fresh || (!known.exact && known.bytes < height))
-      known = explore(remainder, kFamilies[family], std::max<uint32_t>(kFar, height));
-    return height <= known.bytes;
+    if (fresh) it->second = explore(remainder, kFamilies[family]);
+    return height <= it->second;
   }
   return false;
 }
 
 // Breadth first by bytes, each state once: the first layer with a state that some character of the family kills is the answer.
-LexemeStretches::Stretch LexemeStretches::explore(Node start, const Characters& family, uint32_t far) {
-  constexpr std::size_t kManyStates = 400, kManyNodes = 2'000;
+uint32_t LexemeStretches::explore(Node start, const Characters& family) {
+  constexpr std::size_t kManyStates = 120, kManyNodes = 2'000;
   struct State {
     Node node;
     uint8_t more, first, last;  // bytes of a character still to come, and which may be next
@@ -121,8 +120,7 @@ LexemeStretches::Stretch LexemeStretches::explore(Node start, const Characters& 
   // Not on the budget of whoever asks for a mask: what cannot be found out cheaply is walked.
   Lexicon::Budget budget(kManyNodes);
   try {
-    for (; !layer.empty(); ++depth) {
-      if (depth == far) return {depth, false};
+    for (; !layer.empty() && depth < kFar; ++depth) {
       next_layer.clear();
       for (const State& at : layer) {
         const Lexicon::Transitions& t = lexicon_.transitions(at.node);
@@ -149,12 +147,12 @@ LexemeStretches::Stretch LexemeStretches::explore(Node start, const Characters& 
                   return look(byte, known, lead.more, lead.first, lead.last);
                 });
         }
-        if (!alive || seen.size() > kManyStates) return {depth, true};
+        if (!alive || seen.size() > kManyStates) return depth;
       }
       std::swap(layer, next_layer);
     }
-  } catch (const LimitError&) { return {depth, true}; }
-  return {kUnbounded, true};
+  } catch (const LimitError&) { return depth; }
+  return kFar;
 }
 
 }  // namespace guiderail

@@ -45,17 +45,12 @@ class LexemeStretches {
  private:
   Characters loops_of(Node remainder);
   bool always_comes_to(Node node, Node target, int more, uint8_t first, uint8_t last);
-  // For how many bytes any characters of the family keep the remainder alive.
-  struct Stretch {
-    uint32_t bytes;  // kUnbounded: for ever
-    bool exact;      // false: for at least so many
-  };
-  // Looks no further than `far` bytes.
-  Stretch explore(Node remainder, const Characters& family, uint32_t far);
+  // For how many bytes any characters of the family keep the remainder alive; looks no further than a few bytes.
+  uint32_t explore(Node remainder, const Characters& family);
 
   Lexicon& lexicon_;
   std::unordered_map<uint32_t, Characters> loops_;
-  std::unordered_map<uint64_t, Stretch> stretches_;
+  std::unordered_map<uint64_t, uint32_t> stretches_;
 };
 
 }  // namespace guiderail

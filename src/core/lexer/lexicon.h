@@ -122,6 +122,11 @@ class Lexicon {
   bool exclusion(Node node, Exclusion& out);
   // `from` without `what`, as an exclusion wherever `from` is one already.
   Node excluding(Node from, Node what);
+  // Is every text that `node` and `base` share one of `characters` and then `last`, after which neither goes on, and can a text of `base` go on to be
+  // none of `node` as long as `last` has not come? So it is of names that a pattern forbids.
+  bool excluded_at_end(Node node, Node base, Node& characters, uint8_t& last);
+  // The union's options, or the node alone.
+  std::vector<Node> options(Node node);
   // Takes a node apart at its first place: a literal byte or a branch of them; `first` · `rest`; or neither.
   enum class Shape : uint8_t { kLiteral, kSequence, kOther };
   Shape shape(Node node, Node& first, Node& rest);
@@ -220,12 +225,15 @@ class Lexicon {
     Node character, rest;
     uint32_t min, max;
   };
+  bool is_character(Node node);
   bool count_of_characters(Node node, CharacterCount& out);
   std::optional<Span> measure(Node node, Node rest, Node character, Node inside);
   std::optional<Span> measure_whole(Node node, Node character, Node inside);
   bool join_counts(std::vector<Node>& parts);
   Node counted_inside(Node part, const CharacterCount& count);
   void absorb_by_counts(std::vector<Node>& options);
+  Node without_far_maximum(Node both, uint32_t length);
+  uint32_t completion_bound(Node start);
 
   Node step_slow(Node node, uint8_t byte);
   // The derivative without the check that it is alive. `scope` says, inside trackers, which of them accept now; else null.
@@ -253,7 +261,9 @@ class Lexicon {
   std::vector<uint32_t> table_;                         // open addressing over infos_
   std::array<uint8_t, 4> hopeful_{'a', '0', '"', ' '};  // bytes by which the last searches for life succeeded
   std::unordered_map<std::string, Node> kept_;
-  std::vector<Node> characters_;  // declared
+  std::vector<Node> characters_;                // declared
+  std::unordered_map<uint32_t, bool> classes_;  // of them?
+  std::unordered_map<uint32_t, uint32_t> completion_bounds_;
   struct MeasureHash {
     std::size_t operator()(const std::array<uint32_t, 4>& key) const {
       std::size_t hash = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include "core/lexer/lexicon_node.h"
 
@@ -51,7 +52,20 @@ void Lexicon::declare_character(Node character) {
   characters_.push_back(character);
 }
 
-// Is `n` character{min,max} rest, of a declared character that cannot begin the rest?
+// A declared character, or one out of some of them.
+bool Lexicon::is_character(Node n) {
+  if (!(info(n).flags & kFinite)) return false;
+  if (std::ranges::find(characters_, n) != characters_.end()) return true;
+  auto [it, fresh] = classes_.try_emplace(id(n), false);
+  if (!fresh) return it->second;
+  bool result = std::ranges::any_of(characters_, [&](Node character) {
+    std::optional<Span> span = measure_whole(n, character, character);
+    return span && span->min == 1 && span->max == 1;
+  });
+  return classes_[id(n)] = result;
+}
+
+// Is `n` character{min,max} rest, of a character that cannot begin the rest?
 bool Lexicon::count_of_characters(Node n, CharacterCount& out) {
   const Info* i = &info(n);
   out.rest = kEpsilon;
@@ -59,7 +73,7 @@ bool Lexicon::count_of_characters(Node n, CharacterCount& out) {
     out.rest = node(i->b);
     i = &infos_[i->a];
   }
-  if (i->kind != Kind::kRepeat || std::ranges::find(characters_, node(i->a)) == characters_.end()) return false;
+  if (i->kind != Kind::kRepeat || !is_character(node(i->a))) return false;
   out.character = node(i->a);
   out.min = i->b;
   out.max = i->c;
@@ -238,6 +252,94 @@ void Lexicon::absorb_by_counts(std::vector<Node>& options) {
     });
     at = static_cast<std::size_t>(std::ranges::find(options, keeper) - options.begin());
   }
+}
+
+bool Lexicon::excluded_at_end(Node n, Node base, Node& characters, uint8_t& last) {
+  std::lock_guard lock(mutex_);
+  CharacterCount excluded, all;
+  if (!count_of_characters(n, excluded) || !count_of_characters(base, all)) return false;
+  if (all.rest != excluded.rest || all.min > 0 || all.max != kUnbounded) return false;
+  const Info& rest = info(all.rest);
+  if (rest.kind != Kind::kBytes || set_of(rest.kids()).count() != 1) return false;
+  std::optional<Span> span = measure_whole(excluded.character, all.character, all.character);
+  if (!span || span->min != 1 || span->max != 1) return false;
+  if (!decide_alive(make_both({all.character, make_complement(excluded.character)}))) return false;
+  characters = make_repeat(excluded.character, excluded.min, excluded.max);
+  last = set_of(rest.kids()).first();
+  return true;
+}
+
+// An intersection without its largest number of characters, if that is so far away that no text shorter than `length` comes near it: whatever
+// such a text leaves of the other parts can be completed below it.
+Node Lexicon::without_far_maximum(Node n, uint32_t length) {
+  if (info(n).flags & (kCondHere | kRecursive)) return n;
+  std::vector<Node> others;
+  CharacterCount count, found{kNone, kNone, 0, 0};
+  for (uint32_t child : info(n).kids()) {
+    if (found.character == kNone && count_of_characters(node(child), count) && count.max != kUnbounded)
+      found = count;
+    else
+      others.push_back(node(child));
+  }
+  if (found.character == kNone || found.min > 0 || found.max <= length) return n;
+  Node rest = make_both(others);
+  if (!measure(rest, found.rest, found.character, found.character))
+    return n;  // it may be something else than characters
+  return completion_bound(rest) <= found.max - length ? rest : n;
+}
+
+// With how many bytes can whatever is left of a text of `n` be completed? At most; kUnbounded: not known. All that can be left
+// is looked at, once.
+uint32_t Lexicon::completion_bound(Node start) {
+  constexpr std::size_t kManyStates = 1'500, kManyNodes = 20'000;
+  if (auto it = completion_bounds_.find(id(start)); it != completion_bounds_.end()) return it->second;
+  std::vector<Node> states{start};
+  std::unordered_map<uint32_t, uint32_t> places{{id(start), 0}};
+  std::vector<std::vector<uint32_t>> before{{}};
+  uint32_t bound = 0;
+  try {
+    Budget budget(kManyNodes);
+    for (uint32_t k = 0; k < states.size() && bound == 0; ++k) {
+      const Transitions& t = transitions(states[k]);
+      std::array<bool, 256> met{};
+      for (unsigned byte = 0; byte < 256; ++byte) {
+        if (std::exchange(met[t.classes[byte]], true)) continue;
+        Node next = step(states[k], static_cast<uint8_t>(byte));
+        if (next == kNone) continue;
+        auto [it, fresh] = places.try_emplace(id(next), static_cast<uint32_t>(states.size()));
+        if (fresh) {
+          states.push_back(next);
+          before.emplace_back();
+        }
+        before[it->second].push_back(k);
+      }
+      if (states.size() > kManyStates) bound = kUnbounded;
+    }
+  } catch (const LimitError&) { bound = kUnbounded; }
+  if (bound == 0) {
+    // Backwards from the ends, layer by layer.
+    std::vector<bool> seen(states.size());
+    std::vector<uint32_t> layer, next_layer;
+    for (uint32_t k = 0; k < states.size(); ++k)
+      if (nullable_in(states[k], nullptr)) {
+        seen[k] = true;
+        layer.push_back(k);
+      }
+    for (; !layer.empty(); std::swap(layer, next_layer)) {
+      next_layer.clear();
+      for (uint32_t k : layer)
+        for (uint32_t b : before[k])
+          if (!seen[b]) {
+            seen[b] = true;
+            next_layer.push_back(b);
+          }
+      if (!next_layer.empty()) ++bound;
+    }
+    for (Node state : states) completion_bounds_.emplace(id(state), bound);
+  } else {
+    completion_bounds_.emplace(id(start), bound);
+  }
+  return bound;
 }
 
 }  // namespace guiderail

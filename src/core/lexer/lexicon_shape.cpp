@@ -109,6 +109,14 @@ Node Lexicon::excluding(Node from, Node what) {
   return difference(one.base, either({one.excluded, what}));
 }
 
+std::vector<Node> Lexicon::options(Node n) {
+  const Info& i = info(n);
+  if (i.kind != Kind::kEither) return {n};
+  std::vector<Node> result;
+  for (uint32_t child : i.kids()) result.push_back(node(child));
+  return result;
+}
+
 Lexicon::Shape Lexicon::shape(Node n, Node& first, Node& rest) {
   const Info& i = info(n);
   if (i.kind == Kind::kPrefix || i.kind == Kind::kBranch) return Shape::kLiteral;
@@ -188,6 +196,11 @@ Node Lexicon::saturate(Node n, uint32_t length) {
   std::vector<Node> spine;  // left operands already passed
   Node at = n;
   std::lock_guard lock(mutex_);
+  if (info(n).kind == Kind::kBoth) return without_far_maximum(n, length);
+  if (info(n).kind == Kind::kConcat && infos_[info(n).a].kind == Kind::kBoth) {
+    Node first = node(info(n).a), nearer = without_far_maximum(first, length);
+    return nearer == first ? n : make_concat(nearer, node(info(n).b));
+  }
   if (info(n).flags & kHandedUp) return n;
   // Only as far as a text shorter than `length` may reach: past operands that can be empty.
   while (true) {

@@ -122,11 +122,23 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   Plan plan;
   plan.reference = remainder;
   Lexicon::Exclusion exclusion;
-  if (lexicon_.exclusion(remainder, exclusion) && excludes_little(exclusion.excluded)) {
-    plan.excludes = true;
-    plan.reference = exclusion.reference;
-    plan.base = exclusion.base;
-    plan.excluded = exclusion.excluded;
+  if (lexicon_.exclusion(remainder, exclusion)) {
+    std::vector<Node> others;
+    for (Node option : lexicon_.options(exclusion.excluded)) {
+      Node characters;
+      uint8_t last;
+      if (lexicon_.excluded_at_end(option, exclusion.base, characters, last))
+        plan.ends.emplace_back(characters, last);
+      else
+        others.push_back(option);
+    }
+    Node excluded = lexicon_.either(std::move(others));
+    if (excluded == kNone || excludes_little(excluded)) {
+      plan.excludes = true;
+      plan.reference = exclusion.reference;
+      plan.base = exclusion.base;
+      plan.excluded = excluded;
+    }
   }
   switch (lexicon_.shape(plan.reference, plan.first, plan.rest)) {
     case Lexicon::Shape::kLiteral: return plan;
@@ -441,17 +453,22 @@ std::vector<LexRow::Exit::Place> LexRow::children_by(const TokenTrie& vocabulary
   return result;
 }
 
+std::vector<uint32_t> LexRow::places_after(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
+  std::vector<uint32_t> places;
+  if (starred_) {
+    for (Exit::Place p : starred_->ends_before(vocabulary, byte))
+      if (p.count >= min_ && p.count <= max_) places.push_back(p.node);
+  } else {
+    for (Exit::Place p : children_by(vocabulary, exit, byte)) places.push_back(p.node);
+  }
+  return places;
+}
+
 const TokenTrie& LexRow::left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
   if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
   std::lock_guard lock(mutex_);
   if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
-  std::vector<uint32_t> roots;
-  if (starred_) {
-    for (Exit::Place p : starred_->ends_before(vocabulary, byte))
-      if (p.count >= min_ && p.count <= max_) roots.push_back(p.node);
-  } else {
-    for (Exit::Place p : children_by(vocabulary, exit, byte)) roots.push_back(p.node);
-  }
+  std::vector<uint32_t> roots = places_after(vocabulary, exit, byte);
   // The root of the merged trie stands for `byte` itself, so its own tokens count too: hang it below a new root.
   auto* merged = new TokenTrie(TokenTrie::merge_below(vocabulary, std::move(roots), byte));
   growth_of_this_thread += merged->bytes_used();

@@ -72,6 +72,8 @@ class LexRow {
     std::vector<uint32_t> tokens;
   };
   const std::vector<End>& ends() const { return ends_; }
+  // The places after `byte` in the vocabulary trie before which the lexeme can end.
+  std::vector<uint32_t> places_after(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
   // What is left over after `byte`, for tokens in which the lexeme ends just before it.
   const TokenTrie& left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
 
@@ -107,11 +109,13 @@ class LexRowCache {
   // The row of `remainder` over the tokens below `place` of the vocabulary trie. `competing` is kNone unless lexing is munch.
   const LexRow& row(Node remainder, Node competing, uint32_t place);
   // How a remainder takes its tokens from rows: as `first` with `rest` after it (kEpsilon: none). If it excludes, remainder = (base without
-  // excluded) k and reference = base k = first rest, else reference is the remainder itself.
+  // excluded) k and reference = base k = first rest, else reference is the remainder itself. Of what is excluded, `ends` are texts of characters and
+  // a last byte, whose tokens are found by the characters' row (Lexicon::excluded_at_end), and `excluded` is the rest, or kNone.
   struct Plan {
     bool broad = false;  // false: no row; few places of the trie are alive for it
     bool excludes = false, first_nullable = false;
     Node reference = kNone, base = kNone, excluded = kNone, first = kNone, rest = kEpsilon;
+    std::vector<std::pair<Node, uint8_t>> ends;
   };
   const Plan& plan(Node remainder);
   // The tokens below `place` that leave one of `targets` of the remainder, which are the same at every call for it.

@@ -183,7 +183,16 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
   // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
   if (thread.competing != kNone && c.row->mostly_left_over()) return false;
-  if (plan.excludes) decide_excluded(thread, plan.base, plan.excluded, plan.rest == kEpsilon, place, c.except);
+  for (auto [characters, last] : plan.ends) {
+    const LexRow& row = rows_.row(characters, kNone, place);
+    const TokenTrie& trie = vocabulary_.trie();
+    if (engine_.lexicon().nullable(characters))
+      if (uint32_t child = trie.child(place, last)) c.except.push_back(trie.token_range(child));
+    for (const auto& exit : row.exits())
+      for (uint32_t node : row.places_after(trie, *exit, last)) c.except.push_back(trie.token_range(node));
+  }
+  if (plan.excluded != kNone) decide_excluded(thread, plan.base, plan.excluded, plan.rest == kEpsilon, place, c.except);
+  join(c.except);
   Thread t = thread;
   t.lexeme = plan.reference;
   t.obligation = kAll;
@@ -219,6 +228,20 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   }
   contributions_.push_back(std::move(c));
   return true;
+}
+
+// Sorts ranges and joins those that overlap.
+void MaskBuilder::join(Ranges& ranges) {
+  if (ranges.empty()) return;
+  std::ranges::sort(ranges);
+  std::size_t last = 0;
+  for (std::size_t k = 1; k < ranges.size(); ++k) {
+    if (ranges[k].first <= ranges[last].second)
+      ranges[last].second = std::max(ranges[last].second, ranges[k].second);
+    else
+      ranges[++last] = ranges[k];
+  }
+  ranges.resize(last + 1);
 }
 
 // Are there threads left after the bytes, and one that is not doubtful?

@@ -80,6 +80,7 @@ class MaskBuilder {
   bool survives(std::string_view bytes, std::vector<Thread>& threads);
   void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
   void decide_excluded(const Thread& thread, Node base, Node excluded, bool ends, uint32_t place, Ranges& except);
+  static void join(Ranges& ranges);
   bool contains(const Ranges& ranges, uint32_t token) const;
   MaskRow assemble();
 
