@@ -153,8 +153,9 @@ class Grammar:
         Args:
             text_or_path: a path object or a string that ends in `.lark` names a file; any other string is the grammar.
             start: the rule whose language it is.
-            lexer: how text is cut into lexemes. "munch": longest match among all terminals.
-                "lark-basic", "lark-contextual", "lark-dynamic": as Lark's lexers of these names do.
+            lexer: how text is cut into lexemes. "munch": longest match among all terminals. "free": in any way that the
+                rules admit (for llguidance's grammars). "lark-basic", "lark-contextual", "lark-dynamic": as Lark's
+                lexers of these names do.
             postlex: a `lark.indenter.Indenter`, for blocks by indentation; None: Python's where _INDENT and _DEDENT are
                 declared.
         Raises: GrammarError with line and column; LimitError; OSError if the file cannot be read.
