@@ -48,6 +48,15 @@ def program(name: str) -> str:
     return found
 
 
+def python_program() -> str | None:
+    """A Python 3.12 or later that is installed, and runs: some that lie in the path only tell where they could be."""
+    for name in PYTHONS:
+        found = shutil.which(name)
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return found
+    return None
+
+
 def parses(parse: Callable[[str], Any], *errors: type[BaseException]) -> Judge:
     """A judge from a function that raises one of `errors` for what is no sentence."""
 
@@ -72,10 +81,10 @@ def python() -> Judge:
 
     if sys.version_info >= (3, 12):
         return parse_python.verdicts
-    command = next(
-        ([found, str(HERE / "parse_python.py")] for name in PYTHONS if (found := shutil.which(name))),
-        None,
-    ) or [program("node"), str(HERE / "parse_python.mjs")]
+    installed = python_program()
+    command = (
+        [installed, str(HERE / "parse_python.py")] if installed else [program("node"), str(HERE / "parse_python.mjs")]
+    )
 
     def judge(texts: Sequence[str]) -> list[bool]:
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as given:

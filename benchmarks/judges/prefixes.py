@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import HERE, PYTHONS, MissingJudge, package, program, python_prefixes
+from . import HERE, PYTHONS, MissingJudge, package, program, python_prefixes, python_program
 
 PrefixJudge = Callable[[Sequence[str]], list[bool | None]]
 
@@ -47,10 +46,10 @@ def python() -> PrefixJudge:
     """CPython 3.12 or later: python_prefixes.py says how."""
     if sys.version_info >= (3, 12):
         return python_prefixes.prefixes
-    name = next((name for name in PYTHONS if shutil.which(name)), None)
+    name = python_program()
     if name is None:
         raise MissingJudge(f"none of {', '.join(PYTHONS)} is installed")
-    command = [program(name), str(HERE / "python_prefixes.py")]
+    command = [name, str(HERE / "python_prefixes.py")]
 
     def judge(texts: Sequence[str]) -> list[bool | None]:
         with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as given:
