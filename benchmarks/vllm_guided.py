@@ -1,4 +1,4 @@
-"""Where the time of guided sequences goes: `build/vllm-env/bin/python benchmarks/vllm_guided.py [DTYPE]`.
+"""Where the time of guided sequences goes: `build/vllm-env/bin/python benchmarks/vllm_guided.py [--dtype bfloat16]`.
 
 The engine runs in this process, with one thread. Steps of 16 plain sequences, of 32 plain ones and of 16 guided ones
 (32 rows) take turns; each step's time is divided among the scheduler, the model with its head, and the sampler with the
@@ -12,6 +12,7 @@ reading weights hardly more.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -80,7 +81,11 @@ def run(llm: Any, clock: Clock, count: int, guided: bool) -> dict[str, float]:
 
 def main() -> None:
     about = machine()
-    dtype = sys.argv[1] if len(sys.argv) > 1 else "float32"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    dtype = options.dtype
     llm = make_engine(max_num_seqs=32, max_model_len=128, dtype=dtype)
     from vllm.v1.sample.sampler import Sampler
 
@@ -101,33 +106,34 @@ def main() -> None:
         f"{2 * SEQUENCES} plain": (2 * SEQUENCES, False),
         f"{SEQUENCES} guided": (SEQUENCES, True),
     }
-    rounds: list[dict[str, dict[str, float]]] = []
-    for number in range(ROUNDS + 1):
-        found = {kind: run(llm, clock, *options) for kind, options in kinds.items()}
-        if number:
-            rounds.append(found)
-            print({kind: round(entry["tokens_per_s"], 1) for kind, entry in found.items()}, flush=True)
-    plain, double, guided = kinds
-    ratios = [entry[guided]["tokens_per_s"] / entry[plain]["tokens_per_s"] for entry in rounds]
-    # What a second row alone leaves: 32 plain sequences write twice as many tokens per step.
-    bound = [entry[double]["tokens_per_s"] / 2 / entry[plain]["tokens_per_s"] for entry in rounds]
-    medians = {
-        kind: {part: statistics.median(entry[kind][part] for entry in rounds) for part in (*PARTS, "step", "sampler")}
-        for kind in kinds
-    }
     path = RESULTS / "vllm_guided.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    rates = {kind: [entry[kind]["tokens_per_s"] for entry in rounds] for kind in kinds}
-    results[dtype] = {
-        "machine": about,
-        "guided_of_plain": ratios,
-        "second_rows_alone": bound,
-        "tokens_per_cpu_second": rates,
-        "ms_per_step": medians,
-    }
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    path.with_suffix(".md").write_text(report(results))
+    rounds: list[dict[str, dict[str, float]]] = []
+    for number in range(options.rounds + 1):
+        found = {kind: run(llm, clock, *given) for kind, given in kinds.items()}
+        print({kind: round(entry["tokens_per_s"], 1) for kind, entry in found.items()}, flush=True)
+        if number:  # the first warms up
+            rounds.append(found)
+            results[dtype] = {"machine": about, **_result(rounds)}
+            path.write_text(json.dumps(results, indent=1) + "\n")
+            path.with_suffix(".md").write_text(report(results))
     print(report(results))
+
+
+def _result(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+    plain, double, guided = kinds = list(rounds[0])
+    return {
+        "guided_of_plain": [entry[guided]["tokens_per_s"] / entry[plain]["tokens_per_s"] for entry in rounds],
+        # What a second row alone leaves: 32 plain sequences write twice as many tokens per step.
+        "second_rows_alone": [entry[double]["tokens_per_s"] / 2 / entry[plain]["tokens_per_s"] for entry in rounds],
+        "tokens_per_cpu_second": {kind: [entry[kind]["tokens_per_s"] for entry in rounds] for kind in kinds},
+        "ms_per_step": {
+            kind: {
+                part: statistics.median(entry[kind][part] for entry in rounds) for part in (*PARTS, "step", "sampler")
+            }
+            for kind in kinds
+        },
+    }
 
 
 def report(results: dict[str, Any]) -> str:

@@ -94,7 +94,9 @@ def serving(model: Path, log: Path, options: Sequence[str] = ()) -> Iterator[Ser
     command = [sys.executable, "-m", "guiderail.cli", "serve", str(model), "--served-model-name", "small"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     command += ["--gpu-memory-utilization", "0.3", *options]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+    # Without binding: vLLM binds each process to a memory node of its own, and machines have one.
+    defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    environment = {**defaults, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # what tests with an engine of their own set
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -189,7 +189,10 @@ def fill_rows(bitmask: npt.NDArray[np.int32], grammars: Sequence[GuiderailGramma
     """
     start = time.perf_counter()
     try:
-        fill_next_token_bitmask_batch([grammar.matcher for grammar in grammars], bitmask, rows)
+        if len(grammars) == 1:
+            grammars[0].matcher.fill_next_token_bitmask(bitmask, rows[0])
+        else:
+            fill_next_token_bitmask_batch([grammar.matcher for grammar in grammars], bitmask, rows)
     except GuiderailError:
         for grammar, row in zip(grammars, rows, strict=True):
             try:
@@ -197,6 +200,5 @@ def fill_rows(bitmask: npt.NDArray[np.int32], grammars: Sequence[GuiderailGramma
             except GuiderailError as error:
                 grammar.fail(error)
                 bitmask[row] = -1
-    METRICS.add("fill_seconds_sum", time.perf_counter() - start)
-    METRICS.add("fill_seconds_count")
-    METRICS.add("fill_rows_total", len(rows))
+    seconds = time.perf_counter() - start
+    METRICS.add_all({"fill_seconds_sum": seconds, "fill_seconds_count": 1, "fill_rows_total": len(rows)})
