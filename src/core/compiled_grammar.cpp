@@ -13,10 +13,22 @@ Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const 
              std::shared_ptr<const Vocabulary> first, const Limits& limits)
     : engine_(std::move(source), limits), main_(std::move(vocabulary), engine_) {
   if (first) first_ = std::make_unique<Store>(std::move(first), engine_);
+  const TokenTrie& trie = main_.vocabulary->trie();
+  for (uint32_t byte = 0x20; byte < 0x7F; ++byte) {
+    uint32_t place = trie.child(TokenTrie::kRoot, static_cast<uint8_t>(byte));
+    prints_ascii_ = prints_ascii_ && place != 0 && trie.node(place).num_tokens > 0;
+  }
   if (Liveness::needed(engine_, *main_.vocabulary)) liveness_ = std::make_unique<Liveness>(engine_, *main_.vocabulary);
 }
 
 Epoch::~Epoch() = default;
+
+// Where not every name can be written there may be few, and which have come decides whether there is another. Printable ASCII spells all: JSON
+// has an escape for every character.
+StateId Epoch::general(StateId state) {
+  if (!liveness_ || prints_ascii_) return engine_.generalised(state);
+  return state;
+}
 
 Epoch::Store::~Store() {
   for (std::size_t i = 0; i < rows.size(); ++i) delete rows[i].load(std::memory_order_relaxed);
@@ -29,7 +41,7 @@ const MaskRow& Epoch::row(StateId state, bool first) {
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   MaskBuilder builder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get());
-  if (StateId general = engine_.generalised(state); general != state) {
+  if (StateId general = this->general(state); general != state) {
     const MaskRow& shared = row(general, first);
     return publish(store, state, std::make_unique<MaskRow>(builder.specialise(state, shared)));
   }
@@ -41,7 +53,7 @@ uint32_t Epoch::most_after(StateId state, bool first) {
   if (std::optional<uint32_t> known = completion.known_most_after(state, first)) return *known;
   Store& store = this->store(first);
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  if (StateId general = engine_.generalised(state); general != state)
+  if (StateId general = this->general(state); general != state)
     return completion.most_after(state, first, most_after(general, first));
   Reach reach;
   if (completion.can_estimate()) {

@@ -76,11 +76,14 @@ class Epoch {
   };
 
   Store& store(bool first) { return first && first_ ? *first_ : main_; }
+  // The state whose mask serves this one (Engine::generalised).
+  StateId general(StateId state);
   const MaskRow& publish(Store& store, StateId state, std::unique_ptr<MaskRow> row);
 
   Engine engine_;
   Store main_;
   std::unique_ptr<Liveness> liveness_;  // null if every byte is a token
+  bool prints_ascii_ = true;            // is each printable ASCII character a token?
   std::unique_ptr<Store> first_;
   std::unique_ptr<Completion> completion_;
   std::atomic<Completion*> completion_made_{nullptr};
