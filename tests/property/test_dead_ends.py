@@ -2,9 +2,10 @@
 
     python tests/property/test_dead_ends.py --walks 20000 [--seed 0]
 
-Random schemas (oracles/random_schemas.py) in either order of properties and under each policy for white space; each vocabulary has
-a random part of the bytes that JSON needs and a random part of longer pieces. What no sequence of tokens can write must be
-refused when it is compiled. Texts that end are judged by `jsonschema`, and no object in them has a name twice.
+Random schemas (oracles/random_schemas.py) in either order of properties and under each policy for white space; each
+vocabulary has a random part of the bytes that JSON needs and a random part of longer pieces. What no sequence of tokens
+can write must be refused when it is compiled. Texts that end are judged by `jsonschema`, and no object in them has a
+name twice.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from oracles.random_schemas import DRAFTS, URIS, RandomSchemas, decimals, dumps,
 POLICIES = ("flexible", "compact", "indent=1", "[ \\n]?")
 BYTES = '{}[]":,abcnulltruefalse0123456789.-eE \\/\n'
 PIECES = (
-    '"a"', '"b":', '":', '","', '",', '{"', '{"a":', '{"ab": ', "[]", "{}", '""', "],", "}}", "true", "false", "null", "1.5", "10", "-0",
-    ', "', ',"a":', '": ', "\n ", "\n}", '"\n', "[[", "0]", '"},{"', '":{"', '":"","', "\\u0061", '"a":1,"a":1', '"c":[', "aa", "bb", "ab",
+    '"a"', '"b":', '":', '","', '",', '{"', '{"a":', '{"ab": ', "[]", "{}", '""', "],", "}}",
+    "true", "false", "null", "1.5", "10", "-0",
+    ', "', ',"a":', '": ', "\n ", "\n}", '"\n', "[[", "0]", '"},{"', '":{"', '":"","', "\\u0061",
+    '"a":1,"a":1', '"c":[', "aa", "bb", "ab",
 )  # fmt: skip
 MOST = 40
-# Arrays in arrays are all different where white space says how deep, and whether each can be closed in tokens is asked of each.
+# Where white space says how deep an array lies, whether it can be closed in tokens is asked of each depth anew.
 LIMITS = gr.Limits(munch_states=3_000)
 
 
