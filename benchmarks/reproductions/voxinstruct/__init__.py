@@ -7,6 +7,10 @@ So both content and style of generated acoustic tokens are read off them, withou
 tokens are dropped independently in training (0.1 each), as published. Decoding is
 `guidance.token_models.VoxInstruct`: its vocabulary, legality, nested weights, truncation.
 
+A corpus is not clean: in training an instruction may name another pitch, voice or pace than was spoken (each redrawn
+with chance 0.25), and a phoneme may be mumbled into any other (0.2). Without this all is right unguided once it
+is learned.
+
 All 1024 acoustic codes occur: where both streams give next to nothing the ratio is noise, and codes that never occur
 would be chosen at high scales.
 
@@ -43,7 +47,8 @@ STYLE_WORDS = WORDINGS * (PITCHES + VOICES + PACES)
 FILLERS = 6
 WORDS = 1 + STYLE_WORDS + FILLERS + PHONEMES
 TEXT_LENGTH, SEMANTIC_LENGTH, ACOUSTIC_LENGTH = 12, 7, 13
-STEPS, BATCH, SENTENCES = 900, 48, 200
+STEPS, BATCH, SENTENCES = 500, 48, 200
+WRONG, MUMBLED = 0.25, 0.2  # in training; chances that a value is drawn anew, and may turn out right
 
 
 class Reader(nn.Module):
@@ -64,14 +69,18 @@ class Reader(nn.Module):
         )  # fmt: skip
 
     def forward(self, text: Tensor, ids: Tensor, segments: Tensor, **drops: Tensor | None) -> Tensor:
-        out: Tensor = self.decoder(self.words(text) + self.places, (text > 0).float(), ids, segments, **drops)
+        out: Tensor = self.decoder(*self.read(text), ids, segments, **drops)
         return out
+
+    def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and mask of texts int64 (batch, TEXT_LENGTH)."""
+        return self.words(text) + self.places, (text > 0).float()
 
 
 class Sentence:
     """One sentence: contents, style, and the instruction that asks for it."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, wrong: float = 0.0) -> None:
         length = int(rng.integers(4, 7))
         self.content: list[int] = []
         while len(self.content) < length:  # no phoneme twice in a row: semantic tokens are deduplicated
@@ -79,7 +88,11 @@ class Sentence:
             if not self.content or phoneme != self.content[-1]:
                 self.content.append(phoneme)
         self.pitch, self.voice, self.pace = (int(rng.integers(n)) for n in (PITCHES, VOICES, PACES))
-        values = [self.pitch, PITCHES + self.voice, PITCHES + VOICES + self.pace]
+        told = [
+            int(rng.integers(n)) if rng.random() < wrong else value
+            for value, n in ((self.pitch, PITCHES), (self.voice, VOICES), (self.pace, PACES))
+        ]
+        values = [told[0], PITCHES + told[1], PITCHES + VOICES + told[2]]
         words = [1 + WORDINGS * value + int(rng.integers(WORDINGS)) for value in values]
         for _ in range(int(rng.integers(0, 4))):
             words.append(1 + STYLE_WORDS + int(rng.integers(FILLERS)))
@@ -88,12 +101,13 @@ class Sentence:
         transcript = [1 + STYLE_WORDS + FILLERS + phoneme for phoneme in self.content]
         self.text = [*transcript, *([0] * (6 - length)), *words]
 
-    def spoken(self, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-        """Ids and segments, BOS to EOS2."""
+    def spoken(self, rng: np.random.Generator, mumbled: float = 0.0) -> tuple[list[int], list[int]]:
+        """Ids and segments, BOS to EOS2; with chance `mumbled` a phoneme sounds like any."""
         semantic = [SEMANTIC + 2 * phoneme + int(rng.integers(2)) for phoneme in self.content]
+        sounds = [int(rng.integers(PHONEMES)) if rng.random() < mumbled else phoneme for phoneme in self.content]
         acoustic = [
             ACOUSTIC + CODES * ((phoneme * PITCHES + self.pitch) * VOICES + self.voice) + int(rng.integers(CODES))
-            for phoneme in self.content
+            for phoneme in sounds
             for _ in range(self.pace + 1)
         ]
         first, second = [BEGIN, LANGUAGE, *semantic, EOS1], [*acoustic, EOS2]
@@ -145,8 +159,8 @@ class World:
 
         def loss(step: int) -> Tensor:
             rng = np.random.default_rng([seed, step])
-            sentences = [Sentence(rng) for _ in range(BATCH)]
-            spoken = [sentence.spoken(rng) for sentence in sentences]
+            sentences = [Sentence(rng, WRONG) for _ in range(BATCH)]
+            spoken = [sentence.spoken(rng, MUMBLED) for sentence in sentences]
             length = max(len(ids) for ids, _ in spoken)
             text = padded([sentence.text for sentence in sentences], TEXT_LENGTH)
             ids = padded([ids for ids, _ in spoken], length)
@@ -165,52 +179,11 @@ class World:
     def speak(self, preset: VoxInstruct, acoustic: Acoustic | None = None) -> dict[str, float]:
         """Style and content of what is said. The semantic phase is the same for all settings of the acoustic one."""
         generator = torch.Generator().manual_seed(self.seed)
-        text = padded([sentence.text for sentence in self.sentences], TEXT_LENGTH)
-        rows = torch.arange(SENTENCES)
-        yes = torch.ones(SENTENCES, dtype=torch.bool)
-        ids = torch.tensor([[BEGIN, LANGUAGE]]).repeat(SENTENCES, 1)
-        done = ~yes
-        for step in range(SEMANTIC_LENGTH):
-            segments = torch.ones_like(ids)
-            logits = [self.model(text, ids, segments, drop_text=drop)[:, -1] for drop in (None, yes)]
-            drawn = torch.multinomial(preset.probabilities("semantic", *logits), 1, generator=generator).squeeze(1)
-            drawn = torch.where(torch.tensor(step == SEMANTIC_LENGTH - 1), EOS1, drawn)
-            drawn = torch.where(done, 0, drawn)
-            done |= drawn == EOS1
-            ids = torch.cat([ids, drawn[:, None]], 1)
-        # Rows end their semantic phase at different lengths: the acoustic one runs row group by row group.
-        spoken: list[list[int]] = [[] for _ in range(SENTENCES)]
-        lengths = (ids == EOS1).int().argmax(1) + 1
-        for length in lengths.unique().tolist():
-            group = rows[lengths == length]
-            self._acoustic(preset, acoustic, text[group], ids[group, :length], group, spoken, generator)
+        read = self.model.read(padded([sentence.text for sentence in self.sentences], TEXT_LENGTH))
+        decoder = self.model.decoder
+        plans = decoder.plan(*read, preset, limit=SEMANTIC_LENGTH - 1, generator=generator)
+        spoken = decoder.speak(*read, plans, preset, limit=ACOUSTIC_LENGTH, generator=generator, rule=acoustic)
         return self._judged(spoken)
-
-    def _acoustic(
-        self, preset: VoxInstruct, acoustic: Acoustic | None, text: Tensor, ids: Tensor, group: Tensor,
-        spoken: list[list[int]], generator: torch.Generator,
-    ) -> None:  # fmt: skip
-        yes = torch.ones(len(group), dtype=torch.bool)
-        segments = torch.ones_like(ids)
-        done = ~yes
-        for _ in range(ACOUSTIC_LENGTH):
-            streams = [
-                self.model(text, ids, segments, drop_text=drop_text, drop_semantic=drop_semantic)[:, -1]
-                for drop_text, drop_semantic in ((None, None), (yes, None), (None, yes))
-            ]
-            if acoustic is None:
-                probabilities = preset.probabilities("acoustic", *streams)
-            else:
-                probabilities = acoustic(streams[0], streams[1], streams[2])
-            drawn = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
-            done |= drawn == EOS2
-            for row, code, over in zip(group.tolist(), drawn.tolist(), done.tolist(), strict=True):
-                if not over:
-                    spoken[row].append(code)
-            ids = torch.cat([ids, drawn[:, None]], 1)
-            segments = torch.cat([segments, torch.full_like(drawn, 2)[:, None]], 1)
-            if bool(done.all()):
-                return
 
     def _judged(self, spoken: list[list[int]]) -> dict[str, float]:
         wrong = total = 0
@@ -261,8 +234,9 @@ def _style_gain(figures: Any) -> float:
 
 
 def _content_change(figures: Any) -> float:
+    """Relative change of the error; 0 if there was none to begin with."""
     off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
-    return float(on["content_error"] / max(off["content_error"], 1e-9) - 1)
+    return float(on["content_error"] / off["content_error"] - 1) if off["content_error"] else 0.0
 
 
 def _order_difference(figures: Any) -> float:
@@ -278,14 +252,14 @@ SETTING = "synthetic speech tokens in VoxInstruct's vocabulary, decoder of 0.4 M
 CLAIMS = [
     Claim("S1", "voxinstruct", "guidance on the text improves following the instruction", "style accuracy + 5 "
           "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5,
-          "900 steps do not teach everything, and seeds differ in what they teach: seed 0 has the content, with pitch "
-          "and voice at chance, seeds 1 and 2 the reverse; what is not learned guidance cannot amplify. Real speech, "
-          "with longer training, is S1 speech."),
+          "What is learned is right without guidance, though a quarter of the training's instructions were drawn anew: "
+          "the release's truncation (top-p 0.95, temperature 0.8) removes that noise first, and a scale of 3 takes a "
+          "little away. What 500 steps do not teach (pace) guidance does not amplify. Once, with a clean "
+          "corpus and 900 steps, all was right unguided. Real speech is S1 speech."),
     Claim("S2", "voxinstruct", "guidance on semantic tokens improves content", "token error rate of decoded "
           "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2,
-          "Where content was learned (seed 0) it is nearly right without guidance, and a scale of 1.5 on semantic "
-          "tokens changes little; guidance on the text halves its error. Where it was not (seeds 1 and 2) it hardly "
-          "helps."),
+          "500 steps hardly teach content; guidance on the text lowers its error, guidance on semantic tokens does "
+          "nothing. It needs longer training."),
     Claim("S3", "voxinstruct", "the order of nesting matters", "both orders and the symmetric form are reported; "
           "value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
 ]  # fmt: skip

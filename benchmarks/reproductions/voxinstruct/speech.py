@@ -47,7 +47,7 @@ SEMANTIC, ACOUSTIC = VOXINSTRUCT_TOKENS["semantic"].start, VOXINSTRUCT_TOKENS["a
 BEGIN, EOS1, EOS2 = (VOXINSTRUCT_TOKENS[n].start for n in ("begin", "end_semantic", "end_acoustic"))
 LANGUAGE = VOXINSTRUCT_TOKENS["language"].start
 WIDTH, BATCH, SENTENCES = 96, 32, 100
-STEPS, FILLING_STEPS, LISTENING_STEPS = 1200, 350, 600
+STEPS, FILLING_STEPS, LISTENING_STEPS = 1200, 400, 800
 MOST_SEMANTIC, MOST_ACOUSTIC = 42, 50
 
 
@@ -355,7 +355,7 @@ def _style_gain(figures: Any) -> float:
 
 def _word_change(figures: Any) -> float:
     off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
-    return float(on["word_error"] / max(off["word_error"], 1e-9) - 1)
+    return float(on["word_error"] / off["word_error"] - 1) if off["word_error"] else 0.0
 
 
 def _order_difference(figures: Any) -> float:

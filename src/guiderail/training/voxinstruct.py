@@ -45,6 +45,8 @@ class VoxInstructAr(nn.Module):
         nn.init.trunc_normal_(self.embed_tokens.weight, std=0.02)
         nn.init.zeros_(self.embed_tokens.weight[0])
         self.embed_segments = nn.Embedding(3, config.hidden_size)
+        # As small as the tokens': at the default's 1 they drown the tokens for the first thousand steps of training.
+        nn.init.trunc_normal_(self.embed_segments.weight, std=0.02)
         self.prompt_fc = nn.Linear(feature_width, config.hidden_size)
 
     def forward(
@@ -192,6 +194,8 @@ class VoxInstructNar(nn.Module):
             nn.init.zeros_(table.weight[0])  # type: ignore[index]
         self.embed_segments = nn.Embedding(3, width)
         self.embed_res = nn.Embedding(codebooks - 1, width)
+        for small in (self.embed_segments, self.embed_res):  # as the tokens: see the first stage
+            nn.init.trunc_normal_(small.weight, std=0.02)
         # Three outputs beyond the codes, as released; nothing trains or reads them.
         self.out_proj = nn.ModuleList(nn.Linear(width, self.codes + 3, bias=False) for _ in range(codebooks - 1))
         self.prompt_fc = nn.Linear(feature_width, width)
