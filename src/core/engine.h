@@ -78,6 +78,7 @@ class Engine {
   void forget(std::span<Thread> threads);
   // Was a text or a name that decides whether the thread lives not known?
   bool doubtful(const Thread& t) {
+    if (t.text == kSomeTextTwice && (t.at_boundary() || !lexicon().certainly_infinite(t.lexeme))) return true;
     return t.text == kDoubtful || t.scope == NameScopes::kDoubtful ||
            (t.scope == NameScopes::kSomeNamed && behind_name(t.group).contains(t.lexeme));
   }
