@@ -125,6 +125,9 @@ class Lexicon {
   // Is every text that `node` and `base` share one of `characters` and then `last`, after which neither goes on, and can a text of `base` go on to be
   // none of `node` as long as `last` has not come? So it is of names that a pattern forbids.
   bool excluded_at_end(Node node, Node base, Node& characters, uint8_t& last);
+  // Is `node` all texts of characters before a last byte but for some, so few that whatever has been read without that byte can go on to endlessly
+  // many of them? False also means 'not known'.
+  bool endless_before_last_byte(Node node);
   // The union's options, or the node alone.
   std::vector<Node> options(Node node);
   // Takes a node apart at its first place: a literal byte or a branch of them; `first` · `rest`; or neither.

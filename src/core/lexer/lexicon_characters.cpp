@@ -269,6 +269,26 @@ bool Lexicon::excluded_at_end(Node n, Node base, Node& characters, uint8_t& last
   return true;
 }
 
+bool Lexicon::endless_before_last_byte(Node n) {
+  std::lock_guard lock(mutex_);
+  Node all = n, excluded = kNone;
+  if (Exclusion found; exclusion(n, found)) {
+    if (found.reference != found.base) return false;
+    all = found.base;
+    excluded = found.excluded;
+  }
+  CharacterCount count;
+  if (!count_of_characters(all, count) || count.max != kUnbounded) return false;
+  const Info& rest = info(count.rest);
+  if (rest.kind != Kind::kBytes || set_of(rest.kids()).count() != 1) return false;
+  // A finite set takes only finitely many away, and a class of characters leaves all texts with a character that it lacks.
+  return std::ranges::all_of(options(excluded), [&](Node option) {
+    Node characters;
+    uint8_t last;
+    return certainly_finite(option) || excluded_at_end(option, all, characters, last);
+  });
+}
+
 // An intersection without its largest number of characters, if that is so far away that no text shorter than `length` comes near it: whatever
 // such a text leaves of the other parts can be completed below it.
 Node Lexicon::without_far_maximum(Node n, uint32_t length) {

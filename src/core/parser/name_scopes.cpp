@@ -12,6 +12,7 @@ constexpr std::size_t kMaxRemainders = 400;
 
 // Remainders from which no circle is reached are taken away from the end; what is then left is infinite.
 bool endless_everywhere(Lexicon& lexicon, Node name) {
+  if (lexicon.endless_before_last_byte(name)) return true;
   std::vector<Node> met{name};
   std::vector<std::vector<std::size_t>> before(1);  // who leads to each
   std::vector<std::size_t> ways(1);                 // how many remainders each leads to
