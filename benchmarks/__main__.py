@@ -40,8 +40,8 @@ RUNNERS = {
     "bfcl": bfcl.main,
     "free_keys": free_keys.main,
 }
-# The others want something: a corpus (languages, equivalence, suite), a model (bfcl, generation), SynCode's environment,
-# hours (walks).
+# The others want something: a corpus (languages, equivalence, suite), a model (bfcl, generation), SynCode's own
+# environment, hours (walks).
 BY_DEFAULT = ("masks", "grammars", "closing", "sizes", "free_keys", "guidance", "kernel")
 
 
