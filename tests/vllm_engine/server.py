@@ -97,7 +97,9 @@ def serving(model: Path, log: Path, options: Sequence[str] = ()) -> Iterator[Ser
     # Without binding: vLLM binds each process to a memory node of its own, and machines have one.
     defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
     environment = {**defaults, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
-    environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # what tests with an engine of their own set
+    # What tests with an engine of their own set, and where vLLM then kept its metrics: a server counts from 0.
+    for name in ("VLLM_ENABLE_V1_MULTIPROCESSING", "PROMETHEUS_MULTIPROC_DIR"):
+        environment.pop(name, None)
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
