@@ -288,29 +288,53 @@ void Lexicon::define(Node hole, Node definition) {
 Node Lexicon::literals(std::vector<std::pair<std::string_view, Node>> entries) {
   std::lock_guard lock(mutex_);
   std::ranges::sort(entries, [](const auto& x, const auto& y) { return x.first < y.first; });
-  return make_literals(entries, 0);
+  return make_literals(entries);
 }
 
-Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries, std::size_t depth) {
-  // Recursion only where strings part; the common prefix below is walked by a loop.
-  if (entries.empty()) return kNone;
-  if (entries.size() == 1) { return make_literal(entries[0].first.substr(depth), entries[0].second); }
-  std::string_view first = entries.front().first, last = entries.back().first;
-  std::size_t common = depth;
-  while (common < first.size() && common < last.size() && first[common] == last[common]) ++common;
-  std::vector<Node> ends;
-  std::size_t i = 0;
-  for (; i < entries.size() && entries[i].first.size() == common; ++i) ends.push_back(entries[i].second);
-  std::vector<std::pair<uint8_t, Node>> children;
-  while (i < entries.size()) {
-    std::size_t j = i;
-    while (j < entries.size() && entries[j].first[common] == entries[i].first[common]) ++j;
-    children.emplace_back(static_cast<uint8_t>(entries[i].first[common]),
-                          make_literals(entries.subspan(i, j - i), common + 1));
-    i = j;
+// One level for each place where strings part, on a stack of its own: strings that are prefixes of each other part as often as they are many.
+Node Lexicon::make_literals(std::span<std::pair<std::string_view, Node>> entries) {
+  struct Level {
+    std::span<std::pair<std::string_view, Node>> entries;
+    std::size_t depth, common;  // read before, and shared by all
+    std::size_t next = 0;       // the entry whose child comes next
+    std::vector<Node> ends;
+    std::vector<std::pair<uint8_t, Node>> children;
+    bool waiting = false;  // for the last child
+  };
+  std::vector<Level> open;
+  Node made = kNone;  // what was closed last
+  auto descend = [&](std::span<std::pair<std::string_view, Node>> part, std::size_t depth) {
+    if (part.size() <= 1) {
+      made = part.empty() ? kNone : make_literal(part[0].first.substr(depth), part[0].second);
+      return;
+    }
+    std::string_view first = part.front().first, last = part.back().first;
+    std::size_t common = depth;
+    while (common < first.size() && common < last.size() && first[common] == last[common]) ++common;
+    Level level{part, depth, common, 0, {}, {}};
+    for (; level.next < part.size() && part[level.next].first.size() == common; ++level.next)
+      level.ends.push_back(part[level.next].second);
+    open.push_back(std::move(level));
+  };
+  descend(entries, 0);
+  while (!open.empty()) {
+    Level& level = open.back();
+    if (level.waiting) level.children.back().second = made;
+    level.waiting = level.next < level.entries.size();
+    if (level.waiting) {
+      std::size_t begin = level.next;
+      char byte = level.entries[begin].first[level.common];
+      while (level.next < level.entries.size() && level.entries[level.next].first[level.common] == byte) ++level.next;
+      level.children.emplace_back(static_cast<uint8_t>(byte), kNone);
+      descend(level.entries.subspan(begin, level.next - begin), level.common + 1);
+      continue;
+    }
+    level.ends.push_back(make_branch(std::move(level.children)));
+    std::string_view shared = level.entries.front().first.substr(level.depth, level.common - level.depth);
+    made = make_literal(shared, make_either(std::move(level.ends)));
+    open.pop_back();
   }
-  ends.push_back(make_branch(std::move(children)));
-  return make_literal(first.substr(depth, common - depth), make_either(std::move(ends)));
+  return made;
 }
 
 // make_concat of single bytes, without the detour over sets.

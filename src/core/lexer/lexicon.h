@@ -218,7 +218,7 @@ class Lexicon {
   Node make_branch(std::vector<std::pair<uint8_t, Node>> children);
   Node make_tracked(Node body, std::vector<Node> trackers);
   Node make_classify(Node body, std::vector<Node> classifiers);
-  Node make_literals(std::span<std::pair<std::string_view, Node>> entries, std::size_t depth);
+  Node make_literals(std::span<std::pair<std::string_view, Node>> entries);
   void merge_repeats(std::vector<Node>& options);
   // Texts as sequences of characters.
   struct Span {
