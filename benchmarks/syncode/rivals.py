@@ -110,7 +110,7 @@ class SmolXGrammar(XGrammar):
 
 
 def _ours(language: str) -> str:
-    import guiderail.grammars.library as library
+    from guiderail.grammars import library
 
     return library.text(language)
 

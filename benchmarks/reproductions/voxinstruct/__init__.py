@@ -228,38 +228,48 @@ def _scales(figures: Any, name: str) -> Any:
     return figures["by_scales"][name]
 
 
-def _style_gain(figures: Any) -> float:
+def style_gain(figures: Any) -> float:
+    """Points of style accuracy from w2 = 1 to 3."""
     off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=3 w3=1")
     return 100 * float(on["style_accuracy"] - off["style_accuracy"])
 
 
-def _content_change(figures: Any) -> float:
-    """Relative change of the error; 0 if there was none to begin with."""
-    off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
-    return float(on["content_error"] / off["content_error"] - 1) if off["content_error"] else 0.0
+def error_change(measure: str) -> Callable[[Any], float]:
+    """Relative change of an error from w3 = 1 to 1.5; 0 if there was none to begin with."""
+
+    def change(figures: Any) -> float:
+        off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
+        return float(on[measure] / off[measure] - 1) if off[measure] else 0.0
+
+    return change
 
 
-def _order_difference(figures: Any) -> float:
-    rows = figures["orders"]
-    return max(
-        abs(rows["text inside (published)"][m] - rows[other][m])
-        for m in ("style_accuracy", "content_error")
-        for other in ("semantic inside", "symmetric")
-    )
+def order_difference(error: str) -> Callable[[Any], float]:
+    """The largest difference that the order of the conditions makes, in style accuracy or in the error."""
+
+    def difference(figures: Any) -> float:
+        rows = figures["orders"]
+        return max(
+            abs(rows["text inside (published)"][m] - rows[other][m])
+            for m in ("style_accuracy", error)
+            for other in ("semantic inside", "symmetric")
+        )
+
+    return difference
 
 
 SETTING = "synthetic speech tokens in VoxInstruct's vocabulary, decoder of 0.4 M parameters, 200 sentences"
 CLAIMS = [
     Claim("S1", "voxinstruct", "guidance on the text improves following the instruction", "style accuracy + 5 "
-          "points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5,
+          "points from w2 = 1 to 3", SETTING, style_gain, lambda v: v >= 5,
           "What is learned is right without guidance, though a quarter of the training's instructions were drawn anew: "
           "the release's truncation (top-p 0.95, temperature 0.8) removes that noise first, and a scale of 3 takes a "
           "little away. What 500 steps do not teach (pace) guidance does not amplify. Once, with a clean "
           "corpus and 900 steps, all was right unguided. Real speech is S1 speech."),
     Claim("S2", "voxinstruct", "guidance on semantic tokens improves content", "token error rate of decoded "
-          "content -20 % relative from w3 = 1 to 1.5", SETTING, _content_change, lambda v: v <= -0.2,
+          "content -20 % relative from w3 = 1 to 1.5", SETTING, error_change("content_error"), lambda v: v <= -0.2,
           "500 steps hardly teach content; guidance on the text lowers its error, guidance on semantic tokens does "
           "nothing. It needs longer training."),
     Claim("S3", "voxinstruct", "the order of nesting matters", "both orders and the symmetric form are reported; "
-          "value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
+          "value: largest difference in either measure", SETTING, order_difference("content_error"), lambda v: v >= 0),
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import kept, trained
-from benchmarks.reproductions.voxinstruct import errors
+from benchmarks.reproductions.voxinstruct import error_change, errors, order_difference, style_gain
 from benchmarks.reproductions.voxinstruct.corpus import (
     DIGITS,
     STREAMS,
@@ -344,38 +344,16 @@ def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
     )
 
 
-def _scales(figures: Any, name: str) -> Any:
-    return figures["by_scales"][name]
-
-
-def _style_gain(figures: Any) -> float:
-    off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=3 w3=1")
-    return 100 * float(on["style_accuracy"] - off["style_accuracy"])
-
-
-def _word_change(figures: Any) -> float:
-    off, on = _scales(figures, "w1=1.5 w2=1 w3=1"), _scales(figures, "w1=1.5 w2=1 w3=1.5")
-    return float(on["word_error"] / off["word_error"] - 1) if off["word_error"] else 0.0
-
-
-def _order_difference(figures: Any) -> float:
-    rows = figures["orders"]
-    return max(
-        abs(rows["text inside (published)"][m] - rows[other][m])
-        for m in ("style_accuracy", "word_error")
-        for other in ("semantic inside", "symmetric")
-    )
-
-
 SETTING = (
     "3,600 utterances of espeak-ng, 9 voices, codec2 tokens, two stages of 0.7 and 1.3 M parameters, 100 unseen "
     "sentences, measured on the sound"
 )
 CLAIMS = [
     Claim("S1 speech", "voxinstruct.speech", "guidance on the text improves following the instruction", "speaker, "
-          "pitch and pace right: + 5 points from w2 = 1 to 3", SETTING, _style_gain, lambda v: v >= 5),
+          "pitch and pace right: + 5 points from w2 = 1 to 3", SETTING, style_gain, lambda v: v >= 5),
     Claim("S2 speech", "voxinstruct.speech", "guidance on semantic tokens improves content", "word error rate by a "
-          "recogniser -20 % relative from w3 = 1 to 1.5", SETTING, _word_change, lambda v: v <= -0.2),
+          "recogniser -20 % relative from w3 = 1 to 1.5", SETTING, error_change("word_error"), lambda v: v <= -0.2),
     Claim("S3 speech", "voxinstruct.speech", "the order of nesting matters", "both orders and the symmetric form are "
-          "reported; value: largest difference in either measure", SETTING, _order_difference, lambda v: v >= 0),
+          "reported; value: largest difference in either measure", SETTING, order_difference("word_error"),
+          lambda v: v >= 0),
 ]  # fmt: skip

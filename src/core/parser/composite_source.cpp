@@ -6,22 +6,12 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/parser/table_rules.h"
 #include "core/regex/regex.h"
 
 namespace guiderail {
 
 namespace {
-
-class CompositeRules : public RuleProvider {
- public:
-  std::vector<std::vector<std::vector<Symbol>>> productions_of;
-  std::vector<std::string> names;
-
-  void productions(uint32_t local, Productions& out) override {
-    for (const auto& alternative : productions_of[local]) out.add(alternative);
-  }
-  std::string name(uint32_t local) const override { return names[local]; }
-};
 
 // The rules with an alternative all of whose symbols are good: a least fixpoint.
 template <typename Good>
@@ -86,8 +76,8 @@ std::pair<Node, Node> CompositeSource::free_text(Lexicon& lexicon) const {
 }
 
 OpenGrammar CompositeSource::open(SymbolTable& symbols) const {
-  auto owned = std::make_unique<CompositeRules>();
-  CompositeRules* provider = owned.get();
+  auto owned = std::make_unique<TableRules>();
+  TableRules* provider = owned.get();
   OpenGrammar result;
   std::vector<std::vector<Symbol>> part_symbols;  // of an empty literal: none
   std::vector<bool> part_nullable;

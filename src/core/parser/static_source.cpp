@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "core/errors.h"
+#include "core/parser/table_rules.h"
 #include "core/regex/terminal_language.h"
 #include "core/regex/tree.h"
 
@@ -17,17 +18,6 @@ namespace {
 // Regular rules larger than this stay rules.
 constexpr std::size_t kMaxRegularSize = 500;
 constexpr std::size_t kMaxRegularDepth = 100;
-
-class StaticRules : public RuleProvider {
- public:
-  std::vector<std::vector<std::vector<Symbol>>> productions_of;
-  std::vector<std::string> names;
-
-  void productions(uint32_t local, Productions& out) override {
-    for (const auto& alternative : productions_of[local]) out.add(alternative);
-  }
-  std::string name(uint32_t local) const override { return names[local]; }
-};
 
 // One opening of the table: terminals to nodes, useless rules out, regular rules folded.
 class Opener {
@@ -565,7 +555,7 @@ class Opener {
   }
 
   OpenGrammar build() {
-    auto owned = std::make_unique<StaticRules>();
+    auto owned = std::make_unique<TableRules>();
     provider_ = owned.get();
     terminal_symbols_.resize(terminals_.size() + shifts_.size());
     provider_->productions_of.resize(rules_.size());
@@ -683,7 +673,7 @@ class Opener {
   std::vector<bool> productive_, nullable_, reachable_, is_regular_;
   std::vector<Node> regular_;
   std::vector<std::optional<Symbol>> terminal_symbols_;
-  StaticRules* provider_ = nullptr;
+  TableRules* provider_ = nullptr;
   std::vector<std::unique_ptr<RuleProvider>> part_providers_;
   std::unordered_map<uint32_t, Symbol> part_starts_;  // by terminal
   std::unordered_set<uint32_t> nullable_parts_, salted_;
