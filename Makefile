@@ -44,7 +44,7 @@ help:  ## list the targets
 demo: $(STAMPS)/package $(STAMPS)/model  ## schema-valid JSON from a small real model on the CPU
 	$(PY) examples/demo.py
 
-test: $(STAMPS)/package $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite  ## every test, on the installed package
+test: $(STAMPS)/package $(STAMPS)/tokenizers $(STAMPS)/model $(STAMPS)/suite $(STAMPS)/templates  ## every test, on the installed package
 	$(PY) -m pytest $(ARGS)
 
 check: build/developer/site $(STAMPS)/tokenizers  ## format, lint, types, stub drift, warnings, fast tests: what a commit must pass
@@ -148,6 +148,11 @@ $(STAMPS)/suite: | $(STAMPS)/dependencies
 	mkdir -p $(SUITE)
 	ls $(SUITE)/jsonschema-*.tar.gz > /dev/null 2>&1 || $(PIP) download -q --no-deps --no-binary jsonschema jsonschema==4.26.0 -d $(SUITE) \
 	  || echo "NOT FETCHED: jsonschema's source archive (the official suite will be skipped)"
+	touch $@
+
+# Chat templates of model families, out of the source archive of llama-cpp-python (76 MB, once).
+$(STAMPS)/templates: tests/chat_templates.py | $(STAMPS)/dependencies
+	$(PY) tests/chat_templates.py || echo "NOT FETCHED: chat templates (their tests will be skipped)"
 	touch $@
 
 $(STAMPS)/rivals: | $(STAMPS)/dependencies

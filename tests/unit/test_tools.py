@@ -127,6 +127,13 @@ def test_think_first_constrain_after() -> None:
     call = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
     assert grammar.parse(f"<think>a <tool_call> perhaps</think>{call}") == [ToolCall("now", {})]
     assert grammar.accepts(f"it was opened in the prompt</think>{call}")
+    # Qwen 3's template writes two line breaks behind the thoughts.
+    assert grammar.parse(f"<think>\n\n</think>\n\n{call}") == [ToolCall("now", {})]
+    assert not grammar.accepts(f"</think>\n\n\n{call}")
+    tagged = Grammar.from_tags(
+        [Tag("<n>", Grammar.from_regex("[0-9]"), "</n>")], free_text=False, think=("<t>", "</t>")
+    )
+    assert tagged.parse("<t>hm</t>\n\n<n>7</n>") == ["<t>hm</t>", Tagged("<n>", "7", "7")]
     assert not grammar.accepts(call)
 
 

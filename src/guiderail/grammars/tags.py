@@ -181,13 +181,22 @@ def composite_from_recipe(recipe: Mapping[str, Any]) -> Grammar:
     )
 
 
-def thinking(think: tuple[str, str]) -> Grammar:
-    """Free text up to the second marker; the first one may stand before it (some templates put it into the prompt)."""
+def thinking(think: tuple[str, str], breaks: bool) -> Grammar:
+    """Free text up to the second marker; the first one may stand before it (some templates put it into the prompt).
+
+    Args:
+        breaks: one or two line breaks may follow, as Qwen 3's template writes them. (Free text would take them anyway.)
+    """
     begin, end = think
     composite = Composite([end], [begin, end])
     start = composite.rule("thinking")
-    composite.define(start, [[composite.triggered(end)], [*composite.literal(begin), composite.triggered(end)]])
+    gap = [composite.choice("gap", [[], *(composite.literal(text) for text in _GAPS)])] if breaks else []
+    thoughts = [composite.triggered(end), *gap]
+    composite.define(start, [thoughts, [*composite.literal(begin), *thoughts]])
     return composite.build(start)
+
+
+_GAPS = ("\n", "\n\n")
 
 
 def tags_grammar(
@@ -248,13 +257,15 @@ def tags_grammar(
     start = tail
     if think is not None:
         start = composite.rule("start")
-        composite.define(start, [[composite.grammar(thinking(think), "think"), tail]])
+        composite.define(start, [[composite.grammar(thinking(think, not free_text), "think"), tail]])
 
     def parse(text: str) -> list[str | Tagged]:
         lead: list[str | Tagged] = []
         if think is not None:
             thought, _, text = text.partition(think[1])
             lead = [thought + think[1]]
+            if not free_text:
+                text = text.lstrip("\n")
         return [*lead, *_parsed(text, read, ordered, free_text)]
 
     return composite.build(start, parse)

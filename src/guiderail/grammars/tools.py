@@ -70,7 +70,8 @@ def tools_grammar(
     """See the module, and `Grammar.from_tools`.
 
     Args:
-        parallel: False: at most one call. think: a pair of markers; the text up to the second one is free.
+        parallel: False: at most one call. think: a pair of markers; the text up to the second one is free, and line
+            breaks may stand behind it.
         strict: arguments that the tools do not declare are forbidden.
     """
     if style not in STYLES:
@@ -90,7 +91,8 @@ def tools_grammar(
     rule = build(composite, read, choice if choice in ("auto", "none") else "required", parallel)
     if think is not None:
         start = composite.rule("start")
-        composite.define(start, [[composite.grammar(thinking(think), "think"), rule]])
+        thoughts = composite.grammar(thinking(think, choice not in ("auto", "none")), "think")
+        composite.define(start, [[thoughts, rule]])
         rule = start
     decoders = {tool.name: tool.decode for tool in read}
 
