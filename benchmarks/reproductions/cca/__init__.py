@@ -8,6 +8,7 @@ ImageNet: the figures are analogues.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -65,22 +66,25 @@ def drawings(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     return torch.tensor(pictures, dtype=torch.float32).reshape(-1, 8, 8), torch.tensor(labels)
 
 
-def patches(pictures: Tensor) -> Tensor:
-    """(count, 16, 4)"""
-    return pictures.reshape(-1, SIDE, 2, SIDE, 2).permute(0, 1, 3, 2, 4).reshape(-1, SIDE**2, 4)
+def patches(pictures: Tensor, size: int = 2) -> Tensor:
+    """Square patches row by row: (count, side, side) -> (count, (side / size)^2, size^2)."""
+    side = pictures.shape[1] // size
+    return pictures.reshape(-1, side, size, side, size).permute(0, 1, 3, 2, 4).reshape(-1, side**2, size**2)
 
 
 def pictures_of(codes: Tensor, book: Tensor) -> Tensor:
-    """Inverse of the quantiser: (count, 8, 8)."""
-    return book[codes].reshape(-1, SIDE, SIDE, 2, 2).permute(0, 1, 3, 2, 4).reshape(-1, 8, 8)
+    """Inverse of the quantiser: codes (count, n^2) and vectors of square patches -> pictures."""
+    side, size = math.isqrt(codes.shape[1]), math.isqrt(book.shape[1])
+    pixels = book[codes].reshape(-1, side, side, size, size).permute(0, 1, 3, 2, 4)
+    return pixels.reshape(-1, side * size, side * size)
 
 
-def codebook(vectors: Tensor, generator: torch.Generator) -> Tensor:
+def codebook(vectors: Tensor, generator: torch.Generator, size: int = CODES) -> Tensor:
     """k-means, 30 rounds; an empty cluster restarts at a random vector."""
-    book = vectors[torch.randperm(len(vectors), generator=generator)[:CODES]].clone()
+    book = vectors[torch.randperm(len(vectors), generator=generator)[:size]].clone()
     for _ in range(30):
         nearest = torch.cdist(vectors, book).argmin(1)
-        counts = torch.bincount(nearest, minlength=CODES)
+        counts = torch.bincount(nearest, minlength=size)
         book = torch.zeros_like(book).index_add(0, nearest, vectors) / counts.clamp(min=1)[:, None]
         empty = counts == 0
         book[empty] = vectors[torch.randint(len(vectors), (int(empty.sum()),), generator=generator)]
@@ -114,39 +118,49 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     return float(gap + first.trace() + second.trace() - 2 * cross)
 
 
+def recall(real: Tensor, made: Tensor, neighbours: int = 3) -> float:
+    """Share of real features within reach of what was made: nearer to a made one than its own 3rd neighbour among the
+    made is (Kynkäänniemi et al. 2019, arXiv:1904.06991). Args: features (count, width), the count should be alike."""
+    reach = torch.cdist(made, made).kthvalue(neighbours + 1, dim=1).values
+    return float((torch.cdist(real, made) <= reach).any(1).float().mean())
+
+
 @torch.no_grad()
 def sample(model: LlamaGenModel, labels: Tensor, scale: float, generator: torch.Generator) -> tuple[Tensor, int]:
-    """Codes (batch, 16) and how many rows the model evaluated per picture and code."""
+    """Codes (batch, grid^2) and how many rows the model evaluated per picture and code."""
+    length = model.settings.grid**2
     decoder = LlamaGen(scale=scale, top_k=0)
     null = model.null_condition(len(labels))
     guided = decoder.needs_null(0)
     condition = torch.cat([labels, null]) if guided else labels
     past, codes, rows = model.cache(), [], 0
     logits = model(condition, None, past)[:, -1]
-    for step in range(SIDE**2):
+    for step in range(length):
         rows += len(logits)
         conditional, other = logits.chunk(2) if guided else (logits, None)
         drawn = torch.multinomial(decoder.probabilities(conditional, other, step), 1, generator=generator)
         codes.append(drawn)
-        if step + 1 < SIDE**2:
+        if step + 1 < length:
             logits = model(None, torch.cat([drawn, drawn]) if guided else drawn, past)[:, -1]
-    return torch.cat(codes, 1), rows // (len(labels) * SIDE**2)
+    return torch.cat(codes, 1), rows // (len(labels) * length)
 
 
 class World:
     """Everything a seed trains once: data, judge, base model."""
 
     base_steps, judge_steps = BASE_STEPS, 400
+    patch, vocab, batch = 2, CODES, BATCH
+    beta, tuning_rate = BETA, CCA_RATE
 
     def __init__(self, seed: int, scratch: Path) -> None:
         self.seed, self.scratch = seed, scratch
         pictures, self.labels, fresh, fresh_labels = self.pictures(np.random.default_rng(seed))
         generator = torch.Generator().manual_seed(seed)
-        self.book = codebook(patches(pictures[:2000]).reshape(-1, 4), generator)
-        self.codes = torch.cdist(patches(pictures), self.book).argmin(-1)
-        recon = pictures_of(torch.cdist(patches(fresh), self.book).argmin(-1), self.book)
+        self.book = codebook(patches(pictures[:2000], self.patch).flatten(0, 1), generator, self.vocab)
+        self.codes = self.quantised(pictures)
+        recon = pictures_of(self.quantised(fresh), self.book)
         torch.manual_seed(seed)
-        judge = Judge()
+        judge = self.untrained_judge()
         seen = torch.cat([pictures, pictures_of(self.codes, self.book)])
         twice = self.labels.repeat(2)
 
@@ -166,6 +180,13 @@ class World:
         """Pictures and labels to learn from, and others to compare with."""
         return *drawings(EXAMPLES, rng), *drawings(SAMPLES, rng)
 
+    def quantised(self, pictures: Tensor) -> Tensor:
+        """Codes (count, patches)."""
+        return torch.cdist(patches(pictures, self.patch), self.book).argmin(-1)
+
+    def untrained_judge(self) -> Judge:
+        return Judge()
+
     def untrained(self) -> LlamaGenModel:
         return LlamaGenModel(
             LlamaGenSettings(
@@ -180,10 +201,10 @@ class World:
 
     def rows(self, step: int) -> Tensor:
         """Indices of a batch; each epoch is a permutation."""
-        per_epoch = len(self.labels) // BATCH
+        per_epoch = len(self.labels) // self.batch
         epoch, index = divmod(step, per_epoch)
         order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed * 1000 + epoch))
-        return order[index * BATCH : (index + 1) * BATCH]
+        return order[index * self.batch : (index + 1) * self.batch]
 
     def likelihood_loss(self, model: LlamaGenModel, step: int) -> Tensor:
         rows = self.rows(step)
@@ -208,10 +229,10 @@ class World:
             ratio = sequence_log_prob(model(conditions, codes[:, :-1]), codes) - before
             matched, mismatched = ratio.chunk(2)
             return condition_contrastive_loss(
-                matched, mismatched, beta=BETA, negative_weight=weight, no_negative=halves.no_negative
+                matched, mismatched, beta=self.beta, negative_weight=weight, no_negative=halves.no_negative
             )
 
-        return trained(model, loss, f"cca-{weight:g}-{steps}", self.scratch, steps=steps, rate=CCA_RATE)
+        return trained(model, loss, f"cca-{weight:g}-{steps}", self.scratch, steps=steps, rate=self.tuning_rate)
 
     @torch.no_grad()
     def figures(self, model: LlamaGenModel, scale: float) -> dict[str, float]:
@@ -222,11 +243,12 @@ class World:
         probabilities = torch.softmax(self.judge.head(features), -1)
         marginal = probabilities.mean(0, keepdim=True)
         inception = (probabilities * (probabilities.clamp(min=1e-12) / marginal).log()).sum(-1).mean().exp()
-        within = [torch.pdist(pictures[labels == k].reshape(-1, 64)).mean() for k in range(CLASSES)]
+        within = [torch.pdist(pictures[labels == k].flatten(1)).mean() for k in range(CLASSES)]
         return {
             "frechet": frechet_distance(features, self.truth),
             "accuracy": float((probabilities.argmax(1) == labels).float().mean()),
             "inception": float(inception),
+            "recall": recall(self.truth, features),
             "diversity": float(torch.stack(within).mean()),
             "evaluations": rows,
         }

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.reproductions.cca import CLASSES, Judge, drawings, frechet_distance
+from benchmarks.reproductions.cca import CLASSES, Judge, drawings, frechet_distance, recall
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import trained
 from guiderail.guidance.token_models import Var
 from guiderail.logits import classifier_free_guidance
+from guiderail.training import RolledConditions, condition_contrastive_loss, sequence_log_prob
 from guiderail.training.var import ResidualPyramid, VarModel, VarSettings, sample_pyramid
 
 SIDES, VOCAB = (2, 4, 8), 32
@@ -46,60 +47,116 @@ class Constant:
 class World:
     """Everything a seed trains once: data, judge, base model."""
 
+    base_steps, judge_steps, batch = BASE_STEPS, 300, BATCH
+    vocab, sides, code_width = VOCAB, SIDES, 1
+    beta, tuning_rate = 0.02 * 576 / 84, 1e-3
+    samples = SAMPLES
+
     def __init__(self, seed: int, scratch: Path) -> None:
         self.seed, self.scratch = seed, scratch
-        rng = np.random.default_rng(seed)
-        pictures, self.labels = drawings(EXAMPLES, rng)
-        self.pyramid = ResidualPyramid(torch.linspace(-1, 1, VOCAB)[:, None], SIDES)
-        self.codes = self.pyramid.encode(pictures[:, None])
-        fresh, fresh_labels = drawings(SAMPLES, rng)
-        recon = self.pyramid.decode(self.pyramid.encode(fresh[:, None]))[:, 0]
+        pictures, self.labels, fresh, fresh_labels = self.pictures(np.random.default_rng(seed))
+        book = self.book_of(pictures, torch.Generator().manual_seed(seed))
+        self.pyramid = ResidualPyramid(book, self.sides)
+        self.codes = torch.cat([self.pyramid.encode(self.features_of(part)) for part in pictures.split(1000)])
+        recon = self.decoded(self.pyramid.encode(self.features_of(fresh)))
         torch.manual_seed(seed)
-        judge = Judge()
-        seen = torch.cat([pictures, self.pyramid.decode(self.codes)[:, 0]])
+        judge = self.untrained_judge()
+        seen = torch.cat([pictures, self.decoded(self.codes)])
         twice = self.labels.repeat(2)
 
         def judge_loss(step: int) -> Tensor:
             rows = torch.randint(len(seen), (128,), generator=torch.Generator().manual_seed(seed * 7919 + step))
             return cross_entropy(judge(seen[rows]), twice[rows])
 
-        self.judge = trained(judge, judge_loss, "judge", scratch, steps=300)
+        self.judge = trained(judge, judge_loss, "judge", scratch, steps=self.judge_steps)
         with torch.no_grad():
             self.truth = self.judge.features(recon[:, None])
             self.ceiling = float((self.judge(recon).argmax(1) == fresh_labels).float().mean())
         self.base = self.untrained()
-        trained(self.base, self.likelihood_loss, "base", scratch, steps=BASE_STEPS)
+        trained(self.base, lambda step: self.likelihood_loss(self.base, step), "base", scratch, steps=self.base_steps)
+
+    def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures and labels to learn from, and others to compare with."""
+        return *drawings(EXAMPLES, rng), *drawings(SAMPLES, rng)
+
+    def book_of(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+        """Code vectors (vocab, code_width): grey values, the same for every picture."""
+        return torch.linspace(-1, 1, self.vocab)[:, None]
+
+    def features_of(self, pictures: Tensor) -> Tensor:
+        """What the pyramid codes: (count, code_width, side, side)."""
+        return pictures[:, None]
+
+    def pixels_of(self, features: Tensor) -> Tensor:
+        """Inverse of `features_of`."""
+        return features[:, 0]
+
+    def decoded(self, codes: Tensor) -> Tensor:
+        """Pictures of tokens."""
+        return torch.cat([self.pixels_of(self.pyramid.decode(part)) for part in codes.split(1000)])
+
+    def untrained_judge(self) -> Any:
+        return Judge()
 
     def untrained(self) -> VarModel:
         torch.manual_seed(self.seed)
         return VarModel(
-            VarSettings(vocab=VOCAB, code_width=1, width=64, layers=3, heads=4, sides=SIDES, classes=CLASSES)
-        )
+            VarSettings(
+                vocab=self.vocab, code_width=self.code_width, width=64, layers=3, heads=4, sides=self.sides,
+                classes=CLASSES,
+            )
+        )  # fmt: skip
+
+    def copy_of_base(self) -> VarModel:
+        model = self.untrained()
+        model.load_state_dict(self.base.state_dict())
+        return model
 
     def rows(self, step: int) -> Tensor:
-        epoch, index = divmod(step, EXAMPLES // BATCH)
-        order = torch.randperm(EXAMPLES, generator=torch.Generator().manual_seed(self.seed * 1000 + epoch))
-        return order[index * BATCH : (index + 1) * BATCH]
+        epoch, index = divmod(step, len(self.labels) // self.batch)
+        order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed * 1000 + epoch))
+        return order[index * self.batch : (index + 1) * self.batch]
 
-    def likelihood_loss(self, step: int) -> Tensor:
+    def likelihood_loss(self, model: VarModel, step: int) -> Tensor:
         rows = self.rows(step)
         dropped = torch.rand(len(rows), generator=torch.Generator().manual_seed(step)) < 0.1
-        logits = self.base(self.labels[rows].masked_fill(dropped, CLASSES), self.pyramid.inputs(self.codes[rows]))
+        logits = model(self.labels[rows].masked_fill(dropped, CLASSES), self.pyramid.inputs(self.codes[rows]))
         return cross_entropy(logits.transpose(1, 2), self.codes[rows])
+
+    def aligned(self, weight: float, steps: int) -> VarModel:
+        """CCA from the base model: the sum runs over the tokens of all scales."""
+        model, reference = self.copy_of_base(), self.copy_of_base().eval()
+
+        def loss(step: int) -> Tensor:
+            rows = self.rows(step)
+            halves = RolledConditions(
+                self.labels[rows], CLASSES, 0.1, torch.Generator().manual_seed(self.seed * 31 + step)
+            )
+            conditions = torch.cat([halves.matched, halves.mismatched])
+            codes, known = self.codes[rows].repeat(2, 1), self.pyramid.inputs(self.codes[rows]).repeat(2, 1, 1)
+            with torch.no_grad():
+                before = sequence_log_prob(reference(conditions, known), codes)
+            matched, mismatched = (sequence_log_prob(model(conditions, known), codes) - before).chunk(2)
+            return condition_contrastive_loss(
+                matched, mismatched, beta=self.beta, negative_weight=weight, no_negative=halves.no_negative
+            )
+
+        return trained(model, loss, f"cca-{weight:g}-{steps}", self.scratch, steps=steps, rate=self.tuning_rate)
 
     @torch.no_grad()
     def figures(self, model: VarModel, preset: Any) -> dict[str, float]:
-        labels = torch.arange(SAMPLES) % CLASSES
+        labels = torch.arange(self.samples) % CLASSES
         codes, evaluated = sample_pyramid(model, self.pyramid, labels, preset, torch.Generator().manual_seed(self.seed))
-        pictures = self.pyramid.decode(codes)[:, 0]
+        pictures = self.decoded(codes)
         features = self.judge.features(pictures[:, None])
         guess = self.judge.head(features).argmax(1)
-        within = [torch.pdist(pictures[labels == k].reshape(-1, 64)).mean() for k in range(CLASSES)]
+        within = [torch.pdist(pictures[labels == k].flatten(1)).mean() for k in range(CLASSES)]
         return {
             "frechet": frechet_distance(features, self.truth),
             "accuracy": float((guess == labels).float().mean()),
+            "recall": recall(self.truth, features),
             "diversity": float(torch.stack(within).mean()),
-            "positions": evaluated,
+            "evaluations": evaluated / self.codes.shape[1],
         }
 
 

@@ -65,7 +65,7 @@ Perturbation = SkipLayers | IdentityAttention | Dropout
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The list of a model's decoder layers.
+    """The list of a model's decoder layers, of a transformers model or of `training`'s image models.
 
     Raises: TypeError if no `ModuleList` has as many entries as the configuration says there are layers.
     """
@@ -73,6 +73,8 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     if config is not None and hasattr(config, "get_text_config"):
         config = config.get_text_config(decoder=True)
     count = getattr(config, "num_hidden_layers", None) or getattr(config, "num_layers", None)
+    if config is None:
+        count = getattr(getattr(model, "settings", None), "layers", None)
     lists = [
         (name, module)
         for name, module in model.named_modules()

@@ -22,6 +22,7 @@ from guiderail.training.distillation import (
     diversity_reward,
     merged,
     merged_negative,
+    reward_loss,
 )
 from guiderail.training.gedi import GeDiModel, gedi_loss, topic_examples
 from guiderail.training.likelihood import sequence_log_prob, token_log_probs
@@ -43,6 +44,7 @@ __all__ = [
     "merged",
     "merged_negative",
     "preference_loss",
+    "reward_loss",
     "sequence_log_prob",
     "token_log_probs",
     "topic_examples",

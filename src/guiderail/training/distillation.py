@@ -4,7 +4,8 @@
 |---|---|---|
 | adapters on guided trajectories | AGD (adapter guidance distillation) | `GuidanceAdapters`, `distillation_loss` |
 | a cheap head that imitates the guided scores | CoRe2 | `GuidedHead` |
-| a reward for diversity, and merging | diversity-rewarded distillation (MusicLM) | `diversity_reward`, `merged` |
+| a reward for diversity, merging | Cideron et al. 2024, arXiv:2410.06084 | `diversity_reward`, `reward_loss` |
+| | | `merged` |
 | a negative model from degraded samples | Self-NPO | `merged_negative` |
 
 The originals of AGD, CoRe2 and Self-NPO treat diffusion; the token forms are ours. AGD's point carries over: train on
@@ -117,6 +118,21 @@ def diversity_reward(embeddings: Tensor) -> Tensor:
     if embeddings.ndim != 3 or embeddings.shape[1] != 2:
         raise ValueError(f"expected embeddings (pairs, 2, width), got {tuple(embeddings.shape)}")
     return 1 - torch.cosine_similarity(embeddings[:, 0], embeddings[:, 1], dim=-1)
+
+
+def reward_loss(log_probs: Tensor, rewards: Tensor) -> Tensor:
+    """Policy gradient (REINFORCE) of a reward of whole samples, each measured against the mean of the others.
+
+    Diversity-rewarded distillation adds it to `distillation_loss` on the model's own samples.
+
+    Args: log_probs float (samples,), of the samples under the model, with gradient; rewards (samples,), two or more.
+    Returns: float32 scalar whose gradient is that of minus the expected reward; its value says nothing.
+    Raises: ValueError for fewer than two samples or unequal shapes.
+    """
+    if log_probs.shape != rewards.shape or rewards.numel() < 2:
+        raise ValueError(f"expected as many rewards as samples, two or more: {log_probs.shape} and {rewards.shape}")
+    others = (rewards.sum() - rewards) / (rewards.numel() - 1)
+    return -((rewards - others).detach() * log_probs).mean()
 
 
 def merged(quality: Mapping[str, Tensor], diversity: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
