@@ -45,7 +45,7 @@ PAIRS = [
 SCALES = (0.0, 1.0, 1.5, 3.0)
 
 
-def make_engine(**settings: Any) -> Any:
+def make_engine(model: str | Path = MODEL, **settings: Any) -> Any:
     """vLLM in this process, with guiderail's backend, scheduler and processor, in float32."""
     from guiderail.integrations.vllm import register
     from guiderail.integrations.vllm.settings import LOGITS_PROCESSOR, SCHEDULER
@@ -67,7 +67,7 @@ def make_engine(**settings: Any) -> Any:
         # The cache's size is VLLM_CPU_KVCACHE_SPACE; this only says how much memory must be free at the start.
         "gpu_memory_utilization": 0.3,
     }
-    return LLM(str(MODEL), **{**options, **settings})
+    return LLM(str(model), **{**options, **settings})
 
 
 def reference(prompt: str, negative: str, scale: float, max_tokens: int, constraint: Any = None) -> list[int]:

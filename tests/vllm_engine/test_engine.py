@@ -300,6 +300,7 @@ def test_what_can_never_fit_is_refused_and_others_go_on(llm):
     too_long = guided(2.0, "a " * 110, max_tokens=100, structured_outputs=StructuredOutputsParams(regex="a*"))
     outputs = llm.generate(["b " * 20, PAIRS[0][0]], [too_long, guided(1.5, PAIRS[0][1])], use_tqdm=False)
     assert outputs[0].outputs[0].finish_reason == "error"
+    assert "leave room for" in outputs[0].outputs[0].stop_reason
     assert tokens(outputs[1:]) == [reference(*PAIRS[0], 1.5, TOKENS)]
 
 

@@ -208,7 +208,7 @@ def texts(found: tuple[int, Any]) -> list[str]:
         {"best_of": 4, "n": 2, **GUIDED},
         {"logprobs": 3, **GUIDED},
         {"prompt_logprobs": 2},
-        {"min_tokens": 8, "temperature": 0},
+        {"min_tokens": 3, "temperature": 0},
         {"bad_words": ["zebra"]},
         {"logit_bias": {"5": 100, "6": -100}, **GUIDED},
         {"stop_token_ids": [5, 6, 7]},
@@ -224,11 +224,35 @@ def test_odd_but_legal_requests_are_answered_rightly(server, fields):
         jsonschema.validate(json.loads(text), SCHEMA)
 
 
-def test_bad_words_that_leave_no_token_end_their_request(server):
-    """vLLM's answer to a request that fails while it runs: what is left to sample is known only then."""
-    status, answer = server.complete(max_tokens=30, bad_words=["a", '"', "{"], **FORM)
-    assert status == 500
-    assert answer["error"]["message"] == "Internal server error"
+YES = {"structured_outputs": {"choice": ["yes"]}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bad_words": ["a", '"', "{"], **FORM},
+        {"bad_words": ["a", '"', "{"], "n": 2, **FORM},
+        {"bad_words": ["a", '"', "{"], **FORM, **GUIDED},
+        {"bad_words": ["s"], "temperature": 0, **YES},
+        {"min_tokens": 8, **YES},
+        {"min_tokens": 8, **YES, **GUIDED},
+    ],
+)
+def test_requests_whose_own_bans_leave_no_token_are_told_so(server, fields):
+    """What is left to sample is known only while the text is written."""
+    failed = server.gauge("guiderail:requests_failed_total")
+    status, answer = server.complete(max_tokens=30, **fields)
+    assert status == 400, answer
+    assert "guiderail: DeadEndError" in answer["error"]["message"]
+    assert server.gauge("guiderail:requests_failed_total") >= failed + 1
+
+
+def test_a_stream_ends_with_the_reason_too(server):
+    status, text = server.complete(max_tokens=30, stream=True, bad_words=["s"], **YES)
+    events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: {")]
+    assert status == 200
+    assert events[-1]["error"]["code"] == 400
+    assert "guiderail: DeadEndError" in events[-1]["error"]["message"]
 
 
 def test_stop_strings_inside_a_grammar_stop_there(server):

@@ -23,7 +23,7 @@ from vllm.v1.structured_output.backend_types import (
 )
 
 from guiderail.compiled import Matcher, fill_next_token_bitmask_batch
-from guiderail.errors import GuiderailError
+from guiderail.errors import DeadEndError, GuiderailError
 from guiderail.integrations.request_grammars import RequestCompiler, RequestGrammar
 from guiderail.integrations.vllm.metrics import METRICS
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 logger = init_logger(__name__)
+
+FAILURE = "guiderail: "
+"""How a request's `stop_reason` begins where guiderail ended it: the front end answers HTTP 400 with that text."""
 
 _KINDS = {
     StructuredOutputOptions.JSON: "json",
@@ -49,10 +52,11 @@ class GuiderailGrammar(StructuredOutputGrammar):
         matcher: at the start of the text.
     """
 
-    __slots__ = ("_closing_counted", "_failed", "matcher")
+    __slots__ = ("_closing_counted", "_failed", "matcher", "restricted")
 
     def __init__(self, matcher: Matcher) -> None:
         self.matcher = matcher
+        self.restricted = False  # vLLM itself forbids the request some tokens besides the mask
         self._failed: GuiderailError | None = None
         self._closing_counted = False
 
@@ -61,6 +65,11 @@ class GuiderailGrammar(StructuredOutputGrammar):
         logger.error("guiderail: a request is given up: %s: %s", type(error).__name__, error)
         METRICS.add("requests_failed_total")
         self._failed = error
+
+    @property
+    def failure(self) -> str | None:
+        """Why the request is given up, for its client; None if it is not."""
+        return f"{FAILURE}{type(self._failed).__name__}: {self._failed}" if self._failed is not None else None
 
     def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
         """Advance. Tokens after the end are ignored, as in vLLM's other backends (they come with `ignore_eos`)."""
@@ -123,13 +132,13 @@ class GuiderailBackend(StructuredOutputBackend):
 
     def compile_request(self, request: Request) -> GuiderailGrammar:
         """The grammar of a request with all its options. Raises: GuiderailError."""
-        structured = request.structured_output_request
+        structured, params = request.structured_output_request, request.sampling_params
         kind, spec = structured.structured_output_key
-        return self._compile(
-            request_grammar(_KINDS[kind], spec, structured.params),
-            request.sampling_params.all_stop_token_ids,
-            self._room(request),
+        grammar = self._compile(
+            request_grammar(_KINDS[kind], spec, structured.params), params.all_stop_token_ids, self._room(request)
         )
+        grammar.restricted = bool(params.bad_words_token_ids or params.min_tokens)
+        return grammar
 
     def _room(self, request: Request) -> int | None:
         """How many tokens the answer may have; None where the text need not be complete by then."""
@@ -180,6 +189,29 @@ def request_grammar(kind: str, text: str, params: Any) -> RequestGrammar:
     if whitespace is None:
         whitespace = "compact" if params.disable_any_whitespace else "flexible"
     return RequestGrammar(kind, text, whitespace, bool(params.disable_additional_properties))
+
+
+def require_token(masks: npt.NDArray[np.int32], request: Request, row: int) -> None:
+    """See that vLLM's own bans leave a token of a filled row; else the request fails."""
+    words = masks[row].view(np.uint32)
+    for token in _forbidden_tokens(request):
+        words[token >> 5] &= np.uint32(~(1 << (token & 31)) & 0xFFFFFFFF)
+    if not words.any():
+        request.structured_output_request.grammar.fail(
+            DeadEndError("bad_words or min_tokens forbid every token that the constraint allows here")
+        )
+        masks[row] = -1
+
+
+def _forbidden_tokens(request: Request) -> list[int]:
+    """What vLLM itself forbids at this position after the mask: ends of bad words, and every end before min_tokens."""
+    params, written = request.sampling_params, request.output_token_ids
+    forbidden = list(params.all_stop_token_ids) if len(written) < params.min_tokens else []
+    for word in params.bad_words_token_ids or ():
+        before = len(word) - 1
+        if before <= len(written) and list(written[len(written) - before :]) == word[:-1]:
+            forbidden.append(word[-1])
+    return forbidden
 
 
 def fill_rows(bitmask: npt.NDArray[np.int32], grammars: Sequence[GuiderailGrammar], rows: Sequence[int]) -> None:

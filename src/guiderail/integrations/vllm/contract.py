@@ -19,6 +19,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
     ),
     "vllm.v1.engine.input_processor:InputProcessor._validate_params": ("self", "params", "supported_tasks"),
     "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("self", "request_id", "prompt", "params"),
+    "vllm.v1.engine.async_llm:AsyncLLM.generate": ("self", "prompt", "sampling_params", "request_id"),
     "vllm.entrypoints.openai.completion.protocol:CompletionRequest.to_beam_search_params": ("self", "max_tokens"),
     "vllm.entrypoints.openai.completion.protocol:CompletionRequest.extract_structured_outputs": ("self",),
     "vllm.entrypoints.openai.chat_completion.protocol:ChatCompletionRequest.to_beam_search_params": (

@@ -6,6 +6,8 @@
 | `negative_prompt` | text | what to move away from, tokenised as a completion's prompt is |
 | `negative_prompt_ids` | token ids | the same as tokens. Neither of both: the last token of the prompt, i.e. no
 condition |
+| `negative_media` | `"blank"`, `"none"` | instead: the request's own prompt with blank images (or other media), or
+without them |
 | `guidance_prompts`, `guidance_weights` | texts, numbers | more prompts: towards (> 0) or away from (< 0); 0 is off |
 | `guidance_models`, `guidance_model_weights` | names, numbers | guide models of the server, reading the request's own
 prompt: [-0.5] is contrastive decoding (set `plausibility`), [2, -2] an expert and an antiexpert |
@@ -26,17 +28,19 @@ Positions are those of the output, so a schedule is right under preemption and w
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["GuidanceRequest"]
+__all__ = ["GuidanceRequest", "NullMedia"]
 
 _KEYS = frozenset(
     {
         "guidance_scale",
         "negative_prompt",
         "negative_prompt_ids",
+        "negative_media",
         "guidance_prompts",
         "guidance_weights",
         "guidance_models",
@@ -52,10 +56,20 @@ _KEYS = frozenset(
     }
 )
 # A misspelt key must not go unnoticed: a request would run unguided.
-_PREFIXES = ("guidance", "negative_prompt", "plausib")
+_PREFIXES = ("guidance", "negative_", "plausib")
 MOST_PROMPTS = 8
 MOST_WEIGHT = 1e6
 """Beyond it float32 scores say little, and far beyond it they overflow."""
+
+
+class NullMedia(enum.Enum):
+    """What is put in the place of a prompt's images or other media: see null_media.py."""
+
+    BLANK = "blank"
+    NONE = "none"
+
+
+Prompt = str | tuple[int, ...] | NullMedia | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +96,8 @@ class GuidanceRequest:
     """Guidance of one request, checked.
 
     Args:
-        prompts: one per companion stream: text, token ids, or None for the last token of the request's own prompt.
+        prompts: one per companion stream: text, token ids, None for the last token of the request's own prompt, or that
+            prompt without what its media show.
         weights: as many; the weight of each stream at full strength.
         start, stop: output positions at which guidance is on; stop None: to the end.
         ramp: number of steps until full strength; 0: at once.
@@ -91,7 +106,7 @@ class GuidanceRequest:
         classes: GeDi, if it is asked for.
     """
 
-    prompts: tuple[str | tuple[int, ...] | None, ...]
+    prompts: tuple[Prompt, ...]
     weights: tuple[float, ...]
     start: int = 0
     stop: int | None = None
@@ -172,7 +187,7 @@ class GuidanceRequest:
     def prompt_ids(
         self, own: Sequence[int], encode: Callable[[str], Sequence[int]] | None, vocab_size: int
     ) -> list[list[int]]:
-        """Token ids of each stream's prompt.
+        """Token ids of each stream's prompt; of those without media, the request's own.
 
         Args:
             own: the prompt of the request itself.
@@ -182,7 +197,9 @@ class GuidanceRequest:
         """
         own_end = (own[-1],)
         return [
-            _tokens_of(own_end if prompt is None else prompt, encode, vocab_size, "a guidance prompt")
+            list(own)
+            if isinstance(prompt, NullMedia)
+            else _tokens_of(own_end if prompt is None else prompt, encode, vocab_size, "a guidance prompt")
             for prompt in self.prompts
         ]
 
@@ -206,18 +223,22 @@ def _tokens_of(
     return ids
 
 
-def _streams(given: Mapping[str, Any]) -> tuple[tuple[str | tuple[int, ...] | None, ...], tuple[float, ...]]:
-    prompts: list[str | tuple[int, ...] | None] = []
+_NEGATIVES = ("negative_prompt", "negative_prompt_ids", "negative_media")
+
+
+def _streams(given: Mapping[str, Any]) -> tuple[tuple[Prompt, ...], tuple[float, ...]]:
+    prompts: list[Prompt] = []
     weights: list[float] = []
-    if "negative_prompt" in given and "negative_prompt_ids" in given:
-        raise ValueError("give negative_prompt or negative_prompt_ids, not both")
+    negatives = [key for key in _NEGATIVES if key in given]
+    if len(negatives) > 1:
+        raise ValueError(f"give {negatives[0]} or {negatives[1]}, not both")
     if "guidance_scale" in given:
         scale = _weight("guidance_scale", given["guidance_scale"])
         if scale != 1.0:
             prompts.append(_negative(given))
             weights.append(1.0 - scale)
-    elif "negative_prompt" in given or "negative_prompt_ids" in given:
-        raise ValueError("a negative prompt needs guidance_scale (1 is off)")
+    elif negatives:
+        raise ValueError(f"{negatives[0]} needs guidance_scale (1 is off)")
     texts, own_weights = given.get("guidance_prompts", []), given.get("guidance_weights", [])
     if not _is_list(texts, str) or not isinstance(own_weights, list) or len(texts) != len(own_weights):
         raise ValueError("guidance_prompts is an array of texts and guidance_weights one of as many numbers")
@@ -231,13 +252,18 @@ def _streams(given: Mapping[str, Any]) -> tuple[tuple[str | tuple[int, ...] | No
     return tuple(prompts), tuple(weights)
 
 
-def _negative(given: Mapping[str, Any]) -> str | tuple[int, ...] | None:
+def _negative(given: Mapping[str, Any]) -> Prompt:
     if "negative_prompt" in given:
         if not isinstance(given["negative_prompt"], str):
             raise ValueError("negative_prompt is a text")
         return str(given["negative_prompt"])
     if "negative_prompt_ids" in given:
         return _ids("negative_prompt_ids", given["negative_prompt_ids"])
+    if "negative_media" in given:
+        kinds = {kind.value: kind for kind in NullMedia}
+        if not isinstance(given["negative_media"], str) or given["negative_media"] not in kinds:
+            raise ValueError(f"negative_media is one of {', '.join(sorted(kinds))}, got {given['negative_media']!r}")
+        return kinds[given["negative_media"]]
     return None
 
 

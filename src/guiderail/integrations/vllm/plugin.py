@@ -7,11 +7,14 @@ function otherwise:
     StructuredOutputsConfig.backend               accepts 'guiderail'
     SamplingParams._validate_structured_outputs   front end: the grammar is read, so that its error is the HTTP answer
     AsyncLLM.add_request                          front end: the same, in a thread first, so that the event loop goes on
+    AsyncLLM.generate                             front end: what guiderail gives up is answered with its reason
     CompletionRequest.to_beam_search_params, the same of ChatCompletionRequest, BeamSearchOnlineMixin.beam_search
                                                   front end: beam search, which drops both, is refused with them
     InputProcessor._validate_params               front end: guidance arguments are checked, with the server's settings
     StructuredOutputManager.grammar_init, _create_grammar, grammar_bitmask     EngineCore: compile and fill
-    StructuredOutputManager.accept_tokens         EngineCore: texts that their limit has changed are counted
+    StructuredOutputManager.accept_tokens         EngineCore: texts that their limit has changed are counted, and the
+                                                  reason of a request that is given up is handed on
+    Scheduler.update_from_output                  EngineCore: the reason of a request that never began is handed on
     LogitsProcessor.forward                       worker: streams of a group are mixed before the model's head
     Sampler.sample                                worker: companions get the token of the request that they guide
 
@@ -137,7 +140,29 @@ def _patch_front_end() -> None:
         return await add_request(self, request_id, prompt, params, *args, **options)
 
     AsyncLLM.add_request = _add_request
+
+    generate = AsyncLLM.generate
+
+    @functools.wraps(generate)
+    async def _generate(self: Any, *args: Any, **options: Any) -> Any:
+        async with contextlib.aclosing(generate(self, *args, **options)) as outputs:
+            async for output in outputs:
+                _raise_failure(output)
+                yield output
+
+    AsyncLLM.generate = _generate
     _patch_beam_search()
+
+
+def _raise_failure(output: Any) -> None:
+    """Raises: VLLMValidationError, which is HTTP 400, if guiderail ended one of the answers as an error."""
+    from vllm.exceptions import VLLMValidationError
+
+    from guiderail.integrations.vllm.backend import FAILURE
+
+    for answer in output.outputs:
+        if answer.finish_reason == "error" and str(answer.stop_reason).startswith(FAILURE):
+            raise VLLMValidationError(answer.stop_reason)
 
 
 def _patch_beam_search() -> None:
@@ -334,21 +359,55 @@ def _patch_structured_outputs() -> None:
         from guiderail.integrations.vllm.backend import GuiderailGrammar
 
         accepted = accept(self, request, new_token_ids)
-        if accepted and request.use_structured_output:
+        if request.use_structured_output:
             grammar = request.structured_output_request.grammar
             if isinstance(grammar, GuiderailGrammar):
-                grammar.count_closing()
+                if accepted:
+                    grammar.count_closing()
+                else:
+                    request.stop_reason = grammar.failure
         return accepted
 
+    _patch_scheduler()
     Manager.grammar_init = _grammar_init
     Manager.accept_tokens = _accept_tokens
     Manager._create_grammar = _create_grammar
     Manager.grammar_bitmask = _grammar_bitmask
 
 
+def _patch_scheduler() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from guiderail.integrations.vllm.backend import FAILURE
+
+    update = Scheduler.update_from_output
+
+    @functools.wraps(update)
+    def _update_from_output(self: Any, *args: Any, **options: Any) -> Any:
+        if not self.grammar_compile_error_reqs:
+            return update(self, *args, **options)
+        reasons = {}
+        for request_id in self.grammar_compile_error_reqs:
+            request = self.requests.get(request_id)
+            structured = request.structured_output_request if request is not None else None
+            error = structured.grammar if structured is not None else None
+            if isinstance(error, GuiderailError):
+                reasons[request_id] = f"{FAILURE}{type(error).__name__}: {error}"
+            elif request is not None:
+                reasons[request_id] = request.stop_reason  # set by our scheduler, or None
+        outputs = update(self, *args, **options)
+        for output in outputs.values():
+            for item in output.outputs:
+                if item.request_id in reasons:
+                    item.stop_reason = reasons[item.request_id]
+        return outputs
+
+    Scheduler.update_from_output = _update_from_output
+
+
 def _fill_step(manager: Any, requests: Any, ids: Any) -> Any:
     """One row per request, in the order of `ids`: int32 (len(ids), words), a view that the next step overwrites."""
-    from guiderail.integrations.vllm.backend import fill_rows
+    from guiderail.integrations.vllm.backend import fill_rows, require_token
 
     if manager._grammar_bitmask is None:
         config = manager.vllm_config
@@ -357,7 +416,7 @@ def _fill_step(manager: Any, requests: Any, ids: Any) -> Any:
         )
     masks = manager._grammar_bitmask.numpy()[: len(ids)]
     reasons = manager.reasoner_cls is not None
-    grammars, rows = [], []
+    grammars, rows, restricted = [], [], []
     for row, request_id in enumerate(ids):
         request = requests[request_id]
         grammar = request.structured_output_request.grammar
@@ -366,8 +425,12 @@ def _fill_step(manager: Any, requests: Any, ids: Any) -> Any:
         else:
             grammars.append(grammar)
             rows.append(row)
+            if grammar.restricted:
+                restricted.append((request, row))
     if rows:
         fill_rows(masks, grammars, rows)
+    for request, row in restricted:
+        require_token(masks, request, row)
     return masks
 
 

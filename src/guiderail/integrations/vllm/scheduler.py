@@ -31,8 +31,10 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
-from guiderail.integrations.vllm.guidance_request import GuidanceRequest
+from guiderail.integrations.vllm.backend import FAILURE
+from guiderail.integrations.vllm.guidance_request import GuidanceRequest, NullMedia
 from guiderail.integrations.vllm.metrics import METRICS
+from guiderail.integrations.vllm.null_media import null_stream
 from guiderail.integrations.vllm.settings import STAMP, server_obstacle
 
 __all__ = ["GuidedScheduler"]
@@ -104,7 +106,7 @@ class GuidedScheduler(Scheduler):
         except ValueError as error:
             logger.error("guiderail: request %s: %s", request.request_id, error)
             super().add_request(request)
-            self.grammar_compile_error_reqs.add(request.request_id)
+            self._give_up(request, str(error))
             return
         super().add_request(request)
         if group is not None:
@@ -113,6 +115,11 @@ class GuidedScheduler(Scheduler):
             for member in group.members:
                 self._member_of[member.request_id] = group
             self._launch(group)
+
+    def _give_up(self, request: Request, reason: str) -> None:
+        """End a request as an error at the end of the next step; its client is told why."""
+        request.stop_reason = f"{FAILURE}{reason}"
+        self.grammar_compile_error_reqs.add(request.request_id)
 
     def finish_requests(self, request_ids: Any, finished_status: RequestStatus) -> list[Request]:
         if request_ids is None:
@@ -135,6 +142,10 @@ class GuidedScheduler(Scheduler):
         vocab_size = self.vllm_config.model_config.get_vocab_size()
         encode = tokenizer.encode if tokenizer else None
         prompts = guidance.prompt_ids(request.prompt_token_ids, encode, vocab_size)
+        media: list[list[Any]] = [[] for _ in prompts]
+        for role, kind in enumerate(guidance.prompts):
+            if isinstance(kind, NullMedia):
+                prompts[role], media[role] = null_stream(kind, request.prompt_token_ids, request.mm_features)
         codes = guidance.class_codes(encode, vocab_size)
         lengths = [request.num_prompt_tokens, *map(len, prompts)]
         if len(lengths) > self.max_num_active_reqs:
@@ -151,10 +162,13 @@ class GuidedScheduler(Scheduler):
         request.sampling_params = _stamped(request.sampling_params, self._made, 0)
         if codes is not None:  # the worker has no tokenizer
             request.sampling_params.extra_args |= dict(zip(_CODES, codes, strict=True))
-        companions = [self._make_companion(request, prompt, role) for role, prompt in enumerate(prompts, start=1)]
+        companions = [
+            self._make_companion(request, prompt, features, role)
+            for role, (prompt, features) in enumerate(zip(prompts, media, strict=True), start=1)
+        ]
         return _Group(request, companions, guidance.stop)
 
-    def _make_companion(self, request: Request, prompt: list[int], role: int) -> Request:
+    def _make_companion(self, request: Request, prompt: list[int], features: list[Any], role: int) -> Request:
         # The request's temperature: a batch that is all random or all greedy remains so.
         temperature = request.sampling_params.temperature
         params = SamplingParams(
@@ -163,6 +177,7 @@ class GuidedScheduler(Scheduler):
         return Request(
             request_id=f"{request.request_id}{_SUFFIX}{role}",
             prompt_token_ids=prompt,
+            mm_features=features,
             sampling_params=_stamped(params, self._made, role),
             pooling_params=None,
             client_index=request.client_index,
@@ -269,7 +284,7 @@ class GuidedScheduler(Scheduler):
                 self._forget(group)
             elif any(member.is_finished() for member in group.companions):
                 logger.error("guiderail: request %s lost a companion", group.own.request_id)
-                self.grammar_compile_error_reqs.add(group.own.request_id)
+                self._give_up(group.own, "one of the request's streams ended before it")
 
     def _unstick(self) -> None:
         """Give the first of the groups that wait for each other what it waits for."""
