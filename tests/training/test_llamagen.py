@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from guiderail.training.llamagen import LlamaGenModel, LlamaGenSettings, load_released  # noqa: E402
+from guiderail.guidance.token_models import LlamaGen  # noqa: E402
+from guiderail.training.llamagen import (  # noqa: E402
+    LlamaGenModel,
+    LlamaGenSettings,
+    load_released,
+    sample_codes,
+)
 
 SETTINGS = LlamaGenSettings(vocab=11, width=16, layers=2, heads=2, grid=3, classes=4, multiple_of=8)
 
@@ -84,6 +91,43 @@ def test_text_conditions() -> None:
     assert got.shape == (1, 3, 11)
     prefix = model.cls_embedding(null)[0].detach().double().numpy()
     np.testing.assert_allclose(got[0].detach().numpy(), by_hand(model, prefix, [3, 1]), atol=2e-5)
+
+
+def test_padded_text_is_not_seen() -> None:
+    settings = LlamaGenSettings(
+        vocab=11, width=16, layers=2, heads=2, grid=3, multiple_of=8, conditions="text", prefix=4, caption_width=5
+    )
+    model = randomised(settings)
+    text, codes = torch.randn(2, 4, 5), torch.tensor([[3, 1, 7], [2, 2, 9]])
+    assert torch.equal(model(text, codes), model(text, codes, None, torch.ones(2, 4, dtype=torch.bool)))
+    mask = torch.tensor([[False, False, True, True], [True, True, True, True]])
+    masked = model(text, codes, None, mask)
+    other = text.clone()
+    other[0, :2] += 5
+    assert torch.equal(model(other, codes, None, mask), masked)
+    assert torch.equal(masked[1], model(text, codes)[1])
+    # Rows of another length of padding read as if they had a shorter prefix: prefix positions are not rotated.
+    short = LlamaGenModel(dataclasses.replace(settings, prefix=2)).eval()
+    wanted = {**model.state_dict(), "cls_embedding.uncond_embedding": torch.zeros(2, 5)}
+    short.load_state_dict(wanted)
+    torch.testing.assert_close(masked[:1], short(text[:1, 2:], codes[:1]), atol=1e-5, rtol=1e-5)
+    past = model.cache()
+    parts = [model(text, None, past, mask), *(model(None, codes[:, i : i + 1], past, mask) for i in range(3))]
+    torch.testing.assert_close(torch.cat(parts, 1), masked, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("guided_steps", "rows"), [(-1, 2.0), (2, 13 / 9)])
+def test_sampling_reads_both_streams_while_it_guides(guided_steps: int, rows: float) -> None:
+    model, preset = randomised(SETTINGS), LlamaGen(2.0, guided_steps=guided_steps, top_k=0)
+    labels = torch.tensor([0, 1, 1])
+    codes, evaluated = sample_codes(model, labels, preset, torch.Generator().manual_seed(0))
+    assert (tuple(codes.shape), evaluated) == ((3, 9), pytest.approx(rows))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(9):  # the same draws, everything read anew
+        own = model(labels, codes[:, :step])[:, -1]
+        null = model(model.null_condition(3), codes[:, :step])[:, -1] if preset.needs_null(step) else None
+        drawn = torch.multinomial(preset.probabilities(own, null, step), 1, generator=generator)
+        assert torch.equal(drawn[:, 0], codes[:, step])
 
 
 def test_cache_changes_nothing() -> None:

@@ -22,7 +22,7 @@ from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import trained
 from guiderail.guidance.token_models import LlamaGen
 from guiderail.training import RolledConditions, condition_contrastive_loss, sequence_log_prob
-from guiderail.training.llamagen import LlamaGenModel, LlamaGenSettings
+from guiderail.training.llamagen import LlamaGenModel, LlamaGenSettings, sample_codes
 
 CODES, SIDE, CLASSES = 64, 4, 10
 BATCH, EXAMPLES, BASE_STEPS = 64, 12_800, 600
@@ -125,24 +125,10 @@ def recall(real: Tensor, made: Tensor, neighbours: int = 3) -> float:
     return float((torch.cdist(real, made) <= reach).any(1).float().mean())
 
 
-@torch.no_grad()
 def sample(model: LlamaGenModel, labels: Tensor, scale: float, generator: torch.Generator) -> tuple[Tensor, int]:
     """Codes (batch, grid^2) and how many rows the model evaluated per picture and code."""
-    length = model.settings.grid**2
-    decoder = LlamaGen(scale=scale, top_k=0)
-    null = model.null_condition(len(labels))
-    guided = decoder.needs_null(0)
-    condition = torch.cat([labels, null]) if guided else labels
-    past, codes, rows = model.cache(), [], 0
-    logits = model(condition, None, past)[:, -1]
-    for step in range(length):
-        rows += len(logits)
-        conditional, other = logits.chunk(2) if guided else (logits, None)
-        drawn = torch.multinomial(decoder.probabilities(conditional, other, step), 1, generator=generator)
-        codes.append(drawn)
-        if step + 1 < length:
-            logits = model(None, torch.cat([drawn, drawn]) if guided else drawn, past)[:, -1]
-    return torch.cat(codes, 1), rows // (len(labels) * length)
+    codes, rows = sample_codes(model, labels, LlamaGen(scale=scale, top_k=0), generator)
+    return codes, round(rows)
 
 
 class World:

@@ -44,6 +44,7 @@ GENRES = {
     "learned": ("learned",),
 }
 TUNED = 4  # the discriminator of the zero-shot trial is tuned on the first four
+REPLAY = 3.0  # and goes on reading the corpus with this weight, as in the small language
 END, BEGIN, TRUE, FALSE, UNKNOWN = range(5)
 GENRE_WORD = range(5, 5 + len(GENRES))
 VOCAB, PASSAGE, BATCH, WIDTH = 3000, 44, 32, 64
@@ -122,14 +123,14 @@ class World:
             self.rows[genre].append([BEGIN, *self.encode(words), END])
         self.base = language_model(VOCAB, WIDTH, 2, seed)
 
-        def loss(step: int) -> Tensor:
-            rng = np.random.default_rng([seed, step])
-            rows, genres = self.drawn(rng, len(GENRES))
-            titled = [[GENRE_WORD[g], *row] if rng.random() < 0.5 else row for row, g in zip(rows, genres, strict=True)]
-            ids, counted = padded(titled)
-            return next_token_loss(self.base, ids, counted)
+        trained(self.base, lambda step: self.reading_loss(self.base, step, 0), "base", scratch, steps=BASE_STEPS)
 
-        trained(self.base, loss, "base", scratch, steps=BASE_STEPS)
+    def reading_loss(self, model: Any, step: int, purpose: int) -> Tensor:
+        """Of a language model, on a batch of the corpus, half of it under genre words."""
+        rng = np.random.default_rng([self.seed, purpose, step])
+        rows, genres = self.drawn(rng, len(GENRES))
+        titled = [[GENRE_WORD[g], *row] if rng.random() < 0.5 else row for row, g in zip(rows, genres, strict=True)]
+        return next_token_loss(model, *padded(titled))
 
     def encode(self, words: list[str]) -> list[int]:
         return [self.ids.get(word, UNKNOWN) for word in words]
@@ -153,7 +154,8 @@ class World:
             right = rng.random(BATCH) < 0.5
             named = [g if r else (g + int(rng.integers(1, known))) % known for g, r in zip(genres, right, strict=True)]
             ids, counted = padded([[GENRE_WORD[n], *row] for n, row in zip(named, rows, strict=True)])
-            return model.loss(ids, counted.long(), torch.tensor(right).long(), 0.6)
+            out = model.loss(ids, counted.long(), torch.tensor(right).long(), 0.6)
+            return out if known == len(GENRES) else out + REPLAY * self.reading_loss(model.model, step, 3)
 
         return trained(model, loss, f"gedi-{known}", self.scratch, steps=TUNING_STEPS, rate=1e-3)  # type: ignore[no-any-return]
 

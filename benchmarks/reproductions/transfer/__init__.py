@@ -41,7 +41,9 @@ class IdentityAttention(nn.Module):
         super().__init__()
         self.attention = attention
 
-    def forward(self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None, seen: Tensor | None = None
+    ) -> Tensor:
         assert past is None, "sequences of sixteen codes are read anew at every step"
         value = self.attention.wqkv(hidden).chunk(3, -1)[2]
         out: Tensor = self.attention.wo(value)

@@ -27,7 +27,7 @@ class World(var.World):
 
     base_steps, judge_steps, batch = 1000, 400, 64
     vocab, sides, code_width = 192, (2, 3, SIDE), PATCH**2
-    beta, tuning_rate = 0.02 * LENGTH / 49, 5e-4
+    beta, tuning_rate = 0.02 * LENGTH / 49, 2e-4
     samples = 2000
 
     def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:

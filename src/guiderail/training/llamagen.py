@@ -9,11 +9,13 @@ A Llama decoder over the codes of an image in raster order, with
     rotated. (The released table multiplies the prefix by 0 instead of leaving it alone, so prefix queries and keys are
     zero: attention from the prefix is uniform, and image positions give it the score 0. Kept, for equal results.)
 
-Parameter names and shapes are those of the release, so `load_released` reads its files as they are.
+Parameter names and shapes are those of the release, so `load_released` reads its files as they are. `sample_codes`
+draws images with `guidance.token_models.LlamaGen`; the tokenizer that makes pixels of codes is outside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +23,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
+
+from guiderail.guidance.token_models import LlamaGen
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,9 @@ class _Attention(nn.Module):
         self.wqkv = nn.Linear(settings.width, 3 * settings.width, bias=False)
         self.wo = nn.Linear(settings.width, settings.width, bias=False)
 
-    def forward(self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None, seen: Tensor | None = None
+    ) -> Tensor:
         batch, length, width = hidden.shape
         query, key, value = self.wqkv(hidden).view(batch, length, 3, self.heads, -1).unbind(2)
         query, key = (_rotated(states, rotation).transpose(1, 2) for states in (query, key))
@@ -78,7 +84,7 @@ class _Attention(nn.Module):
             if past:
                 key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
             past[:] = [key, value]
-        mixed = scaled_dot_product_attention(query, key, value, is_causal=length > 1)
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=seen is None and length > 1)
         out: Tensor = self.wo(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -104,8 +110,10 @@ class _Block(nn.Module):
         self.ffn_norm = _RmsNorm(settings.width, settings.epsilon)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None) -> Tensor:
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), rotation, past))
+    def forward(
+        self, hidden: Tensor, rotation: Tensor, past: list[Tensor] | None, seen: Tensor | None = None
+    ) -> Tensor:
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), rotation, past, seen))
         out: Tensor = hidden + self.dropout(self.feed_forward(self.ffn_norm(hidden)))
         return out
 
@@ -168,17 +176,27 @@ class LlamaGenModel(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.output.weight)
 
-    def forward(self, condition: Tensor | None, codes: Tensor | None, past: list[list[Tensor]] | None = None) -> Tensor:
+    def forward(
+        self,
+        condition: Tensor | None,
+        codes: Tensor | None,
+        past: list[list[Tensor]] | None = None,
+        condition_mask: Tensor | None = None,
+    ) -> Tensor:
         """Logits that predict the codes.
 
         Args:
             condition: int64 (batch,), or text features (batch, prefix, caption_width); None once it is in `past`.
             codes: int64 (batch, length) known codes; None at the prefill.
             past: `cache()`, filled as a side effect; None = no cache, everything at once.
+            condition_mask: bool (batch, prefix), False where a text is padded (on the left, as released): those
+                features count as zero and are seen by themselves alone. With a cache, give it at every step.
         Returns: float32; with a condition (batch, 1 + length, vocab), entry i predicts code i; without (batch, length,
             vocab), what follows each given code.
         Raises: ValueError with neither a condition nor codes, or for codes beyond the grid.
         """
+        if condition is not None and condition_mask is not None:
+            condition = condition * condition_mask.unsqueeze(-1)
         parts = [self.cls_embedding(condition)] if condition is not None else []
         if codes is not None:
             parts.append(self.tok_embeddings(codes))
@@ -188,9 +206,15 @@ class LlamaGenModel(nn.Module):
         start = past[0][0].shape[2] if past and past[0] else 0
         if start + hidden.shape[1] > len(self.rotation):
             raise ValueError(f"{start + hidden.shape[1]} positions, but the grid has {len(self.rotation)}")
-        rotation = self.rotation[start : start + hidden.shape[1]]
+        stop = start + hidden.shape[1]
+        seen = None
+        if condition_mask is not None:
+            places = torch.arange(stop, device=hidden.device)
+            present = torch.nn.functional.pad(condition_mask.bool(), (0, stop - self.settings.prefix), value=True)
+            itself = places[start:, None] == places
+            seen = ((places[start:, None] >= places) & (present[:, None] | itself))[:, None]
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, rotation, None if past is None else past[index])
+            hidden = layer(hidden, self.rotation[start:stop], None if past is None else past[index], seen)
         if condition is not None:
             hidden = hidden[:, self.settings.prefix - 1 :]
         logits: Tensor = self.output(self.norm(hidden)).float()
@@ -206,6 +230,47 @@ class LlamaGenModel(nn.Module):
         if isinstance(self.cls_embedding, _TextPrefix):
             return self.cls_embedding.uncond_embedding.expand(batch, -1, -1)
         return torch.full((batch,), self.settings.classes, device=device)
+
+
+@torch.no_grad()
+def sample_codes(
+    model: LlamaGenModel,
+    condition: Tensor,
+    guidance: LlamaGen,
+    generator: torch.Generator | None = None,
+    *,
+    condition_mask: Tensor | None = None,
+    report: Callable[[int], None] | None = None,
+) -> tuple[Tensor, float]:
+    """Codes of whole images, int64 (batch, grid^2), and how many rows the model evaluated per image and code.
+
+    Guided steps run both streams as one batch of twice the rows; once guidance is over the null half is dropped.
+
+    Args: condition and condition_mask as in `LlamaGenModel.forward` (the null is masked as the text is, as released);
+        report is called with the number of codes drawn.
+    """
+    batch, length = len(condition), model.settings.grid**2
+    guided, past, codes, rows = guidance.needs_null(0), model.cache(), [], 0
+    if guided:
+        condition = torch.cat([condition, model.null_condition(batch)])
+        condition_mask = None if condition_mask is None else condition_mask.repeat(2, 1)
+    logits = model(condition, None, past, condition_mask)[:, -1]
+    for step in range(length):
+        rows += len(logits)
+        conditional, null = logits.chunk(2) if guided else (logits, None)
+        drawn = torch.multinomial(guidance.probabilities(conditional, null, step), 1, generator=generator)
+        codes.append(drawn)
+        if report is not None:
+            report(step + 1)
+        if step + 1 == length:
+            break
+        if guided and not guidance.needs_null(step + 1):
+            guided = False
+            condition_mask = None if condition_mask is None else condition_mask[:batch]
+            for kept in past:
+                kept[:] = [states[:batch] for states in kept]
+        logits = model(None, torch.cat([drawn, drawn]) if guided else drawn, past, condition_mask)[:, -1]
+    return torch.cat(codes, 1), rows / (batch * length)
 
 
 def load_released(path: str | Path, settings: LlamaGenSettings) -> LlamaGenModel:
