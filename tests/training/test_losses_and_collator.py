@@ -202,6 +202,57 @@ def test_merging() -> None:
     assert diversity_reward(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])).tolist() == [1.0]
 
 
+def test_the_collator_works_in_a_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    seen: list[int] = []
+
+    def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([row["ids"] for row in rows])
+        return {"input_ids": ids, "labels": ids.clone()}
+
+    dropout = ConditionDropout([Condition("class", 0.5, condition_dropout.prefix("input_ids", 1, 0))], collate)
+
+    def counted(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        batch = dropout(rows)
+        seen.extend(batch["input_ids"][:, 0].tolist())
+        return batch
+
+    model = tiny()
+    before = model.model.embed_tokens.weight.detach().clone()
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=8, use_cpu=True, report_to=[],
+        disable_tqdm=True, save_strategy="no", logging_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    rows = [{"ids": [1 + i % 2, 4, 5, 6]} for i in range(32)]
+    transformers.Trainer(model=model, args=arguments, train_dataset=rows, data_collator=counted).train()
+    assert len(seen) == 32
+    assert 0 < seen.count(0) < 32
+    assert not torch.equal(model.model.embed_tokens.weight, before)
+
+
+def test_the_loop_runs_under_accelerate_in_bf16(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    accelerate.state.AcceleratorState._reset_state(True)  # one configuration a process, and a Trainer has set its own
+    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    module = torch.nn.Linear(3, 1)
+    prepared = accelerator.prepare(module)
+    kinds: list[torch.dtype] = []
+
+    def loss(step: int) -> torch.Tensor:
+        data = torch.randn(64, 3, generator=torch.Generator().manual_seed(step))
+        with accelerator.autocast():
+            kinds.append(torch.nn.functional.linear(data, module.weight).dtype)
+        return (prepared(data).squeeze(1) - data.sum(1)).square().mean()
+
+    settings = {"steps": 60, "learning_rate": 5e-2, "checkpoint": tmp_path / "c.pt", "accelerator": accelerator}
+    losses = fit(module, loss, **settings)
+    assert set(kinds) == {torch.bfloat16}
+    assert losses[-1] < 0.1 * losses[0]
+    assert (
+        fit(module, loss, steps=60, learning_rate=5e-2, checkpoint=tmp_path / "c.pt", accelerator=accelerator) == losses
+    )
+
+
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     def run(checkpoint: Path | None, stop: int | None) -> torch.nn.Linear:
         torch.manual_seed(0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from guiderail.guidance.token_models import VOXINSTRUCT_TOKENS, VoxInstruct  # noqa: E402
-from guiderail.training.voxinstruct import VoxInstructAr  # noqa: E402
+from guiderail.training.voxinstruct import VoxInstructAr, load_released  # noqa: E402
 
 BEGIN, LANGUAGE, END = (VOXINSTRUCT_TOKENS[name].start for name in ("begin", "language", "end_semantic"))
 SEMANTIC, ACOUSTIC = VOXINSTRUCT_TOKENS["semantic"], VOXINSTRUCT_TOKENS["acoustic"]
@@ -69,6 +71,25 @@ def test_caches_agree_with_reading_everything_anew(model: VoxInstructAr) -> None
 
 
 @torch.no_grad()
+def test_released_layout(model: VoxInstructAr, tmp_path: Path) -> None:
+    head = "t5_model.base_model.model.encoder.block.0.layer.0.SelfAttention.q."
+    weight, down, up = torch.randn(4, 4), torch.randn(2, 4), torch.randn(4, 2)
+    encoder = {
+        f"{head}base_layer.weight": weight, f"{head}lora_A.default.weight": down, f"{head}lora_B.default.weight": up,
+        "t5_model.base_model.model.shared.weight": torch.ones(3),
+    }  # fmt: skip
+    torch.save({"model": {**model.state_dict(), **encoder}, "scheduler": {"step": 3}}, tmp_path / "1k_ckpt.pyt")
+    fresh = VoxInstructAr(model.model.config, model.prompt_fc.in_features)
+    found = load_released(tmp_path / "1k_ckpt.pyt", fresh, lora_scale=0.5)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], tensor)
+    assert set(found) == {"encoder.block.0.layer.0.SelfAttention.q.weight", "shared.weight"}
+    torch.testing.assert_close(found["encoder.block.0.layer.0.SelfAttention.q.weight"], weight + 0.5 * up @ down)
+    torch.save({"model": {"embed_segments.weight": torch.ones(2, 2)}}, tmp_path / "short.pyt")
+    with pytest.raises(ValueError, match=r"missing .*other shape \['embed_segments.weight'\]"):
+        load_released(tmp_path / "short.pyt", fresh)
+
+
 def test_streams_of_weight_zero_do_not_run(model: VoxInstructAr, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[str] = []
     forward = VoxInstructAr.forward

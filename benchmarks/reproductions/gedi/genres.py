@@ -48,9 +48,9 @@ REPLAY = 3.0  # and goes on reading the corpus with this weight, as in the small
 END, BEGIN, TRUE, FALSE, UNKNOWN = range(5)
 GENRE_WORD = range(5, 5 + len(GENRES))
 VOCAB, PASSAGE, BATCH, WIDTH = 3000, 44, 32, 64
-BASE_STEPS, TUNING_STEPS, FIRST_SCALE = 900, 350, 40.0
+BASE_STEPS, TUNING_STEPS, FIRST_SCALE = 700, 250, 40.0
 ROWS, NEW_TOKENS = 30, 40
-OMEGAS = (0.3, 1.0, 3.0, 10.0)
+OMEGAS = (0.3, 1.0, 3.0)
 PROMPTS = ("the", "it was", "in the", "there is", "this", "and")
 
 

@@ -85,7 +85,8 @@ def fit(
         losses.append(loss.item())
         if report is not None:
             report(step, losses[-1])
-        if checkpoint is not None and ((step + 1) % save_every == 0 or step + 1 == steps):
+        writes = accelerator is None or accelerator.is_main_process
+        if checkpoint is not None and writes and ((step + 1) % save_every == 0 or step + 1 == steps):
             _save(checkpoint, module, optimizer, schedule, losses, steps)
     module.eval()
     return losses

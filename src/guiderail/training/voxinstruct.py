@@ -14,12 +14,14 @@ make the most confident positions final (SoundStorm, arXiv:2305.09636; `guidance
 
 Parameter names follow the release (`model`, `embed_tokens` or `all_embed_tokens`, `embed_segments`, `embed_res`,
 `out_proj`, `prompt_fc`), except that the text encoder is outside: features come in, from mT5 or anything else.
+`load_released` fills a stage from a released file and hands out the file's text encoder.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -330,3 +332,45 @@ class VoxInstructNar(nn.Module):
             if report is not None:
                 report(number)
         return ids
+
+
+def load_released(
+    path: str | Path, stage: VoxInstructAr | VoxInstructNar, *, lora_scale: float = 1.0
+) -> dict[str, Tensor]:
+    """Fill a stage from a released checkpoint (its weights are under "model", the text encoder's below `t5_model.`).
+
+    Args: lora_scale of the encoder's low-rank updates, alpha / r; the release has 16 / 16.
+    Returns: the text encoder's weights with the updates folded in, under transformers' names: for
+        `MT5EncoderModel(config).load_state_dict(...)`. Empty if the file has none.
+    Raises: ValueError naming parameters that are missing, unexpected or of another shape. Only tensors are unpickled.
+    """
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = loaded["model"] if isinstance(loaded.get("model"), dict) else loaded
+    encoder, own = {}, {}
+    for name, tensor in state.items():
+        short = name.removeprefix("t5_model.")
+        (own if short == name else encoder)[short.removeprefix("base_model.model.")] = tensor
+    expected = stage.state_dict()
+    wrong = [name for name in own if name in expected and own[name].shape != expected[name].shape]
+    if own.keys() != expected.keys() or wrong:
+        raise ValueError(
+            f"{path}: missing {sorted(expected.keys() - own.keys())}, unexpected "
+            f"{sorted(own.keys() - expected.keys())}, other shape {wrong}"
+        )
+    stage.load_state_dict(own)
+    return _folded(encoder, lora_scale)
+
+
+def _folded(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Weights of a model wrapped for low-rank updates: W + scale B A, under the names of the bare model."""
+    plain = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in state.items()
+        if ".lora_A." not in name and ".lora_B." not in name
+    }
+    for name, down in state.items():
+        if ".lora_A." not in name:
+            continue
+        target = name.partition(".lora_A.")[0] + ".weight"
+        plain[target] = plain[target] + scale * (state[name.replace(".lora_A.", ".lora_B.")] @ down)
+    return plain
