@@ -346,7 +346,8 @@ def load_released(
     """
     loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     state: dict[str, Tensor] = loaded["model"] if isinstance(loaded.get("model"), dict) else loaded
-    encoder, own = {}, {}
+    encoder: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
     for name, tensor in state.items():
         short = name.removeprefix("t5_model.")
         (own if short == name else encoder)[short.removeprefix("base_model.model.")] = tensor
