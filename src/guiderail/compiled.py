@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
@@ -33,6 +34,7 @@ _KIND = "compiled grammar"
 _DEFAULTS = _core.Limits()
 # No sequence is that long, and the core counts in 32 bits.
 _MOST_TOKENS = 2**31
+_LARGEST_LIMIT = sys.maxsize
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Limits:
         for name, value in dataclasses.asdict(self).items():
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise ValueError(f"limit {name} must be a positive integer, got {value!r}")
+            if value > _LARGEST_LIMIT:
+                raise ValueError(f"limit {name} must be at most {_LARGEST_LIMIT}, got {value!r}")
 
     def _native(self) -> _core.Limits:
         limits = _core.Limits()
@@ -158,14 +162,19 @@ class CompiledGrammar:
             vocabulary: used instead of the file's copy; keeps the tokenizer, which `forced_tokens` needs.
         Raises:
             ValueError: not such a file, another format version, damaged, or for another vocabulary.
+            GuiderailError: a forged file may hold a grammar that is refused.
             OSError: the file cannot be read.
         """
         header, sections = read_file(path, _KIND)
         if vocabulary is None:
             vocabulary = Vocabulary._from_sections(sections)
-        if vocabulary.fingerprint != header["vocabulary"]:
+        if vocabulary.fingerprint != header.get("vocabulary"):
             raise ValueError(f"{path} was saved for another vocabulary")
-        return cls(Grammar._from_recipe(header["grammar"]), vocabulary, Limits(**header["limits"]))
+        try:
+            grammar, limits = Grammar._from_recipe(header["grammar"]), Limits(**header["limits"])
+        except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: its digests fit, its grammar is none") from error
+        return cls(grammar, vocabulary, limits)
 
     def __repr__(self) -> str:
         return f"<guiderail.CompiledGrammar {self.grammar.fingerprint[:12]} for {self.vocabulary!r}>"

@@ -80,6 +80,6 @@ def read_file(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], 
             raise ValueError(f"{path} is damaged")
         if header["kind"] != kind:
             raise ValueError(f"{path} is not a {kind} saved by guiderail, but a {header['kind']}")
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged") from error
     return header, sections

@@ -35,7 +35,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,6 @@ class Vocabulary:
     """
 
     size: int
-    token_bytes: list[bytes]
-    first_token_bytes: list[bytes] | None
     special_tokens: dict[str, int]
     eos_token_ids: tuple[int, ...]
 
@@ -90,20 +88,32 @@ class Vocabulary:
         if not 0 < size <= MAX_SIZE:
             raise VocabularyError(f"a vocabulary has between 1 and {MAX_SIZE} tokens, not {size}")
         self.size = size
-        self.token_bytes = _fit(token_bytes, size, "token_bytes")
+        later = _fit(token_bytes, size, "token_bytes")
         first = None if first_token_bytes is None else _fit(first_token_bytes, size, "first_token_bytes")
-        self.special_tokens = {name: _index(i) for name, i in (special_tokens or {}).items()}
-        self.eos_token_ids = _unique(eos_token_ids)
-        for token_id in (*self.special_tokens.values(), *self.eos_token_ids):
-            if token_id >= size:
-                raise VocabularyError(f"token id {token_id} is not in a vocabulary of size {size}")
-        self._special_ids = frozenset(self.special_tokens.values()) | frozenset(self.eos_token_ids)
+        self._name(special_tokens or {}, eos_token_ids)
         for token_id in self._special_ids:
-            self.token_bytes[token_id] = b""
+            later[token_id] = b""
             if first is not None:
                 first[token_id] = b""
-        self.first_token_bytes = None if first == self.token_bytes else first
+        self._columns = (_join(later), None if first is None or first == later else _join(first))
         self._encode_text = _encode_text
+
+    def _name(self, special_tokens: Mapping[str, int], eos_token_ids: int | Iterable[int]) -> None:
+        self.special_tokens = {name: _index(i) for name, i in special_tokens.items()}
+        self.eos_token_ids = _unique(eos_token_ids)
+        for token_id in (*self.special_tokens.values(), *self.eos_token_ids):
+            if token_id >= self.size:
+                raise VocabularyError(f"token id {token_id} is not in a vocabulary of size {self.size}")
+        self._special_ids = frozenset(self.special_tokens.values()) | frozenset(self.eos_token_ids)
+
+    # Lists are taken apart when somebody asks: the core reads columns, and a file holds them.
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        return self._columns[0].split()
+
+    @cached_property
+    def first_token_bytes(self) -> list[bytes] | None:
+        return None if self._columns[1] is None else self._columns[1].split()
 
     @classmethod
     def from_bytes(
@@ -181,7 +191,7 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything but the tokenizer's `encode` to `path`, atomically. Raises: OSError.
 
-        Reading a tokenizer of 128k tokens takes some 200 ms, loading what was saved some 40, core included.
+        Reading a tokenizer of 128k tokens takes some 200 ms, loading what was saved some 25, core included.
         """
         write_file(path, _KIND, {"vocabulary": self.fingerprint}, self._sections())
 
@@ -216,37 +226,40 @@ class Vocabulary:
     def _sections(self) -> dict[str, bytes]:
         facts = {"eos_token_ids": list(self.eos_token_ids), "special_tokens": self.special_tokens}
         sections = {"facts": json.dumps(facts).encode("utf-8", "surrogatepass")}
-        for name, first in (("later", False), ("first", True)):
-            if first and self.first_token_bytes is None:
-                continue
-            data, offsets, _ = self._packed(first=first)
-            sections[f"{name} offsets"] = offsets.astype("<u4").tobytes()
-            sections[f"{name} bytes"] = data
+        for name, column in zip(("later", "first"), self._columns, strict=True):
+            if column is not None:
+                sections[f"{name} offsets"] = column.offsets.astype("<u4").tobytes()
+                sections[f"{name} bytes"] = column.data
         return sections
 
     @classmethod
     def _from_sections(cls, sections: Mapping[str, bytes]) -> Vocabulary:
+        damaged = ValueError("the file's vocabulary is damaged")
+        self = cls.__new__(cls)
         try:
+            later = _Column.read(sections["later bytes"], sections["later offsets"])
+            self.size = later.offsets.size - 1
             facts = json.loads(sections["facts"].decode("utf-8", "surrogatepass"))
-            columns: list[list[bytes]] = []
-            for name in ("later", "first"):
-                if f"{name} bytes" not in sections:
-                    continue
-                data = sections[f"{name} bytes"]
-                ends = np.frombuffer(sections[f"{name} offsets"], dtype="<u4").tolist()
-                columns.append([data[begin:end] for begin, end in pairwise(ends)])
-            return cls(
-                columns[0],
-                eos_token_ids=facts["eos_token_ids"],
-                special_tokens=facts["special_tokens"],
-                first_token_bytes=columns[1] if len(columns) > 1 else None,
+            self._name(facts["special_tokens"], facts["eos_token_ids"])
+            first = (
+                _Column.read(sections["first bytes"], sections["first offsets"]) if "first bytes" in sections else None
             )
-        except (KeyError, IndexError, TypeError, UnicodeDecodeError, VocabularyError) as error:
-            raise ValueError("the file's vocabulary is damaged") from error
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, VocabularyError) as error:
+            raise damaged from error
+        special = list(self._special_ids)
+        for column in (later, first):
+            # Never written: no or too many tokens, columns of different lengths, bytes of special tokens.
+            if column and (not 0 < column.offsets.size - 1 == self.size <= MAX_SIZE or column.lengths[special].any()):
+                raise damaged
+        if first and first.data == later.data and np.array_equal(first.offsets, later.offsets):
+            raise damaged
+        self._columns = (later, first)
+        self._encode_text = None
+        return self
 
     def as_continuation(self) -> Vocabulary:
         """This vocabulary without a first position: for engines that decode new tokens together with the prompt's."""
-        if self.first_token_bytes is None:
+        if self._columns[1] is None:
             return self
         return Vocabulary(
             self.token_bytes,
@@ -270,7 +283,9 @@ class Vocabulary:
     @cached_property
     def missing_bytes(self) -> frozenset[int]:
         """Bytes that no token consists of past the first position, so that not every text can be written."""
-        return frozenset(range(256)) - {token[0] for token in self.token_bytes if len(token) == 1}
+        column = self._columns[0]
+        single = column.offsets[:-1][column.lengths == 1]
+        return frozenset(range(256)) - frozenset(np.frombuffer(column.data, np.uint8)[single].tolist())
 
     @property
     def is_byte_complete(self) -> bool:
@@ -384,19 +399,13 @@ class Vocabulary:
             flags: uint8 (size), 0 = unused, 1 = plain text, 2 = special. A plain token may be empty at one of the two
                 positions.
         """
-        column = self.first_token_bytes if first and self.first_token_bytes is not None else self.token_bytes
-        lengths = np.fromiter(map(len, column), dtype=np.uint64, count=self.size)
-        ends = np.cumsum(lengths, dtype=np.uint64)
-        if ends[-1] >= 1 << 32:
-            raise VocabularyError(f"the tokens' bytes exceed 4 GiB ({int(ends[-1])})")
-        offsets = np.zeros(self.size + 1, dtype=np.uint32)
-        offsets[1:] = ends
-        flags = (lengths > 0).astype(np.uint8)
-        if self.first_token_bytes is not None:
-            other = self.token_bytes if column is self.first_token_bytes else self.first_token_bytes
-            flags |= np.fromiter(map(bool, other), dtype=np.uint8, count=self.size)
+        later, at_first = self._columns
+        column = at_first if first and at_first is not None else later
+        flags = (later.lengths > 0).astype(np.uint8)
+        if at_first is not None:
+            flags |= at_first.lengths > 0
         flags[list(self._special_ids)] = 2
-        return b"".join(column), offsets, flags
+        return column.data, column.offsets, flags
 
     def __len__(self) -> int:
         return self.size
@@ -408,12 +417,46 @@ class Vocabulary:
         return hash(self.fingerprint)
 
     def __repr__(self) -> str:
-        text = sum(map(bool, self.token_bytes))
+        text = np.count_nonzero(self._columns[0].lengths)
         return (
             f"Vocabulary(size={self.size}, text={text}, special={len(self._special_ids)}, "
             f"eos_token_ids={self.eos_token_ids}, byte_complete={self.is_byte_complete}, "
-            f"first_differs={self.first_token_bytes is not None}, fingerprint={self.fingerprint[:12]})"
+            f"first_differs={self._columns[1] is not None}, fingerprint={self.fingerprint[:12]})"
         )
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+class _Column(NamedTuple):
+    """The bytes of all tokens at one kind of position, end to end: token `i` is `data[offsets[i]:offsets[i + 1]]`."""
+
+    data: bytes
+    offsets: npt.NDArray[np.uint32]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.uint32]:
+        return np.diff(self.offsets)
+
+    def split(self) -> list[bytes]:
+        return [self.data[begin:end] for begin, end in pairwise(self.offsets.tolist())]
+
+    @classmethod
+    def read(cls, data: bytes, offsets: bytes) -> _Column:
+        """Raises: ValueError if the offsets do not divide the bytes."""
+        ends = np.frombuffer(offsets, dtype="<u4").astype(np.uint32)
+        if ends.size < 2 or ends[0] != 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any():
+            raise ValueError("offsets do not fit the bytes")
+        return cls(data, ends)
+
+
+def _join(column: Sequence[bytes]) -> _Column:
+    ends = np.cumsum(np.fromiter(map(len, column), dtype=np.uint64, count=len(column)), dtype=np.uint64)
+    if ends[-1] >= 1 << 32:
+        raise VocabularyError(f"the tokens' bytes exceed 4 GiB ({int(ends[-1])})")
+    offsets = np.zeros(len(column) + 1, dtype=np.uint32)
+    offsets[1:] = ends
+    return _Column(b"".join(column), offsets)
 
 
 # --- plain checks -----------------------------------------------------------------------------------------------------

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import hashlib
+import json
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import guiderail as gr
 from guiderail.errors import GrammarError, LimitError
-from guiderail.saved_file import FORMAT_VERSION
+from guiderail.saved_file import FORMAT_VERSION, write_file
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +195,82 @@ def test_damaged_files_are_refused(vocabulary: gr.Vocabulary, tmp_path: Path) ->
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"damaged|saved in format|is not a compiled grammar"):
             gr.CompiledGrammar.load(path)
+
+
+# What a forged file could put where a value stands.
+ODD: list[Any] = [None, True, -1, 2**70, 1.5, "", "kind", [], [[]], {}, {"a": 1}, [0, "x"], "\ud800", ["static", []]]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, part in inner for place in places(part, (*path, key)))]
+
+
+def forged(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copied = copy.copy(value)
+    copied[path[0]] = forged(value[path[0]], path[1:], new)
+    return copied
+
+
+def signed(header: bytes, rest: bytes) -> bytes:
+    return (
+        b"guiderail\0"
+        + struct.pack("<II32s", FORMAT_VERSION, len(header), hashlib.sha256(header).digest())
+        + header
+        + rest
+    )
+
+
+@pytest.mark.parametrize("name", ["regex", "json", "json schema"])
+def test_forged_files_are_refused(name: str, vocabulary: gr.Vocabulary, tmp_path: Path) -> None:
+    """Digests are right, values are not: each file is an error of ours or a ValueError, or a grammar."""
+    path = tmp_path / "file"
+    gr.compile(GRAMMARS[name](), vocabulary).save(path)
+    data = path.read_bytes()
+    start = 10 + struct.calcsize("<II32s")
+    length = struct.unpack_from("<I", data, 14)[0]
+    header, rest = json.loads(data[start : start + length]), data[start + length :]
+    headers = [json.dumps(forged(header, place, odd)) for place in places(header) for odd in ODD]
+    for text in [*headers, "", "[", "[" * 100_000]:
+        path.write_bytes(signed(text.encode("utf-8", "surrogatepass"), rest))
+        with contextlib.suppress(ValueError, gr.GuiderailError):
+            gr.CompiledGrammar.load(path)
+
+
+def test_forged_vocabularies_are_refused(tmp_path: Path) -> None:
+    vocabulary = gr.Vocabulary.from_bytes([b" a", b"b", b""], eos_token_ids=[2], first_token_bytes=[b"a", b"b", b""])
+    sections = vocabulary._sections()
+    facts = json.loads(sections["facts"])
+
+    def is_refused(changes: dict[str, bytes]) -> None:
+        write_file(tmp_path / "file", "vocabulary", {"vocabulary": vocabulary.fingerprint}, sections | changes)
+        with pytest.raises(ValueError, match="damaged"):
+            gr.Vocabulary.load(tmp_path / "file")
+
+    for place in places(facts):
+        for odd in ODD:
+            if forged(facts, place, odd) != facts:
+                is_refused({"facts": json.dumps(forged(facts, place, odd)).encode("utf-8", "surrogatepass")})
+    is_refused({"facts": b"[" * 100_000})
+    for offsets in (
+        [],
+        [0],
+        [0, 0],
+        [0, 2, 1, 3],
+        [1, 2, 3, 3],
+        [0, 2, 3, 4],
+        [0, 2, 3, 2**32 - 1],
+        [0, 2, 2, 3],
+        [0, 3, 3],
+    ):
+        is_refused({"later offsets": np.array(offsets, "<u4").tobytes()})
+    is_refused({"later offsets": b"\0\0\0"})
+    is_refused({"later bytes": b""})
+    is_refused({"first bytes": sections["later bytes"], "first offsets": sections["later offsets"]})
+    del sections["later bytes"]
+    is_refused({})
 
 
 def test_another_format_is_named(vocabulary: gr.Vocabulary, tmp_path: Path) -> None:

@@ -1,19 +1,70 @@
 #include "core/masks/token_trie.h"
 
 #include <algorithm>
+#include <array>
+#include <numeric>
+#include <tuple>
 
 #include "core/text/utf8_lead.h"
 
 namespace guiderail {
 
-TokenTrie TokenTrie::build(std::vector<std::pair<std::string_view, uint32_t>> entries) {
-  std::erase_if(entries, [](const auto& e) { return e.first.empty(); });
-  std::ranges::sort(entries);
+namespace {
+
+using Strings = std::span<const std::pair<std::string_view, uint32_t>>;
+
+// The first eight bytes are a number as well, so that hardly anything looks at the string itself.
+struct Entry {
+  uint64_t head;
+  std::string_view text;
+  uint32_t token;
+  uint8_t byte(std::size_t depth) const {
+    return depth < 8 ? static_cast<uint8_t>(head >> (56 - 8 * depth)) : static_cast<uint8_t>(text[depth]);
+  }
+};
+
+uint64_t head_of(std::string_view text) {
+  uint64_t head = 0;
+  for (std::size_t i = 0; i < 8; ++i) head = head << 8 | (i < text.size() ? static_cast<uint8_t>(text[i]) : 0);
+  return head;
+}
+
+// By text, then by token: radix sort by heads, then by comparison what has equal ones.
+std::vector<Entry> sorted(Strings strings) {
+  std::vector<std::pair<uint64_t, uint32_t>> places, other;
+  places.reserve(strings.size());
+  for (uint32_t i = 0; i < strings.size(); ++i)
+    if (!strings[i].first.empty()) places.emplace_back(head_of(strings[i].first), i);
+  other.resize(places.size());
+  for (int shift = 0; shift < 64; shift += 8) {
+    std::array<uint32_t, 257> begin{};
+    for (const auto& p : places) ++begin[(p.first >> shift & 255) + 1];
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    for (const auto& p : places) other[begin[p.first >> shift & 255]++] = p;
+    std::swap(places, other);
+  }
+  std::vector<Entry> entries;
+  entries.reserve(places.size());
+  for (const auto& [head, i] : places) entries.push_back({head, strings[i].first, strings[i].second});
+  for (auto first = entries.begin(), last = first; first != entries.end(); first = last) {
+    while (last != entries.end() && last->head == first->head) ++last;
+    std::sort(first, last,
+              [](const Entry& a, const Entry& b) { return std::tie(a.text, a.token) < std::tie(b.text, b.token); });
+  }
+  return entries;
+}
+
+}  // namespace
+
+TokenTrie TokenTrie::build(Strings strings) {
+  const std::vector<Entry> entries = sorted(strings);
   TokenTrie trie;
   struct Range {
     uint32_t node, begin, end;
     std::size_t depth;
   };
+  trie.nodes_.reserve(1 + 3 * entries.size());
+  trie.tokens_.reserve(entries.size());
   trie.nodes_.push_back({});
   std::vector<Range> work{{0, 0, static_cast<uint32_t>(entries.size()), 0}};
   while (!work.empty()) {
@@ -21,14 +72,14 @@ TokenTrie TokenTrie::build(std::vector<std::pair<std::string_view, uint32_t>> en
     work.pop_back();
     uint32_t i = r.begin;
     trie.nodes_[r.node].first_token = static_cast<uint32_t>(trie.tokens_.size());
-    for (; i < r.end && entries[i].first.size() == r.depth; ++i) trie.tokens_.push_back(entries[i].second);
+    for (; i < r.end && entries[i].text.size() == r.depth; ++i) trie.tokens_.push_back(entries[i].token);
     trie.nodes_[r.node].num_tokens = i - r.begin;
     trie.nodes_[r.node].first_child = static_cast<uint32_t>(trie.nodes_.size());
     std::size_t first_range = work.size();
     while (i < r.end) {
-      uint8_t byte = static_cast<uint8_t>(entries[i].first[r.depth]);
-      uint32_t j = i;
-      while (j < r.end && static_cast<uint8_t>(entries[j].first[r.depth]) == byte) ++j;
+      uint8_t byte = entries[i].byte(r.depth);
+      uint32_t j = i + 1;
+      while (j < r.end && entries[j].byte(r.depth) == byte) ++j;
       work.push_back({static_cast<uint32_t>(trie.nodes_.size()), i, j, r.depth + 1});
       trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
       ++trie.nodes_[r.node].num_children;

@@ -29,8 +29,8 @@ class TokenTrie {
  public:
   static constexpr uint32_t kRoot = 0;
 
-  // Entries with an empty string are left out. O(total bytes · log) time.
-  static TokenTrie build(std::vector<std::pair<std::string_view, uint32_t>> entries);
+  // Entries with an empty string are left out; strings of the same bytes have their tokens in ascending order.
+  static TokenTrie build(std::span<const std::pair<std::string_view, uint32_t>> strings);
 
   std::size_t size() const { return nodes_.size(); }
   const TrieNode& node(uint32_t i) const { return nodes_[i]; }

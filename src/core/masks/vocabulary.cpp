@@ -26,6 +26,7 @@ Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::ve
   for (const auto& [text, id] : special_)
     if (id >= size()) throw GrammarError("vocabulary: id of special token '" + text + "' is out of range");
   std::vector<std::pair<std::string_view, uint32_t>> entries;
+  entries.reserve(size());
   std::array<bool, 256> single{};
   for (uint32_t id = 0; id < size(); ++id) {
     if (!is_text(id)) continue;
@@ -35,7 +36,7 @@ Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::ve
     if (text.size() == 1) single[static_cast<uint8_t>(text[0])] = true;
   }
   byte_complete_ = std::ranges::all_of(single, [](bool b) { return b; });
-  trie_ = TokenTrie::build(std::move(entries));
+  trie_ = TokenTrie::build(entries);
   trie_.summarize();
   ranks_.assign(size(), 0);
   for (uint32_t rank = 0; rank < trie_.all_tokens().size(); ++rank) ranks_[trie_.all_tokens()[rank]] = rank;
