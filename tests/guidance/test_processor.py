@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import weakref
@@ -13,6 +14,7 @@ import torch
 from guidance import models
 from guidance.rule_cases import BY_NAME, CASES, NEGATIVE, Case
 from guiderail import guidance as gr
+from guiderail.integrations import shared_pass
 from guiderail.integrations.transformers_guidance import GuidanceLogitsProcessor
 from oracles import guidance_reference as reference
 
@@ -357,9 +359,7 @@ def test_streams_are_computed_in_the_passes_that_generate_runs_anyway() -> None:
         torch.testing.assert_close(ours.values[0], theirs.values[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"output_hidden_states": True}, {"cache_implementation": "static"}, {"use_cache": False}], ids=str
-)
+@pytest.mark.parametrize("settings", [{"output_hidden_states": True}, {"use_cache": False}], ids=str)
 def test_passes_that_are_more_than_a_decoding_step_are_left_alone(settings: dict[str, object]) -> None:
     model, rows, case = models.llama(), models.prompts(26, (6, 2)), BY_NAME["classifier-free"]
     processor = GuidanceLogitsProcessor(case.term(), model=model)
@@ -372,16 +372,53 @@ def test_passes_that_are_more_than_a_decoding_step_are_left_alone(settings: dict
     assert all(layer.shape[0] == 2 for step in output.hidden_states or () for layer in step)
 
 
-def test_a_wrong_guess_about_the_next_rows_costs_one_pass() -> None:
-    """Beams are permuted between the call and the next pass: the streams' rows are computed once in vain."""
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "negative", [NEGATIVE, [5, 9, 13, 4, 8, 6, 7, 9, 11, 12]], ids=["short", "longer than the prompts"]
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cache_implementation": "static"},
+        {"num_beams": 4, "num_return_sequences": 2},
+        {"cache_implementation": "static", "num_beams": 4, "num_return_sequences": 2},
+    ],
+    ids=["static cache", "beams", "beams, static cache"],
+)
+def test_beams_and_static_caches_share_their_passes_too(
+    settings: dict[str, object], negative: list[int], attention: str
+) -> None:
+    model, rows = copy.deepcopy(models.llama()), models.prompts(3, (5, 3))
+    model.set_attn_implementation(attention)
+    inputs, fixed = models.left_padded(rows), {"max_new_tokens": STEPS, "do_sample": False, **settings}
+    processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, negative), model=model)
+    guided = model.generate(**inputs, logits_processor=[processor], **fixed)
+    counts = processor.engine.runner().counts
+    assert (counts.passes, counts.shared) == (1, STEPS - 1)
+    # Another model of the same weights is no guest: its streams have passes of their own.
+    apart = GuidanceLogitsProcessor(
+        gr.WeightedStreams({gr.Stream(gr.prompt_tokens(negative), copy.deepcopy(model)): -1.0}), model=model
+    )
+    assert model.generate(**inputs, logits_processor=[apart], **fixed).tolist() == guided.tolist()
+    assert all(runner.counts.shared == 0 for runner in apart.engine.runners)
+
+
+def test_a_wrong_guess_about_the_next_rows_costs_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that cannot be told apart in the cache: the streams' rows are computed once in vain."""
+    monkeypatch.setattr(shared_pass, "_marks", lambda cache: torch.zeros(4, 1))
     model, rows = models.llama(), models.prompts(3, (5,))
     processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, NEGATIVE), model=model)
-    model.generate(
+    found = model.generate(
         **models.left_padded(rows), logits_processor=[processor], max_new_tokens=STEPS, num_beams=4, do_sample=False
     )
     counts = processor.engine.runner().counts
-    assert counts.shared <= 2
-    assert counts.passes + counts.shared <= STEPS + 1
+    assert counts.passes > 1
+    assert counts.passes + counts.shared == STEPS + 1
+    monkeypatch.undo()
+    again = model.generate(
+        **models.left_padded(rows), logits_processor=[processor], max_new_tokens=STEPS, num_beams=4, do_sample=False
+    )
+    assert again.tolist() == found.tolist()
 
 
 def test_nothing_is_kept_when_a_call_is_over() -> None:

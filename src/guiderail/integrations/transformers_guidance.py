@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, LogitsProcessor
+from transformers import DynamicCache, LogitsProcessor, StaticCache
 
 from guiderail.guidance.engine import GuidanceEngine
 from guiderail.guidance.streams import ChangedInputs, Row, RowInputs, SamePrompt
@@ -71,7 +71,7 @@ class GuidanceLogitsProcessor(LogitsProcessor):
     `GrammarLogitsProcessor` after this one, or pass `constraint` here.
 
     Cost. Streams of the guided model that read text are rows of the decoding passes `generate` runs anyway, which hooks
-    on the model see to. Beams, static caches, encoder-decoders, images and perturbed streams take a pass of their own.
+    on the model see to. Encoder-decoders, images, perturbed streams and compiled passes take a pass of their own.
 
     Args:
         term: what to do; terms add up with `+`.
@@ -111,7 +111,7 @@ class GuidanceLogitsProcessor(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         rows = self._rows(input_ids)
         if self._expected and self._expected != rows:
-            self._shared = None  # beams: which row is continued is not known before the call
+            self._shared = None  # the rows are not continued as was thought: not again in this call
         self._expected, self._last = [], rows
         legal = None
         if self._constraint is not None:
@@ -156,7 +156,7 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         self._prompts = _Prompts(tokens, paddings, count, inputs)
         cache = None if prefill is None else prefill.kwargs.get("past_key_values")
         self._shared = None
-        if isinstance(cache, DynamicCache):
+        if isinstance(cache, DynamicCache | StaticCache):
             self._calls += 1
             self._shared = SharedPass(cache, _forgetting(weakref.ref(self), self._calls))
 
@@ -165,14 +165,18 @@ class GuidanceLogitsProcessor(LogitsProcessor):
         if self._shared is None or self._prompts is None or not self._last or not self._shared.can_join(kwargs):
             return None
         # A cache that holds more than tokens (image features without a place in the text) has its own idea of masks.
-        if kwargs["past_key_values"].get_seq_length() != self._prompts.width + self._last[0].step:
+        if int(kwargs["past_key_values"].get_seq_length()) != self._prompts.width + self._last[0].step:
             return None
         tokens = kwargs["input_ids"][:, 0].tolist()
         if len(tokens) != len(self._last):
             return None
+        parents = self._shared.parents(len(tokens))
+        if parents is None:
+            return None
+        continued = [self._last[parent] for parent in parents]
         rows = [
             Row(row.prompt, (*row.generated, token), row.prompt_index, row.inputs)
-            for row, token in zip(self._last, tokens, strict=True)
+            for row, token in zip(continued, tokens, strict=True)
         ]
         guests = self.engine.as_guests(rows)
         if guests is None:
