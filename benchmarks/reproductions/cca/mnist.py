@@ -173,5 +173,7 @@ CLAIMS = [
           lambda v: v == 0.5),
     Claim("V4 MNIST", "cca.mnist", "lambda trades fidelity for diversity, as the scale does", "Spearman > 0.8 of "
           "lambda with class accuracy and with loss of recall; value: the smaller", SETTING, as_a_dial,
-          lambda v: v > 0.8),
+          lambda v: v > 0.8,
+          "From 1 to 10 it is the dial of the paper: accuracy rises, recall falls. At 100, where the loss divided by "
+          "lambda leaves the matched pairs a hundredth, one epoch of 125 steps only unlearns, and both measures turn."),
 ]  # fmt: skip

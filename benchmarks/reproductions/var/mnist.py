@@ -25,7 +25,7 @@ from guiderail.guidance.token_models import Var
 class World(var.World):
     """MNIST for glyphs; the features are the pixels of a patch."""
 
-    base_steps, judge_steps, batch = 800, 400, 64
+    base_steps, judge_steps, batch = 600, 300, 64
     vocab, sides, code_width = 192, (2, 3, SIDE), PATCH**2
     beta, tuning_rate = 0.02 * LENGTH / 49, 2e-4
     samples = 2000
