@@ -7,7 +7,9 @@ and .md; a part that is not run keeps its last figures. Parts:
     memory    2,000 different schemas; resident memory of all its processes, every 250. Answered by a model of the same
               vocabulary with random weights, made here: what memory grows by does not depend on the model
     speed     tokens per second at 16 sequences: free, by schema, guided, guided by schema; taking turns, the median of
-              the rounds
+              the rounds; by the clock, and per processor second of all the server's processes, which other load on the
+              machine disturbs less
+    half      the same in bfloat16, as the server chooses for models that are published so
     first     time to the first token for a schema never seen, against a free request, taking turns
     backends  speed by schema and `first` for vLLM's own backends xgrammar and guidance, each on a server of its own
 
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -44,9 +47,9 @@ from vllm_engine.server import small_model
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT_MODEL = Path.home() / ".cache" / "guiderail" / "models" / "SmolLM2-135M-Instruct"
-PARTS = ("load", "memory", "speed", "first", "backends")
+PARTS = ("load", "memory", "speed", "half", "first", "backends")
 SCHEMAS, EVERY = 2_000, 250
-SEQUENCES, TOKENS, ROUNDS = 16, 64, 3
+SEQUENCES, TOKENS, ROUNDS = 16, 64, 5
 UNSEEN = 24
 NEGATIVE = {"guidance_scale": 1.5, "negative_prompt": "Something else entirely:"}
 # Any answer to it has more than TOKENS tokens before it may end.
@@ -59,9 +62,9 @@ class Server:
     Args: backend 'guiderail': `guiderail serve`; otherwise vLLM's own server with that structured-output backend.
     """
 
-    def __init__(self, model: Path, port: int, backend: str, log: Path) -> None:
+    def __init__(self, model: Path, port: int, backend: str, log: Path, dtype: str = "float32") -> None:
         self.url = f"http://127.0.0.1:{port}"
-        options = ["--served-model-name", "small", "--port", str(port), "--host", "127.0.0.1", "--dtype", "float32"]
+        options = ["--served-model-name", "small", "--port", str(port), "--host", "127.0.0.1", "--dtype", dtype]
         options += ["--max-model-len", "512", "--max-num-seqs", "32", "--enforce-eager"]
         options += ["--gpu-memory-utilization", "0.3"]  # of memory, free at the start; the cache has 1 GiB
         if backend == "guiderail":
@@ -93,15 +96,27 @@ class Server:
             time.sleep(1)
         raise RuntimeError(f"no answer after {seconds:.0f} s; see {self._log.name}")
 
+    def _processes(self) -> Iterator[Path]:
+        """/proc of each of the server's processes."""
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and os.getsid(int(entry.name)) == self._process.pid:
+                    yield entry
+
+    def processor_seconds(self) -> float:
+        """What all its processes have used so far."""
+        ticks = 0
+        for entry in self._processes():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def resident(self) -> dict[str, float]:
         """MiB that each process holds for itself and its share of what is shared, by the process's name."""
         found: dict[str, float] = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
+        for entry in self._processes():
             with contextlib.suppress(OSError):
-                if os.getsid(int(entry.name)) != self._process.pid:
-                    continue
                 lines = (entry / "smaps_rollup").read_text().splitlines()
                 size = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
                 name = (entry / "comm").read_text().strip()
@@ -120,9 +135,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(options: argparse.Namespace, backend: str, model: Path | None = None) -> Iterator[Server]:
+def serving(
+    options: argparse.Namespace, backend: str, model: Path | None = None, dtype: str = "float32"
+) -> Iterator[Server]:
     log = options.logs / f"server-{backend}.log"
-    server = Server(model or options.model, options.port, backend, log)
+    server = Server(model or options.model, options.port, backend, log, dtype)
     try:
         print(f"{backend}: ready after {server.wait():.0f} s", flush=True)
         yield server
@@ -158,10 +175,10 @@ async def memory(server: Server, load: vllm_load.Load) -> dict[str, Any]:
     return {"steps": steps, "counts": dict(tally.counts), "wrong": tally.wrong, "healthy": load.healthy()}
 
 
-async def tokens_per_second(load: vllm_load.Load, **options: Any) -> float:
-    """SEQUENCES requests of TOKENS tokens at once."""
+async def tokens_per_second(server: Server, load: vllm_load.Load, **options: Any) -> tuple[float, float]:
+    """SEQUENCES requests of TOKENS tokens at once: tokens per second, and per processor second of the server."""
     prompts = [f"{prompt} ({number})" for number in range(4) for prompt in vllm_load.CONTROLS][:SEQUENCES]
-    start = time.perf_counter()
+    start, used = time.perf_counter(), server.processor_seconds()
     answers = await asyncio.gather(
         *(
             load.client.completions.create(
@@ -170,26 +187,33 @@ async def tokens_per_second(load: vllm_load.Load, **options: Any) -> float:
             for prompt in prompts
         )
     )
-    seconds = time.perf_counter() - start
-    return sum(answer.usage.completion_tokens for answer in answers if answer.usage) / seconds
+    seconds, used = time.perf_counter() - start, server.processor_seconds() - used
+    tokens = sum(answer.usage.completion_tokens for answer in answers if answer.usage)
+    return tokens / seconds, tokens / used
 
 
-async def speed(load: vllm_load.Load, kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+async def speed(server: Server, load: vllm_load.Load, kinds: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Tokens per second of each kind of request in ROUNDS rounds, after one that is not counted."""
-    found: dict[str, list[float]] = {kind: [] for kind in kinds}
-    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    rounds: list[dict[str, tuple[float, float]]] = []
     for number in range(ROUNDS + 1):
-        rates = {kind: await tokens_per_second(load, extra_body=body) for kind, body in kinds.items()}
+        rates = {kind: await tokens_per_second(server, load, extra_body=body) for kind, body in kinds.items()}
+        print({kind: [round(rate, 1) for rate in pair] for kind, pair in rates.items()}, flush=True)
         if number:
-            for kind, rate in rates.items():
-                found[kind].append(round(rate, 1))
-                ratios[kind].append(round(rate / rates["free"], 3))
-    entry = {
-        kind: {"rounds": found[kind], "median": statistics.median(found[kind]), "of_free": ratios[kind]}
+            rounds.append(rates)
+
+    def of(kind: str, clock: int) -> list[float]:
+        return [round(rates[kind][clock] / rates["free"][clock], 3) for rates in rounds]
+
+    return {
+        kind: {
+            "rounds": [round(rates[kind][0], 1) for rates in rounds],
+            "median": statistics.median(round(rates[kind][0], 1) for rates in rounds),
+            "of_free": of(kind, 0),
+            "per_processor_second": [round(rates[kind][1], 1) for rates in rounds],
+            "of_free_per_processor_second": of(kind, 1),
+        }
         for kind in kinds
     }
-    print(json.dumps(entry), flush=True)
-    return entry
 
 
 def kinds_of_request(guided: bool) -> dict[str, dict[str, Any]]:
@@ -265,10 +289,20 @@ def _memory_section(entry: dict[str, Any]) -> list[str]:
 
 
 def _speed_rows(entry: dict[str, Any], backend: str) -> list[list[str]]:
+    def ratios(values: list[float] | None) -> str:
+        if values is None:  # measured before there was this clock
+            return "-"
+        return f"{statistics.median(values):.2f} ({' '.join(f'{value:.2f}' for value in values)})"
+
     return [
-        [backend, kind, figure(rate["median"]), " ".join(f"{ratio:.2f}" for ratio in rate["of_free"])]
+        [
+            backend,
+            kind,
+            figure(rate["median"]),
+            ratios(rate["of_free"]),
+            ratios(rate.get("of_free_per_processor_second")),
+        ]
         for kind, rate in entry.items()
-        if isinstance(rate, dict)
     ]
 
 
@@ -277,12 +311,18 @@ def _first_row(entry: dict[str, Any], backend: str) -> list[str]:
     return [backend, *(figure(stats[key]) for stats in (free, unseen) for key in ("p50", "p90", "max"))]
 
 
-_SPEED_HEADER = ["backend", "requests", "tokens/s, median", "of free, by round"]
+_SPEED_HEADER = [
+    "backend",
+    "requests",
+    "tokens/s, median",
+    "of free: median (rounds)",
+    "of free per processor second: median (rounds)",
+]
 _FIRST_HEADER = ["backend", "free p50", "p90", "max", "schema never seen p50", "p90", "max"]
 
 
-def _speed_section(entry: dict[str, Any]) -> list[str]:
-    head = f"## Tokens per second, {SEQUENCES} sequences of {TOKENS} tokens"
+def _speed_section(entry: dict[str, Any], dtype: str = "float32") -> list[str]:
+    head = f"## Tokens per second, {SEQUENCES} sequences of {TOKENS} tokens, {dtype}"
     return [head, "", table(_SPEED_HEADER, _speed_rows(entry["kinds"], "guiderail"))]
 
 
@@ -301,6 +341,7 @@ _SECTIONS = {
     "load": _load_section,
     "memory": _memory_section,
     "speed": _speed_section,
+    "half": functools.partial(_speed_section, dtype="bfloat16"),
     "first": _first_section,
     "backends": _backends_section,
 }
@@ -318,8 +359,8 @@ def machine() -> str:
 
 def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.Namespace) -> dict[str, Any]:
     """One part on a running server."""
-    if part == "speed":
-        return {"kinds": load.run(speed(load, kinds_of_request(guided=True)))}
+    if part in ("speed", "half"):
+        return {"kinds": load.run(speed(server, load, kinds_of_request(guided=True)))}
     if part == "first":
         return {"times": load.run(first(load, random.randrange(10**8, 10**9)))}
     if part == "memory":
@@ -330,7 +371,7 @@ def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.N
 
 def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """The parts one after another, each as soon as it is done."""
-    own = [part for part in PARTS if part in parts and part not in ("backends", "memory")]
+    own = [part for part in PARTS if part in parts and part not in ("backends", "half", "memory")]
     if "memory" in parts:
         about = machine()
         with serving(options, "guiderail", small_model(options.logs / "small-model")) as server:
@@ -344,12 +385,16 @@ def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, di
                 about = machine()
                 # A client belongs to one event loop, so each part has its own.
                 yield part, {"machine": about, **measure(part, server, vllm_load.Load(server.url, "small"), options)}
+    if "half" in parts:
+        about = machine()
+        with serving(options, "guiderail", dtype="bfloat16") as server:
+            yield "half", {"machine": about, **measure("half", server, vllm_load.Load(server.url, "small"), options)}
     if "backends" in parts:
         entry: dict[str, Any] = {"machine": machine(), "backends": {}}
         for backend in ("guiderail", "xgrammar", "guidance"):
             with serving(options, backend) as server:
                 load = vllm_load.Load(server.url, "small")
-                rates = load.run(speed(load, kinds_of_request(guided=False)))
+                rates = load.run(speed(server, load, kinds_of_request(guided=False)))
                 load = vllm_load.Load(server.url, "small")
                 times = load.run(first(load, random.randrange(10**8, 10**9)))
                 entry["backends"][backend] = {"speed": rates, "first": times}

@@ -32,13 +32,13 @@ def references(kind: str) -> list[list[int]]:
     """Greedy tokens by transformers for all pairs and scales."""
     tokens, name = (TOKENS, f"{TOKENS}") if kind == "free" else (BOUND_TOKENS, f"sentence-{BOUND_TOKENS}")
     path = CACHE / f"vllm-guidance-reference-{name}.json"
-    if not path.exists():
-        constraint = _sentence() if kind == "grammar" else None
-        found = [
-            reference(prompt, negative, scale, tokens, constraint) for prompt, negative in PAIRS for scale in SCALES
-        ]
+    found = json.loads(path.read_text()) if path.exists() else []
+    constraint = _sentence() if kind == "grammar" else None
+    asked = [(prompt, negative, scale) for prompt, negative in PAIRS for scale in SCALES]
+    for arguments in asked[len(found) :]:  # kept one by one: it takes minutes
+        found.append(reference(*arguments, tokens, constraint))
         path.write_text(json.dumps(found))
-    return json.loads(path.read_text())
+    return found
 
 
 def _sentence() -> Any:
