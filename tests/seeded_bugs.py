@@ -25,6 +25,7 @@ SUITE = [
     "tests/exhaustive",
     "tests/property/test_matcher_laws.py",
     "tests/property/test_mutants.py",
+    "tests/unit/test_lexeme_rows.py",
 ]
 
 

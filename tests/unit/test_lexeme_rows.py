@@ -136,3 +136,49 @@ def test_a_row_of_a_whole_lexeme_keeps_its_tag(fillers: int) -> None:
     vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[len(token_bytes) - 1])
     grammar = gr.Grammar.from_json_schema({"type": "array", "items": {"type": "string"}})
     laws.mask_is_what_accept_takes(gr.compile(grammar, vocabulary).matcher(prefix=b'["Q'), len(token_bytes))
+
+
+COUNTED = {
+    "string": gr.Grammar.from_json_schema({"type": "string", "minLength": 2, "maxLength": 4}),
+    "letters": gr.Grammar.from_json_schema({"type": "string", "pattern": "^[ab0-2é日]*$", "maxLength": 4}),
+    "in an array": gr.Grammar.from_json_schema(
+        {"type": "array", "items": {"type": "string", "maxLength": 2}, "maxItems": 2}, whitespace="compact"
+    ),
+    "before something": gr.Grammar.from_regex(r"[^,]{1,3},[^,]{0,2}0"),
+}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", COUNTED)
+def test_counted_rows_where_tokens_lack_bytes(name: str, seed: int) -> None:
+    """Few bytes are tokens, a quote hardly ever: a token is allowed if some tokens after it end a text, by trying."""
+    grammar, rng = COUNTED[name], random.Random(seed)
+    pieces = ["a", "b", "0", "1", "é", "日", "ß", '"', ","]
+    words = {"".join(rng.choices(pieces, k=rng.randint(2, 4))).encode() for _ in range(250)}
+    torn = {rng.choice(sorted(words)) + rng.choice(TORN[:5]) for _ in range(40)} | {b"\xa9", b"\xa5"}
+    single = [b"[", b"]", *(p.encode() for p in rng.sample(pieces[:7], 3)), *([b'"'] if seed % 2 else [])]
+    tokens = sorted(words | torn) + single
+    vocabulary = gr.Vocabulary.from_bytes([*tokens, b""], eos_token_ids=[len(tokens)])
+    matcher = gr.compile(grammar, vocabulary).matcher()
+    known: dict[bytes, bool] = {}
+
+    def completable(text: bytes) -> bool:
+        if text not in known:
+            known[text] = grammar.accepts_prefix(text) and (
+                grammar.accepts(text) or any(completable(text + token) for token in tokens)
+            )
+        return known[text]
+
+    bitmask = gr.allocate_token_bitmask(1, vocabulary)
+    for _ in range(6):
+        matcher.reset()
+        text = b""
+        while not matcher.is_terminated:
+            matcher.fill_next_token_bitmask(bitmask)
+            allowed = mask_to_set(bitmask[0], vocabulary.size)
+            expected = {i for i, token in enumerate(tokens) if completable(text + token)}
+            assert allowed - {len(tokens)} == expected, text
+            assert (len(tokens) in allowed) == grammar.accepts(text)
+            token = rng.choice(sorted(allowed))
+            assert matcher.accept_token(token)
+            text += [*tokens, b""][token]

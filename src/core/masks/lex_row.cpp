@@ -69,7 +69,7 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
   }
   // Built without the lock: two threads may build the same row, the first one stays.
   std::unique_ptr<LexRow> fresh;
-  if (competing == kNone && vocabulary_.byte_complete()) fresh = read_off(remainder, place);
+  if (competing == kNone) fresh = read_off(remainder, place);
   if (!fresh) fresh = build(remainder, competing, place, false);
   return keep(rows_, key, std::move(fresh));
 }
@@ -97,6 +97,8 @@ const LexRow& LexRowCache::keep(Rows& rows, const Key& key, std::unique_ptr<LexR
   for (const auto& exit : fresh->exits_)
     size += sizeof(LexRow::Exit) + (exit->places.size() + exit->spans.size()) * sizeof(LexRow::Exit::Place);
   if (fresh->counts_) size += fresh->counts_->tokens.size() * sizeof(fresh->counts_->tokens[0]);
+  size += fresh->ends_.size() * sizeof(LexRow::End);
+  for (const auto& tokens : fresh->tokens_of_ends_) size += tokens.size() * sizeof(uint32_t);
   std::lock_guard lock(mutex_);
   auto [it, added] = rows.try_emplace(key, std::move(fresh));
   if (added) {
@@ -261,7 +263,25 @@ std::unique_ptr<LexRow> LexRowCache::read_off(Node remainder, uint32_t place) {
   exit->competing = kNone;
   exit->first = starred.exits_[0]->first;
   result->exits_.push_back(std::move(exit));
+  // What tokens leave of body* and how many bodies they have begun says what they leave of body{min,max}: one of them shows it.
+  const std::size_t depth = starred.ends_.empty() ? 0 : depth_of(place);
+  for (const LexRow::End& end : starred.ends_) {
+    if (end.count > max) continue;
+    Node left = remainder;
+    for (char byte : vocabulary_.token(end.tokens.front()).substr(depth))
+      left = lexicon_.step(left, static_cast<uint8_t>(byte));
+    result->ends_.push_back({left, kNone, 0, end.tokens});
+  }
   return result;
+}
+
+// The bytes that lead to a place of the vocabulary trie.
+std::size_t LexRowCache::depth_of(uint32_t place) const {
+  const TokenTrie& trie = vocabulary_.trie();
+  std::string_view text = vocabulary_.token(trie.all_tokens()[trie.node(place).first_token]);
+  std::size_t depth = 0;
+  for (uint32_t at = TokenTrie::kRoot; at != place; ++depth) at = trie.child(at, static_cast<uint8_t>(text[depth]));
+  return depth;
 }
 
 void LexRowCache::store_stay(LexRow& row, std::vector<uint32_t> stay) {
@@ -279,7 +299,15 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
   std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
   const TokenTrie& trie = vocabulary_.trie();
   std::map<std::tuple<std::vector<uint32_t>, Node, Node>, LexRow::Exit*> exits;
-  std::map<std::pair<Node, Node>, std::size_t> ends;
+  std::map<std::tuple<Node, Node, uint32_t>, std::size_t> ends;
+  auto tokens_ending = [&](Node left, Node rival, uint32_t begun) -> std::vector<uint32_t>& {
+    auto [it, fresh] = ends.try_emplace({left, rival, begun}, result->ends_.size());
+    if (fresh) {
+      result->ends_.push_back({left, rival, begun, {}});
+      result->tokens_of_ends_.emplace_back();
+    }
+    return result->tokens_of_ends_[it->second];
+  };
   // Nodes repeat from place to place, so what is known of the last one answers nearly always.
   struct Known {
     Node node = kNone, competing = kNone;
@@ -355,8 +383,8 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);
       Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, child.byte);
       uint32_t count = f.count;
+      const uint32_t begun = counting ? count + 1 : 0;
       if (counting) {
-        uint32_t begun = count + 1;
         if (next == remainder) {
           ++count;
         } else if (next != inside) {
@@ -366,9 +394,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
         for (uint32_t token : trie.tokens(c)) counts->tokens.emplace_back(begun, token);
       }
       if (!vocabulary_.byte_complete() && child.num_tokens) {
-        auto [it, fresh] = ends.try_emplace({next, rival}, result->ends_.size());
-        if (fresh) result->ends_.push_back({next, rival, {}});
-        auto& tokens = result->ends_[it->second].tokens;
+        auto& tokens = tokens_ending(next, rival, begun);
         tokens.insert(tokens.end(), trie.tokens(c).begin(), trie.tokens(c).end());
       }
       if (child.num_children == 0) continue;
@@ -378,15 +404,16 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       if (last.continues && trie.subtree_size(c) >= kWorthAsking && (!counting || next == remainder) &&
           (vocabulary_.byte_complete() || !trie.below(c).leads) && loops_below(c, f.remainder, next, rival)) {
         std::span<const uint32_t> tokens = keep_all_below(c);
-        if (!vocabulary_.byte_complete() && !tokens.empty()) {
-          auto [it, fresh] = ends.try_emplace({next, rival}, result->ends_.size());
-          if (fresh) result->ends_.push_back({next, rival, {}});
-          auto& list = result->ends_[it->second].tokens;
+        if (!vocabulary_.byte_complete() && !counting && !tokens.empty()) {
+          auto& list = tokens_ending(next, rival, 0);
           list.insert(list.end(), tokens.begin(), tokens.end());
         }
         if (counting) {
-          for_each_below(trie, c, [&](uint32_t node, uint32_t begun, bool) {
-            for (uint32_t token : trie.tokens(node)) counts->tokens.emplace_back(count + begun, token);
+          for_each_below(trie, c, [&](uint32_t node, uint32_t more, bool) {
+            for (uint32_t token : trie.tokens(node)) {
+              counts->tokens.emplace_back(count + more, token);
+              if (!vocabulary_.byte_complete()) tokens_ending(next, rival, count + more).push_back(token);
+            }
           });
         }
         if (last.exit && (counting || !vocabulary_.byte_complete())) {
@@ -410,6 +437,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     }
   }
   store_stay(*result, std::move(stay));
+  for (std::size_t i = 0; i < result->ends_.size(); ++i) result->ends_[i].tokens = result->tokens_of_ends_[i];
   if (counting) {
     // By number of bodies, of which there are few: a counting sort.
     std::vector<std::size_t> starts;

@@ -69,7 +69,8 @@ class LexRow {
   // The tokens of the row by what they leave of the lexeme; only for vocabularies in which not every byte is a token.
   struct End {
     Node remainder, competing;
-    std::vector<uint32_t> tokens;
+    uint32_t count;                    // bodies begun, in the row of a starred body; else 0
+    std::span<const uint32_t> tokens;  // kept by this row, or by the starred one that it was read off
   };
   const std::vector<End>& ends() const { return ends_; }
   // The places after `byte` in the vocabulary trie before which the lexeme can end.
@@ -94,6 +95,7 @@ class LexRow {
   std::vector<Word> words_;
   std::vector<std::unique_ptr<Exit>> exits_;
   std::vector<End> ends_;
+  std::vector<std::vector<uint32_t>> tokens_of_ends_;
   std::unique_ptr<Counts> counts_;
   bool mostly_left_over_ = false;
   // Of a counted row: where it was read off.
@@ -143,6 +145,7 @@ class LexRowCache {
   std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place, bool counting);
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);
+  std::size_t depth_of(uint32_t place) const;
 
   const Vocabulary& vocabulary_;
   Lexicon& lexicon_;
