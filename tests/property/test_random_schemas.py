@@ -1,6 +1,6 @@
 """Random schemas against the `jsonschema` library: a value is accepted exactly if it is valid, in free order.
 
-    python tests/property/test_random_schemas.py --cases 100000 [--seed 0]
+    python tests/property/test_random_schemas.py --cases 100000 [--seed 0] [--kinds dynamic formats]
 
 runs as many cases (a schema and a value) as asked, prints what became of them and every disagreement, smallest schema
 first. A text is what `json.dumps` writes; a number that a value constraint wants as a plain decimal is one.
@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import guiderail as gr
-from oracles.random_schemas import DRAFTS, URIS, RandomSchemas, dumps, judge
+from oracles.random_schemas import KINDS, URIS, RandomSchemas, dumps, judge
 
 VALUES_PER_SCHEMA = 40
 
@@ -35,17 +35,18 @@ class Outcome:
     slowest: tuple[float, str] = (0.0, "")
 
 
-def check_schema(rng: random.Random, draft: str, outcome: Outcome) -> None:
-    source = RandomSchemas(rng, draft)
+def check_schema(rng: random.Random, draft: str, outcome: Outcome, kind: str = "plain") -> None:
+    source = RandomSchemas(rng, draft, kind)
     schema = source.document()
     text = dumps(schema)
-    valid = judge(schema, draft)
+    formats = kind == "formats"
+    valid = judge(schema, draft, formats)
     values = [source.value() for _ in range(VALUES_PER_SCHEMA)]
     outcome.schemas += 1
     begin = time.process_time()
     grammar: gr.Grammar | None = None
     try:
-        grammar = gr.Grammar.from_json_schema(text, property_order="free", dialect=URIS[draft], formats=False)
+        grammar = gr.Grammar.from_json_schema(text, property_order="free", dialect=URIS[draft], formats=formats)
         accepted = [grammar.accepts(dumps(value)) for value in values]
     except gr.UnsatisfiableError:
         accepted = [False] * len(values)
@@ -62,13 +63,13 @@ def check_schema(rng: random.Random, draft: str, outcome: Outcome) -> None:
             outcome.wrong.append((draft, text, dumps(value), truth))
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-def test_accepts_what_is_valid(draft: str) -> None:
+@pytest.mark.parametrize(("kind", "draft"), [(kind, draft) for kind, drafts in KINDS.items() for draft in drafts])
+def test_accepts_what_is_valid(kind: str, draft: str) -> None:
     outcome = Outcome()
-    for seed in range(40):
-        check_schema(random.Random(f"{draft} {seed}"), draft, outcome)
-    assert outcome.cases > 1000
-    assert outcome.valid > 200
+    for seed in range(40 if kind == "plain" else 20):
+        check_schema(random.Random(f"{draft} {seed}"), draft, outcome, kind)
+    assert outcome.cases > 500
+    assert outcome.valid > 50
     assert not outcome.wrong
 
 
@@ -76,12 +77,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     options = parser.parse_args()
     outcome = Outcome()
     number = 0
+    turns = [(kind, draft) for kind in options.kinds for draft in KINDS[kind]]
     while outcome.cases < options.cases:
-        draft = DRAFTS[number % len(DRAFTS)]
-        check_schema(random.Random(f"{options.seed} {number}"), draft, outcome)
+        kind, draft = turns[number % len(turns)]
+        check_schema(random.Random(f"{options.seed} {number}"), draft, outcome, kind)
         number += 1
     refused = sum(outcome.refused.values())
     print(f"{outcome.cases} cases ({outcome.valid} valid) of {outcome.schemas} schemas, {refused} of them refused")

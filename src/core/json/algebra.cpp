@@ -378,10 +378,16 @@ bool JsonAlgebra::satisfiable(Formula value) {
     ValueShape parts = shape(value);
     if (parts.string != kFalse && (strings_certain(parts.string) || lexicon_.alive(string_tail(parts.string))))
       return true;
-    if (parts.number != kFalse && lexicon_.alive(number_text(parts.number))) return true;
-    if (parts.array != kFalse && array_alive(parts.array)) return true;
-    return parts.object != kFalse && object_alive(open_object(parts.object, value));
+    return satisfiable_beside_strings(value);
   });
+}
+
+bool JsonAlgebra::satisfiable_beside_strings(Formula value) {
+  const ValueShape parts = shape(value);
+  if (parts.null || parts.no || parts.yes) return true;
+  if (parts.number != kFalse && lexicon_.alive(number_text(parts.number))) return true;
+  if (parts.array != kFalse && array_alive(parts.array)) return true;
+  return parts.object != kFalse && object_alive(open_object(parts.object, value));
 }
 
 bool JsonAlgebra::array_alive(Formula rest) {

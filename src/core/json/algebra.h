@@ -128,6 +128,10 @@ class JsonAlgebra {
   // Might some value that has been read leave too few for the items to come?
   bool may_run_out(Formula rest) { return unique_demands(rest).may_run_out; }
   bool array_alive(Formula rest);
+  // Are the strings among the items never needed by name, so that they can be kept apart as names in a scope (name_scopes.h)?
+  bool strings_as_names(Formula rest);
+  // Does some value other than a string satisfy it?
+  bool satisfiable_beside_strings(Formula value);
 
   // --- objects (json/objects.cpp)
   ObjectState open_object(Formula members, Formula value);
@@ -164,7 +168,6 @@ class JsonAlgebra {
   void split_cases(Formula step, Formula value, std::vector<ValueCase>& out);
   template <typename F>
   bool least_fixpoint(uint64_t key, F compute);
-  bool shape_satisfiable(const ValueShape& shape);
   bool simple_schema(SchemaId id);
 
   bool finite_values(Formula f, FormulaKind kind, std::vector<ValueId>& out);

@@ -13,7 +13,7 @@ namespace guiderail {
 namespace {
 
 // Tags of the terminals that begin a value.
-enum ValueTag : uint32_t { kStringTag = 1, kNumberTag, kWordTag, kObjectTag, kArrayTag };
+enum ValueTag : uint32_t { kStringTag = 1, kNumberTag, kWordTag, kObjectTag, kArrayTag, kNamesTag, kNameTag };
 
 class JsonSchemaRules : public RuleProvider {
  public:
@@ -44,7 +44,7 @@ class JsonSchemaRules : public RuleProvider {
   Symbol captured(uint32_t local, std::string_view text) override {
     Rule rule = rules_[local];
     Formula rest = algebra_.without_repetition(rule.formula, algebra_.captured_value(text));
-    return items(rest, rule.place, false, rule.owner);
+    return items(rest, rule.place, false, rule.owner, rule.names);
   }
 
   Node with_name(Node seen, std::string_view lexeme) override {
@@ -80,6 +80,8 @@ class JsonSchemaRules : public RuleProvider {
     Formula formula = kTrue;  // a value's, or what is required of the items to come
     ObjectState object;
     Formula owner;  // the value that it is about, or whose part it is
+    // Of items: the strings among them are names in the scope of their array. Of a value: such a name is no case of it.
+    bool names = false;
   };
   using ShapeKey = std::pair<ValueShape, uint64_t>;
 
@@ -126,18 +128,19 @@ class JsonSchemaRules : public RuleProvider {
     return it->second;
   }
 
-  Symbol value(Formula formula, JsonPlace place) {
-    auto [known, unmet] = value_ids_.try_emplace({formula, place_key(place, false)}, Symbol{});
+  Symbol value(Formula formula, JsonPlace place, bool without_strings = false) {
+    auto [known, unmet] = value_ids_.try_emplace({formula, place_key(place, without_strings)}, Symbol{});
     if (!unmet) return known->second;
     // Formulas of one shape are one nonterminal. Members depend on the declared names too, so objects keep their formula apart.
     ShapeKey key{algebra_.shape(formula), place_key(place, false)};
+    if (without_strings) key.first.string = kFalse;
     bool share = key.first.object == kFalse || key.first.object == kTrue;
     if (share) {
       auto found = shape_ids_.find(key);
       if (found != shape_ids_.end()) return known->second = found->second;
     }
-    Symbol symbol = add({Rule::Kind::kValue, false, place, formula, {}, formula});
-    value_ids_[{formula, place_key(place, false)}] = symbol;
+    Symbol symbol = add({Rule::Kind::kValue, false, place, formula, {}, formula, without_strings});
+    value_ids_[{formula, place_key(place, without_strings)}] = symbol;
     if (share) shape_ids_.emplace(key, symbol);
     return symbol;
   }
@@ -148,14 +151,15 @@ class JsonSchemaRules : public RuleProvider {
     return it->second;
   }
 
-  Symbol items(Formula rest, JsonPlace place, bool first, Formula owner) {
-    auto [it, fresh] = item_ids_.try_emplace({rest, place_key(place, first)}, Symbol{});
-    if (fresh) it->second = add({Rule::Kind::kItems, first, place, rest, {}, owner});
+  Symbol items(Formula rest, JsonPlace place, bool first, Formula owner, bool names) {
+    auto [it, fresh] = item_ids_.try_emplace({rest, place_key(place, first) | uint64_t{names} << 63}, Symbol{});
+    if (fresh) it->second = add({Rule::Kind::kItems, first, place, rest, {}, owner, names});
     return it->second;
   }
 
   void value_productions(const Rule& rule, Productions& out) {
     ValueShape shape = algebra_.shape(rule.formula);
+    if (rule.names) shape.string = kFalse;
     std::vector<Node> options;
     auto option = [&](Node node, ValueTag tag) { options.push_back(lexicon_.concat(node, lexicon_.accept(tag))); };
     std::vector<std::pair<ValueTag, const char*>> tags;
@@ -188,7 +192,9 @@ class JsonSchemaRules : public RuleProvider {
       has_object = algebra_.object_alive(object);
     }
     if (has_object) option(lexicon_.literal("{"), kObjectTag);
-    if (has_array) option(lexicon_.literal("["), kArrayTag);
+    bool names = has_array && algebra_.strings_as_names(shape.array);
+    ValueTag array_tag = names ? kNamesTag : kArrayTag;
+    if (has_array) option(lexicon_.literal("["), array_tag);
     Node start = lexicon_.concat(text_.lead(rule.place), lexicon_.either(std::move(options)));
     for (auto [tag, name] : tags) out.add({symbols_.terminal(start, tag, name)});
     if (has_object) {
@@ -196,8 +202,11 @@ class JsonSchemaRules : public RuleProvider {
       symbols_.set_role(open, ScopeRole::kOpens);
       out.add({open, members(object, rule.place, true, rule.owner)});
     }
-    if (has_array)
-      out.add({symbols_.terminal(start, kArrayTag, "["), items(shape.array, rule.place, true, rule.owner)});
+    if (has_array) {
+      Symbol open = symbols_.terminal(start, array_tag, "[");
+      if (names) symbols_.set_role(open, ScopeRole::kOpens);
+      out.add({open, items(shape.array, rule.place, true, rule.owner, names)});
+    }
   }
 
   void member_productions(const Rule& rule, Productions& out) {
@@ -239,28 +248,52 @@ class JsonSchemaRules : public RuleProvider {
     const std::vector<Formula> parts = algebra_.by_distinctness(rule.formula);  // a copy: more formulas may come
     if (parts.size() != 1 || parts.front() != rule.formula) {
       for (Formula part : parts)
-        if (algebra_.array_alive(part)) out.add({items(part, rule.place, rule.first, rule.owner)});
+        if (algebra_.array_alive(part)) out.add({items(part, rule.place, rule.first, rule.owner, false)});
       return;
     }
-    if (algebra_.array_may_end(rule.formula))
-      out.add({symbols_.terminal(text_.close(rule.place, rule.first, ']'), 0, "]")});
+    if (algebra_.array_may_end(rule.formula)) {
+      Node end = text_.close(rule.place, rule.first, ']');
+      if (rule.names) {
+        Symbol close = symbols_.terminal(lexicon_.concat(end, lexicon_.accept(kNamesTag)), kNamesTag, "]");
+        symbols_.set_role(close, ScopeRole::kCloses);
+        out.add({close});
+      } else {
+        out.add({symbols_.terminal(end, 0, "]")});
+      }
+    }
     JsonPlace own = rule.place, place = text_.item_place(rule.place);
     bool first = rule.first;
     for (const ValueCase& one : algebra_.array_step(rule.formula)) {
       // Where the item may be what will be repeated, only its text tells whether the array can go on.
       bool repeats = one.captured && algebra_.needs_repetition(one.rest);
       if (!algebra_.satisfiable(one.value) || (!repeats && !algebra_.array_alive(one.rest))) continue;
-      Symbol item = value(one.value, place), rest = items(one.rest, own, false, rule.owner);
+      Symbol rest = items(one.rest, own, false, rule.owner, rule.names);
+      auto add = [&](Symbol item, Symbol after) {
+        if (first)
+          out.add({item, after});
+        else
+          out.add({symbols_.terminal(text_.comma(own), 0, ","), item, after});
+      };
+      if (rule.names) {
+        Formula strings = algebra_.shape(one.value).string;
+        Node tail = strings == kFalse ? kNone : algebra_.string_tail(strings);
+        if (tail != kNone && lexicon_.alive(tail)) {
+          Node before = lexicon_.concat(text_.lead(place), lexicon_.literal("\"")), after = lexicon_.accept(kNameTag);
+          Node start = lexicon_.concat(before, lexicon_.concat(tail, after));
+          Symbol name = symbols_.terminal(start, kNameTag, "another string");
+          symbols_.as_name(name, this, before, tail, after);
+          add(name, rest);
+        }
+        if (!algebra_.satisfiable_beside_strings(one.value)) continue;
+      }
+      Symbol item = value(one.value, place, rule.names);
       if (repeats) {
-        Symbol any = items(algebra_.assume_distinct(one.rest, false), own, false, rule.owner);
+        Symbol any = items(algebra_.assume_distinct(one.rest, false), own, false, rule.owner, false);
         rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, any, true);
       } else if (one.captured) {
         rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, rest, algebra_.may_run_out(one.rest));
       }
-      if (first)
-        out.add({item, rest});
-      else
-        out.add({symbols_.terminal(text_.comma(own), 0, ","), item, rest});
+      add(item, rest);
     }
   }
 

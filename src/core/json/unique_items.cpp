@@ -6,7 +6,9 @@
 //  - unique and F: a next item equal to none before. Boundlessly many values cannot run out; finitely many are split, value by value.
 //  - not unique and G: an item equal to one before, and then G alone; or another item, to be repeated itself or followed by two that are
 //    equal. Whether that is possible asks for two places of G that some value fits.
-// Items without a name of their own are captured: the text read decides what follows (grammar.h).
+// Items without a name of their own are captured: the text read decides what follows (grammar.h). But for strings, where it is `unique and F`
+// with F a plain conjunction: these are names that come once in the scope of their array (name_scopes.h), so that masks do not depend on
+// which have come.
 #include <algorithm>
 #include <unordered_set>
 #include <utility>
@@ -349,6 +351,30 @@ const std::vector<Formula>& JsonAlgebra::by_distinctness(Formula rest) {
     std::erase(parts, kFalse);
   }
   return by_distinctness_[static_cast<uint32_t>(rest)] = std::move(parts);
+}
+
+bool JsonAlgebra::strings_as_names(Formula rest) {
+  if (!formulas_.has_unique(rest) || formulas_.kind(rest) == FormulaKind::kOr) return false;
+  std::vector<Formula> parts{rest};
+  if (formulas_.kind(rest) == FormulaKind::kAnd)
+    parts.assign(formulas_.children(rest).begin(), formulas_.children(rest).end());
+  std::vector<Formula> items;
+  for (Formula part : parts) {
+    switch (formulas_.kind(part)) {
+      case FormulaKind::kItems: items.push_back(part); break;
+      case FormulaKind::kCount: break;
+      case FormulaKind::kUnique:
+        if (!formulas_.children(part).empty()) return false;
+        break;
+      case FormulaKind::kNot:
+        if (formulas_.kind(formulas_.child(part)) != FormulaKind::kCount) return false;
+        break;
+      default: return false;
+    }
+  }
+  // With these parts every later `rest` is of the same kind, and demands no more than this one.
+  const UniqueDemands& demands = unique_demands(rest);
+  return !demands.may_run_out && demands.constants.empty();
 }
 
 bool JsonAlgebra::needs_repetition(Formula rest) {
