@@ -1,4 +1,5 @@
-"""What it costs that no property name comes twice: masks of objects whose names are free.
+"""What it costs that no property name comes twice, nor a string in an array of unique items: masks of objects whose
+names are free, and of such arrays.
 
     python -m benchmarks free_keys [--members 40] [--out benchmarks/results/free_keys]
 
@@ -29,12 +30,17 @@ SCHEMAS: dict[str, Any] = {
     "declared ones too": {"properties": {"id": {"type": "integer"}, "name": {"type": "string"}}, "required": ["id"]},
     "names of a pattern": {"patternProperties": {"^[a-z_]+[0-9]*$": {"type": "string"}}, "additionalProperties": False},
     "objects in objects": {"additionalProperties": {"type": "object", "additionalProperties": {"type": "string"}}},
+    "unique strings": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    "unique strings, max_tokens=4000": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
 }
+LIMITS = {"unique strings, max_tokens=4000": 4000}
 
 
 def instance(name: str, members: int, rng: random.Random) -> Any:
     words = ["user", "item", "count", "order", "price", "label", "total", "width", "alpha", "gamma", "region", "color"]
     names = [f"{rng.choice(words)}_{rng.choice(words)}{rng.randrange(1000)}" for _ in range(members)]
+    if name.startswith("unique"):
+        return names
     if name == "integers":
         return {key: rng.randrange(10**6) for key in names}
     if name == "names of a pattern":
@@ -45,9 +51,11 @@ def instance(name: str, members: int, rng: random.Random) -> Any:
     return first | {key: rng.choice([1, True, None, "text", [1, 2], {"k": "v"}]) for key in names}
 
 
-def read(compiled: gr.CompiledGrammar, tokens: list[int], bitmask: Any) -> tuple[list[float], list[float]]:
+def read(
+    compiled: gr.CompiledGrammar, tokens: list[int], bitmask: Any, limit: int | None
+) -> tuple[list[float], list[float]]:
     masks, accepting = [], []
-    matcher = compiled.matcher()
+    matcher = compiled.matcher(max_tokens=limit)
     for token in tokens:
         begin = time.process_time_ns()
         matcher.fill_next_token_bitmask(bitmask)
@@ -78,7 +86,7 @@ def main(arguments: list[str]) -> None:
         rows = {}
         texts = [llama.encode(json.dumps(instance(name, options.members, rng))) for _ in range(3)]
         for when, text in (("first", texts[0]), ("", texts[1]), ("new", texts[2]), ("again", texts[2])):
-            masks, accepting = read(compiled, text, bitmask)
+            masks, accepting = read(compiled, text, bitmask, LIMITS.get(name))
             if when:
                 rows[when] = {
                     "tokens": len(masks),
@@ -95,8 +103,8 @@ def main(arguments: list[str]) -> None:
     ]  # fmt: skip
     where = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
     page = (
-        "# Objects whose property names are free\n\n"
-        + f"Llama 3's vocabulary, {options.members} members; CPU time; {where}.\n\n"
+        "# Objects whose property names are free, arrays of unique strings\n\n"
+        + f"Llama 3's vocabulary, {options.members} members or items; CPU time; {where}.\n\n"
         + table(["schema", "text", "tokens", "mask, µs: mean / p50 / p99", "accept, µs: mean"], lines)
         + "\n"
     )

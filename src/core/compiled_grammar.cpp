@@ -251,9 +251,7 @@ Matcher::Reserve& Matcher::plan_of(Reserve& reserve, StateId state, bool first) 
 std::vector<StateId> Matcher::replay(Epoch& epoch) const {
   std::vector<StateId> states;
   states.reserve(tokens_.size() + 1);
-  // The suffix may bring names that have come: whoever looks for a way to it does not see that.
-  StateId start = suffix_ ? epoch.engine().initial_untracked() : epoch.engine().initial();
-  StateId at = epoch.engine().advance(start, prefix_);
+  StateId at = epoch.engine().advance(epoch.engine().initial(), prefix_);
   if (at == kDead) throw GrammarError("nothing in the language begins with the given prefix");
   states.push_back(at);
   std::size_t moving = tokens_.size() - (terminated_ ? 1 : 0);  // the end-of-sequence token moves nothing

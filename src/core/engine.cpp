@@ -346,9 +346,12 @@ uint32_t Engine::scope_after(const Thread& t, ScopeRole role) {
   return role == ScopeRole::kCloses ? scopes_.closed(t.scope) : t.scope;
 }
 
-StateId Engine::initial_untracked() {
-  std::vector<Thread> all(threads(initial_).begin(), threads(initial_).end());
-  for (Thread& t : all) t.scope = NameScopes::kUntracked;
+StateId Engine::untracked(StateId state) {
+  std::span<const Thread> now = threads(state);
+  if (std::ranges::none_of(now, [](const Thread& t) { return NameScopes::known(t.scope); })) return state;
+  std::vector<Thread> all(now.begin(), now.end());
+  for (Thread& t : all)
+    if (NameScopes::known(t.scope)) t.scope = NameScopes::kUntracked;
   return intern(all);
 }
 

@@ -123,3 +123,52 @@ def test_explain_names_the_suffix() -> None:
     assert "leads to the suffix" in matcher.explain(0)
     assert matcher.explain(1).startswith("allowed")
     assert matcher.forced_bytes() == b"b"
+
+
+UNIQUE_NAMES = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "prefix", "middle", "suffix", "answer"),
+    [
+        ({"type": "object"}, '{"a":1,', '"b":2', "}", "complete"),
+        ({"type": "object"}, '{"a":1,', '"a":2', "}", "dead"),
+        ({"type": "object"}, "{", '"a":1,"a":2', "}", "dead"),
+        ({"type": "object"}, '{"a":1,"b":{', '"a":1', '},"c":3}', "complete"),
+        ({"type": "object"}, '{"a":1,', '"b":2', ',"a":3}', "refused"),
+        ({"type": "object"}, "{", '"a":{"b":1', '},"a":2}', "refused"),
+        ({"properties": {"a": {}}, "type": "object"}, '{"b":1,', '"c":2', ',"b":3}', "refused"),
+        (UNIQUE_NAMES, '["a",', '"b"', ',"c"]', "complete"),
+        (UNIQUE_NAMES, '["a",', '"b"', ',"a"]', "refused"),
+        (UNIQUE_NAMES, '["a",', '"a"', "]", "dead"),
+    ],
+)
+def test_a_name_does_not_come_twice_over_prefix_text_and_suffix(
+    schema: object, prefix: str, middle: str, suffix: str, answer: str
+) -> None:
+    vocabulary = gr.Vocabulary.from_bytes([*(bytes([b]) for b in range(256)), b""], eos_token_ids=[256])
+    compiled = gr.compile(gr.Grammar.from_json_schema(schema, property_order="free"), vocabulary)
+
+    def outcome() -> str:
+        try:
+            matcher = compiled.matcher(prefix=prefix, suffix=suffix)
+            if matcher.accept_tokens(list(middle.encode())) < len(middle):
+                return "dead"
+            return "complete" if matcher.is_accepting else "incomplete"
+        except GrammarError as error:
+            assert "must not come twice" in str(error)
+            return "refused"
+
+    assert outcome() == answer
+
+
+def test_an_item_that_decides_late_what_may_follow_is_refused() -> None:
+    inner = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    schema = {"properties": {"a": {"properties": {"b": inner}}}, "required": ["a"]}
+    vocabulary = gr.Vocabulary.from_bytes([*(bytes([b]) for b in range(256)), b""], eos_token_ids=[256])
+    compiled = gr.compile(gr.Grammar.from_json_schema(schema), vocabulary)
+    with pytest.raises(GrammarError, match="uniqueItems"):
+        matcher = compiled.matcher(prefix='{"a":', suffix=",1]}}")
+        for byte in b'{"b":[1,2':
+            matcher.fill_next_token_bitmask(gr.allocate_token_bitmask(1, 257))
+            matcher.accept_token(byte)

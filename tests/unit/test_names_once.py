@@ -83,6 +83,8 @@ def vocabulary() -> gr.Vocabulary:
 
 
 VALUES = [ANYTHING, CLASSES, FEW, CONFINED, {"type": "object", "minProperties": 3}, {"properties": {"a": {}, "c": {}}}]
+# Strings that must not come twice in an array are kept as names are.
+VALUES += [{"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 3}]
 
 
 @pytest.mark.parametrize("schema", VALUES, ids=str)

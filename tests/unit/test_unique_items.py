@@ -155,6 +155,17 @@ WALKED: list[Any] = [
     },
     {**UNIQUE, "items": {**UNIQUE, "items": {"type": "integer"}}, "minItems": 2},
     {"anyOf": [{**UNIQUE, "items": {"type": "integer"}}, {"type": "array", "items": {"type": "string"}}]},
+    # Strings that are names in the scope of their array, beside other items, inside and outside of other arrays.
+    {**UNIQUE, "items": {"type": ["string", "array"], "items": {"type": "string"}}},
+    {"type": "array", "items": {**UNIQUE, "items": {"type": "string"}}, "minItems": 1},
+    {**UNIQUE, "items": {**UNIQUE, "items": {"type": "string"}}, "minItems": 1},
+    {"anyOf": [{**UNIQUE, "items": {"type": "string"}}, {"type": "array", "items": {"pattern": "^a"}, "maxItems": 4}]},
+    {**UNIQUE, "prefixItems": [{"type": "integer"}], "items": {"type": ["string", "null", "integer"]}},
+    {**UNIQUE, "items": {"type": "string", "not": {"enum": ["a", "b"]}}, "minItems": 2, "maxItems": 5},
+    {
+        **UNIQUE,
+        "items": {"type": ["object", "string"], "additionalProperties": {**UNIQUE, "items": {"type": "string"}}},
+    },
     {"$defs": {"n": {**UNIQUE, "items": {"$ref": "#/$defs/n"}}}, "$ref": "#/$defs/n"},
     {**REPEATED, "items": {"type": ["boolean", "string"], "maxLength": 1}},
     {**REPEATED, **INTEGERS, "maxItems": 3},

@@ -268,7 +268,7 @@ class JsonSchemaRules : public RuleProvider {
       bool repeats = one.captured && algebra_.needs_repetition(one.rest);
       if (!algebra_.satisfiable(one.value) || (!repeats && !algebra_.array_alive(one.rest))) continue;
       Symbol rest = items(one.rest, own, false, rule.owner, rule.names);
-      auto add = [&](Symbol item, Symbol after) {
+      auto emit = [&](Symbol item, Symbol after) {
         if (first)
           out.add({item, after});
         else
@@ -282,7 +282,7 @@ class JsonSchemaRules : public RuleProvider {
           Node start = lexicon_.concat(before, lexicon_.concat(tail, after));
           Symbol name = symbols_.terminal(start, kNameTag, "another string");
           symbols_.as_name(name, this, before, tail, after);
-          add(name, rest);
+          emit(name, rest);
         }
         if (!algebra_.satisfiable_beside_strings(one.value)) continue;
       }
@@ -293,7 +293,7 @@ class JsonSchemaRules : public RuleProvider {
       } else if (one.captured) {
         rest = symbols_.capture(this, symbols_.nonterminal_info(rest).local, rest, algebra_.may_run_out(one.rest));
       }
-      add(item, rest);
+      emit(item, rest);
     }
   }
 

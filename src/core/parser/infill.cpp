@@ -22,8 +22,7 @@ Infill::Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix)
         "a suffix is not supported with blocks by indentation: it may close blocks that are not open yet");
   if (engine_.mixed())
     throw GrammarError("a suffix is not supported where parts of a grammar are lexed in different ways");
-  if (engine_.symbols().has_captures())
-    throw GrammarError("a suffix is not supported where what may follow depends on the text before (uniqueItems)");
+  refuse_captures();
   for (const std::string& text : engine_.symbols().special_tokens()) special_.push_back(vocabulary_.special(text) >= 0);
   if (vocabulary_.byte_complete()) {
     exact_.before = kAll;
@@ -51,6 +50,12 @@ Infill::Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix)
 
 Infill::~Infill() = default;
 
+// Productions are asked for on demand, so a capture may come up late.
+void Infill::refuse_captures() const {
+  if (engine_.symbols().has_captures())
+    throw GrammarError("a suffix is not supported where what may follow depends on the text before (uniqueItems)");
+}
+
 bool Infill::leads_to_suffix(const Thread& thread, Question& question) {
   Lexicon& lexicon = engine_.lexicon();
   std::lock_guard lock(engine_.parser().mutex());
@@ -68,6 +73,7 @@ bool Infill::leads_to_suffix(const Thread& thread, Question& question) {
 
 // A lexeme that ends here, before the suffix, has a boundary thread of its own.
 bool Infill::possible(StateId state) {
+  state = engine_.untracked(state);
   if (uint32_t known = possible_.find(static_cast<uint32_t>(state)); known != PublishedMap::kUnknown) return known == 1;
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   bool result = std::ranges::any_of(engine_.threads(state), [this](const Thread& t) {
@@ -86,6 +92,12 @@ bool Infill::complete(StateId state) {
   if (uint32_t known = complete_.find(static_cast<uint32_t>(state)); known != PublishedMap::kUnknown) return known == 1;
   StateId end = engine_.advance(state, suffix_);
   bool result = end != kDead && engine_.accepting(end);
+  if (!result) {
+    end = engine_.advance(engine_.untracked(state), suffix_);
+    if (end != kDead && engine_.accepting(end))
+      throw GrammarError(
+          "the suffix brings a property name, or an item, that must not come twice and stands in the text before it");
+  }
   std::lock_guard lock(mutex_);
   growth_of_this_thread += complete_.insert(static_cast<uint32_t>(state), result ? 1 : 0);
   return result;
@@ -100,6 +112,7 @@ void Infill::fill(StateId state, bool first, Completion& completion, uint32_t* w
       return;
     }
   }
+  refuse_captures();
   std::vector<uint32_t> mask(num_words, 0);
   auto allow = [&](uint32_t token) { mask[token / 32] |= uint32_t{1} << (token % 32); };
   for (const auto& [next, tokens] : completion.successors(state, first))

@@ -4,6 +4,10 @@
 // with the suffix' is a regular language, so the question is that of longest match (munch.h) with this language as one more obligation, asked
 // anew of each state: whatever of the suffix the text has already spelled by chance does not count. Where not every byte is a token, the
 // language is 'tokens, then the suffix', asked for only where bytes that are tokens do not suffice and bytes of tokens might (liveness.h).
+//
+// Names that must not come twice (name_scopes.h) are followed through prefix, text and suffix, so no text that repeats one is complete. Whether
+// a state is possible is asked without them: where only a name that the suffix repeats keeps a state from being complete, that is refused by
+// name, since no way on may be left.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +31,7 @@ class Infill {
   Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix);
   ~Infill();
 
-  // Any thread may call these. Throws LimitError `munch_states`.
+  // Any thread may call these. They throw LimitError `munch_states`, and GrammarError where the suffix repeats a name.
   bool possible(StateId state);
   bool complete(StateId state);
   // The mask of a state, of `num_words` words.
@@ -43,6 +47,7 @@ class Infill {
     std::unique_ptr<MunchViability> viability;
   };
   bool leads_to_suffix(const Thread& thread, Question& question);
+  void refuse_captures() const;
 
   std::vector<bool> special_;         // of the grammar's special tokens, which the vocabulary has
   Question enough_, needed_, exact_;  // the first two only where they differ
