@@ -9,6 +9,7 @@ import pytest
 from lark.indenter import Indenter, PythonIndenter
 
 import guiderail as gr
+import real_tokenizers
 from conftest import SEED
 from oracles import laws
 
@@ -114,3 +115,19 @@ def test_larks_own_python_grammar() -> None:
         assert grammar.accepts(program), program
     for program in ["if x:\ny\n", "x = 1\n  y = 2\n", "if x:\n    y\n  z\n", "x = [1))\n"]:
         assert not grammar.accepts(program), program
+
+
+def test_brackets_that_are_no_tokens() -> None:
+    """Where a text must end in `]`, which only longer tokens hold, a few of them show that it can: no long search."""
+    full = gr.Vocabulary.from_tokenizer(real_tokenizers.require(real_tokenizers.load, "smollm2"))
+    lacking = [b"" if token in (b"[", b"]") else token for token in full.token_bytes]
+    vocabulary = gr.Vocabulary.from_bytes(lacking, eos_token_ids=list(full.eos_token_ids))
+    compiled = gr.compile(gr.Grammar.builtin("python"), vocabulary, gr.Limits(munch_states=100_000))
+    matcher = compiled.matcher()
+    tokens = vocabulary.encode("def f(a):\n    return []\n")
+    bitmask = gr.allocate_token_bitmask(1, vocabulary)
+    for token in tokens:
+        matcher.fill_next_token_bitmask(bitmask)
+        assert bitmask[0, token // 32] >> (token % 32) & 1
+        assert matcher.accept_token(token)
+    assert matcher.is_accepting

@@ -1,6 +1,7 @@
 #include "core/masks/liveness.h"
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 #include <utility>
 
@@ -90,6 +91,7 @@ bool Liveness::decide(const Thread& t) {
     if (completable(t, singles_, &Liveness::single_bytes)) return true;
     if (same || !completable(t, anys_, &Liveness::any_bytes)) return false;
   }
+  if (completable(t, short_sequences_, &Liveness::short_token_sequences)) return true;
   return completable(t, sequences_, &Liveness::token_sequences);
 }
 
@@ -114,6 +116,25 @@ Node Liveness::single_bytes() {
 
 Node Liveness::any_bytes() {
   return any_.empty() ? kEpsilon : engine_.lexicon().repeat(engine_.lexicon().bytes(any_), 0, kUnbounded);
+}
+
+Node Liveness::short_token_sequences() {
+  constexpr std::size_t kTokensPerByte = 16;
+  std::vector<std::pair<std::string_view, Node>> tokens;
+  std::array<std::vector<std::string_view>, 256> with;  // tokens that hold a byte that is none
+  for (uint32_t i = 0; i < vocabulary_.size(); ++i) {
+    if (!vocabulary_.is_text(i)) continue;
+    if (vocabulary_.token(i).size() == 1) tokens.emplace_back(vocabulary_.token(i), kEpsilon);
+    for (char c : vocabulary_.token(i))
+      if (auto byte = static_cast<uint8_t>(c); !single_.has(byte)) with[byte].push_back(vocabulary_.token(i));
+  }
+  for (auto& found : with) {
+    std::size_t few = std::min(found.size(), kTokensPerByte);
+    std::ranges::partial_sort(found, found.begin() + static_cast<std::ptrdiff_t>(few), {},
+                              [](std::string_view text) { return std::pair(text.size(), text); });
+    for (std::size_t i = 0; i < few; ++i) tokens.emplace_back(found[i], kEpsilon);
+  }
+  return engine_.lexicon().repeat(engine_.lexicon().literals(std::move(tokens)), 0, kUnbounded);
 }
 
 Node Liveness::token_sequences() {

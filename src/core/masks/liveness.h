@@ -1,14 +1,16 @@
 // For vocabularies in which not every byte is a token: can this state's text still be completed *in tokens*?
 //
-// Aliveness in bytes is not enough when, say, no token contains the byte 0x04. Three questions, each asked only if the one before left it open:
+// Aliveness in bytes is not enough when, say, no token contains the byte 0x04. Four questions, each asked only if the one before left it open:
 //
 //  1. Can the rest be written with those bytes that are tokens of their own? Then it can be completed.
 //  2. Can it be written with the bytes that occur in any token? If not, it cannot be completed. Where both sets are the same (a byte is a token
 //     or nowhere), 1 has answered this.
-//  3. The definition: is there a rest that is a sequence of tokens? 'A sequence of tokens' is a regular language, so it is an obligation like
+//  3. Can it be written with bytes that are tokens and a few short tokens for each of the others? Then it can be completed. This is the next
+//     question with an automaton of a few hundred states in place of the vocabulary's.
+//  4. The definition: is there a rest that is a sequence of tokens? 'A sequence of tokens' is a regular language, so it is an obligation like
 //     those of longest match, and the fixpoint of munch.h decides.
 //
-// Under free lexing 1 and 2 are byte_spelling.h's; under munch all three are the fixpoint's, with 'a text over these bytes' as the obligation.
+// Under free lexing 1 and 2 are byte_spelling.h's; under munch all four are the fixpoint's, with 'a text over these bytes' as the obligation.
 // Also for grammars that name special tokens which the vocabulary lacks. Answers are kept per thread.
 #pragma once
 
@@ -48,6 +50,7 @@ class Liveness {
   bool completable(const Thread& thread, Rests& rests, Node (Liveness::*language)());
   Node single_bytes();
   Node any_bytes();
+  Node short_token_sequences();
   Node token_sequences();
 
   Engine& engine_;
@@ -55,7 +58,7 @@ class Liveness {
   ByteSet single_, any_;       // bytes that are tokens; bytes of tokens
   std::vector<bool> special_;  // of the grammar's special tokens, which the vocabulary has
   ByteSpelling by_single_, by_any_;
-  Rests singles_, anys_, sequences_;
+  Rests singles_, anys_, short_sequences_, sequences_;
   PublishedMap places_;      // group, parser state → number
   PublishedMap remainders_;  // number of the place, remainder → number
   PublishedMap demands_;     // competing, obligation → number
