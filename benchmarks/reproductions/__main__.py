@@ -3,6 +3,7 @@
     make reproduce PAPER=cca SEED=0            writes benchmarks/reproductions/results/cca-0.json
     make reproduce PAPER=cca.enumerable SEED=0  a second world of the same paper
     make reproduce PAPER=samples SEED=0        docs/reproductions/samples.md, from the checkpoints of a seed
+    make reproduce PAPER=samples SEED=0 ONLY=cca  one paper's part of it
     make reproduce PAPER=all                   gathers: results.json, and docs/reproductions.md from it
 
 A run that was stopped continues from its checkpoints in benchmarks/scratch. Figures in the documentation come from the
@@ -31,7 +32,7 @@ SCRATCH = HERE.parent / "scratch" / "reproductions"
 DOCS = HERE.parents[1] / "docs"
 SAMPLES = """# Samples
 
-Written by `make reproduce PAPER=samples SEED={seed}`; chosen by nobody, they are the first of their seed.
+Written by `make reproduce PAPER=samples`; chosen by nobody, they are the first of their seed.
 """
 PAPERS = (
     "captioning",
@@ -100,16 +101,22 @@ def gather() -> None:
     print(f"{len(rows)} claims, {sum(row['met'] for row in rows)} met")
 
 
-def samples(seed: int) -> None:
-    """What the models say and draw: a sheet for every paper that has one, from checkpoints (trained if missing)."""
+def samples(seed: int, only: str | None = None) -> None:
+    """What the models say and draw: a sheet for every paper that has one, from checkpoints (trained if missing).
+
+    The parts of other papers than `only` stay as they are.
+    """
     folder = DOCS / "reproductions"
     folder.mkdir(exist_ok=True)
-    parts = [SAMPLES.format(seed=seed)]
+    path = folder / "samples.md"
+    there = path.read_text().split("\n## ")[1:] if path.exists() else []
+    parts = {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in there}
     for paper in PAPERS:
         module = module_of(paper)
-        if hasattr(module, "sample_sheet"):
-            parts.append(f"## {paper}\n\n{module.sample_sheet(seed, SCRATCH / paper / str(seed), folder)}")
-    (folder / "samples.md").write_text("\n".join(parts))
+        if hasattr(module, "sample_sheet") and only in (None, paper):
+            sheet = module.sample_sheet(seed, SCRATCH / paper / str(seed), folder)
+            parts[paper] = f"Seed {seed}.\n\n{sheet.strip()}"
+    path.write_text(SAMPLES + "".join(f"\n## {paper}\n\n{parts[paper]}\n" for paper in PAPERS if paper in parts))
 
 
 def main() -> None:
@@ -118,11 +125,12 @@ def main() -> None:
         "--paper", choices=(*PAPERS, "samples", "all"), required=True, help="'all' gathers, and runs nothing"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=PAPERS, help="with 'samples': one paper's sheet")
     arguments = parser.parse_args()
     if arguments.paper == "all":
         gather()
     elif arguments.paper == "samples":
-        samples(arguments.seed)
+        samples(arguments.seed, arguments.only)
     else:
         run(arguments.paper, arguments.seed)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -258,32 +259,42 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     }
 
 
-def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
-    """Pictures of every class: drawn, unguided, guided at 2 and 5, CCA; the same seed for every row."""
+def draw_sheet(rows: Mapping[str, Tensor], path: Path) -> None:
+    """Pictures (count, side, side) of every row side by side, in one image file."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    world = World(seed, scratch)
-    labels = torch.arange(2 * CLASSES) % CLASSES
-    tuned = world.aligned(WEIGHTS[1], EXAMPLES // BATCH)
-    drawn = [int((world.labels == label).nonzero()[index // CLASSES]) for index, label in enumerate(labels.tolist())]
-    rows = {"drawn": pictures_of(world.codes[drawn], world.book)}
-    for name, model, scale in (
-        ("unguided", world.base, 1.0), ("guided at 2", world.base, 2.0), ("guided at 5", world.base, 5.0),
-        ("CCA, unguided", tuned, 1.0),
-    ):  # fmt: skip
-        codes, _ = sample(model, labels, scale, torch.Generator().manual_seed(seed))
-        rows[name] = pictures_of(codes, world.book)
     drawing, panels = pyplot.subplots(len(rows), 1, figsize=(8, 0.62 * len(rows)))
     for panel, (name, pictures) in zip(panels, rows.items(), strict=True):
         panel.imshow(torch.nn.functional.pad(pictures, (1, 1)).transpose(0, 1).flatten(1), cmap="gray", vmin=0, vmax=1)
         panel.set(xticks=[], yticks=[])
         panel.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     drawing.tight_layout()
-    drawing.savefig(folder / "cca_samples.png", dpi=100, metadata={"Software": ""})
+    drawing.savefig(path, dpi=100, metadata={"Software": ""})
     pyplot.close(drawing)
+
+
+def sample_rows(world: World, models: Mapping[str, tuple[LlamaGenModel, float]], seed: int) -> dict[str, Tensor]:
+    """Two pictures of every class: of the data, and by each (model, scale), with the same random numbers."""
+    labels = torch.arange(2 * CLASSES) % CLASSES
+    drawn = [int((world.labels == label).nonzero()[index // CLASSES]) for index, label in enumerate(labels.tolist())]
+    rows = {"data": pictures_of(world.codes[drawn], world.book)}
+    for name, (model, scale) in models.items():
+        rows[name] = pictures_of(sample(model, labels, scale, torch.Generator().manual_seed(seed))[0], world.book)
+    return rows
+
+
+def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
+    """Pictures of every class: drawn, unguided, guided at 2 and 5, CCA; the same seed for every row."""
+    world = World(seed, scratch)
+    tuned = world.aligned(WEIGHTS[1], EXAMPLES // BATCH)
+    models = {
+        "unguided": (world.base, 1.0), "guided at 2": (world.base, 2.0), "guided at 5": (world.base, 5.0),
+        "CCA, unguided": (tuned, 1.0),
+    }  # fmt: skip
+    draw_sheet(sample_rows(world, models, seed), folder / "cca_samples.png")
     return "Two pictures of each of ten classes, rows as labelled; columns share the class.\n\n![](cca_samples.png)\n"
 
 

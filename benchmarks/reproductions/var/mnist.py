@@ -20,6 +20,7 @@ from benchmarks.reproductions.cca.mnist import LENGTH, PATCH, SIDE, TRAINING
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import kept
 from guiderail.guidance.token_models import Var
+from guiderail.training.var import sample_pyramid
 
 
 class World(var.World):
@@ -73,6 +74,23 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
             for s in mnist.SCALES
         },
     }
+
+
+def sample_sheet(seed: int, scratch: Path, folder: Path) -> str:
+    """Digits of the data, unguided, guided by a ramp and constant, after CCA; the same seed for every row."""
+    world, epoch = World(seed, scratch), TRAINING // World.batch
+    labels = torch.arange(20) % 10
+    drawn = [int((world.labels == label).nonzero()[index // 10]) for index, label in enumerate(labels.tolist())]
+    rows = {"data": world.decoded(world.codes[drawn])}
+    for name, model, preset in (
+        ("unguided", world.base, ramp(1.0)), ("ramp to 2", world.base, ramp(2.0)),
+        ("constant 2", world.base, var.Constant(2.0)), ("CCA, lambda 1", world.aligned(1.0, epoch), ramp(1.0)),
+        ("CCA, lambda 10", world.aligned(10.0, epoch), ramp(1.0)),
+    ):  # fmt: skip
+        generator = torch.Generator().manual_seed(seed)
+        rows[name] = world.decoded(sample_pyramid(model, world.pyramid, labels, preset, generator)[0])
+    cca.draw_sheet(rows, folder / "var_mnist_samples.png")
+    return "Two pictures of each digit, rows as labelled; columns share the digit.\n\n![](var_mnist_samples.png)\n"
 
 
 def _ramp_gain(figures: Any) -> float:
