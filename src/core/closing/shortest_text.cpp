@@ -58,6 +58,7 @@ uint32_t ShortestText::lexeme(Node node, uint32_t tag) {
   auto known = lexemes_.find(key(node, tag));
   if (known != lexemes_.end()) return known->second.length;
   if (explored_.contains(key(node, tag))) return kUnknown;
+  if (uint32_t length = multiple(node, tag); length != kUnknown) return length;
   const std::vector<uint32_t>& tags = ends(node);
   if (tags.empty() || std::ranges::find(tags, tag) != tags.end()) explore(node, tag);
   known = lexemes_.find(key(node, tag));
@@ -65,6 +66,31 @@ uint32_t ShortestText::lexeme(Node node, uint32_t tag) {
   explored_.emplace(key(node, tag), true);
   charge(48);
   return kUnknown;
+}
+
+// Multiples of a number have more remainders than anybody can look at; which digits lead to one is arithmetic.
+uint32_t ShortestText::multiple(Node node, uint32_t tag) {
+  Lexicon& lexicon = engine_.lexicon();
+  std::optional<Lexicon::NearestMultiple> nearest = lexicon.nearest_multiple(node);
+  if (!nearest || nearest->text.empty()) return kUnknown;
+  std::vector<Node> way{node};
+  for (char c : nearest->text) {
+    auto byte = static_cast<uint8_t>(c);
+    if (!bytes_.has(byte)) return kUnknown;
+    way.push_back(lexicon.step(way.back(), byte));
+  }
+  uint32_t length = lexeme(way.back(), tag);
+  if (length == kUnknown) return kUnknown;
+  for (std::size_t i = nearest->text.size(); i-- > 0;) {
+    ++length;
+    auto [it, fresh] =
+        lexemes_.try_emplace(key(way[i], tag), LexemeStep{length, static_cast<uint8_t>(nearest->text[i])});
+    if (fresh)
+      charge(48);
+    else
+      length = it->second.length;
+  }
+  return length;
 }
 
 const std::vector<uint32_t>& ShortestText::ends(Node root) {
@@ -163,8 +189,11 @@ void ShortestText::explore(Node root, uint32_t wanted) {
       if (many && met.size() == tags.size()) break;
       if (!many && best != kUnknown && count < kBreadthFirst) break;  // breadth-first: none is shorter
     } else if (visit != 0) {
-      if (auto known = lexemes_.find(key(node, wanted)); known != lexemes_.end() && depth + known->second.length < best)
-        note_way(visit, wanted, known->second.length);
+      uint32_t known = multiple(node, wanted);
+      bool arithmetic = known != kUnknown;
+      if (auto it = lexemes_.find(key(node, wanted)); it != lexemes_.end()) known = it->second.length;
+      if (known != kUnknown && (best == kUnknown || depth + known < best)) note_way(visit, wanted, known);
+      if (arithmetic) continue;
     }
     for_each_class(node, [&](uint8_t byte) {
       Node next = lexicon.step(node, byte);
@@ -213,6 +242,11 @@ ShortestText::LongestRest ShortestText::longest_rest(Node root, const std::vecto
       if (min > 0 && one > 0) bodies = one == kUnknown || min > kMaxBytes / one ? kUnknown : min * one;
       compare(node, sum(sum(longest_rest(body, kUntagged).length, bodies), rest(behind, tags)));
       meet(behind);
+      continue;
+    }
+    if (std::optional<Lexicon::NearestMultiple> nearest = lexicon.nearest_multiple(node)) {
+      compare(node, sum(nearest->longest, rest(nearest->behind, tags)));
+      meet(nearest->behind);
       continue;
     }
     compare(node, rest(node, tags));

@@ -85,6 +85,7 @@ class ShortestText {
   uint32_t lexeme(Node node, uint32_t tag);
   // The tags that texts of `node` may end with; none: there are too many to say.
   const std::vector<uint32_t>& ends(Node node);
+  uint32_t multiple(Node node, uint32_t tag);
   void explore(Node root, uint32_t wanted);
   struct LongestRest {
     uint32_t length;

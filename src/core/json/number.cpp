@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/errors.h"
+#include "core/json/decimal_multiples.h"
 
 namespace guiderail {
 namespace {
@@ -217,6 +218,50 @@ Node NumberLanguages::multiples_of(const Decimal& divisor, bool fractions) const
     node = concat(lexicon_.either({lexicon_.literal("0"), shifted}), no_fraction);
   }
   return concat(lexicon_.optional(minus_), node);
+}
+
+std::optional<Node> NumberLanguages::multiples_within(const Decimal& divisor,
+                                                      std::span<const std::pair<Bound, Decimal>> bounds,
+                                                      bool fractions) const {
+  using Wide = DecimalMultiples::Wide;
+  __extension__ using Signed = __int128;
+  constexpr uint64_t kLeastModulus = 256;
+  int64_t places = std::max<int64_t>(0, -divisor.exponent);
+  for (const auto& [bound, value] : bounds) places = std::max(places, -value.exponent);
+  if (places > DecimalMultiples::kMaxPlaces || (places > 0 && !fractions)) return std::nullopt;
+  // In units of the last place; none beyond so many digits.
+  auto units = [places](const Decimal& value, int64_t most_digits) -> std::optional<Signed> {
+    if (value.magnitude() + places > most_digits) return std::nullopt;
+    Signed number = 0;
+    for (char c : value.digits) number = number * 10 + (c - '0');
+    if (!value.is_zero())
+      for (int64_t i = 0; i < value.exponent + places; ++i) number *= 10;
+    return value.negative ? -number : number;
+  };
+  std::optional<Signed> modulus = units(divisor, 18);
+  if (!modulus || *modulus < kLeastModulus) return std::nullopt;
+  std::optional<Signed> least, most;
+  for (const auto& [bound, value] : bounds) {
+    std::optional<Signed> at = units(value, DecimalMultiples::kMaxDigits);
+    if (!at) return std::nullopt;
+    if (bound == Bound::kAtLeast || bound == Bound::kGreater) {
+      Signed here = *at + (bound == Bound::kGreater ? 1 : 0);
+      least = least ? std::max(*least, here) : here;
+    } else {
+      Signed here = *at - (bound == Bound::kLess ? 1 : 0);
+      most = most ? std::min(*most, here) : here;
+    }
+  }
+  auto between = [&](std::optional<Signed> from, std::optional<Signed> to) {
+    if (to && *to < 0) return kNone;
+    DecimalMultiples start{static_cast<uint64_t>(*modulus), 0, static_cast<uint32_t>(places), {}, fractions};
+    if (from && *from > 0) start.least = static_cast<Wide>(*from);
+    if (to) start.most = static_cast<Wide>(*to);
+    return lexicon_.multiples(start);
+  };
+  auto negated = [](std::optional<Signed> number) { return number ? std::optional(-*number) : std::nullopt; };
+  Node negative = between(negated(most), negated(least));
+  return lexicon_.either({between(least, most), negative == kNone ? kNone : concat(minus_, negative)});
 }
 
 }  // namespace guiderail

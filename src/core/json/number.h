@@ -27,6 +27,10 @@ class NumberLanguages {
   // Throws LimitError multiple_of for divisors of more than 18 digits or exponents beyond 300.
   // Without `fractions` only texts without a point; the divisor is an integer then.
   Node multiples_of(const Decimal& divisor, bool fractions = true) const;
+  // Those within bounds, known by arithmetic alone. None if the numbers are too long for it, or the divisor so small that automata of the
+  // bounds, which texts share, are better.
+  std::optional<Node> multiples_within(const Decimal& divisor, std::span<const std::pair<Bound, Decimal>> bounds,
+                                       bool fractions) const;
   // Without a fraction: what draft 4 calls an integer.
   Node integer_texts() const { return lexicon_.concat(lexicon_.optional(minus_), whole_); }
 

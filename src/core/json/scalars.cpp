@@ -296,8 +296,16 @@ Node JsonAlgebra::number_text(Formula f) {
         bool texts = std::ranges::any_of(
             children, [this](Formula child) { return formulas_.kind(child) == FormulaKind::kIntegerText; });
         std::optional<Decimal> divisor;
+        std::vector<std::pair<NumberLanguages::Bound, Decimal>> bounds;
+        std::vector<Node> bounded;
         for (Formula child : children) {
           std::optional<Decimal> one;
+          if (formulas_.kind(child) == FormulaKind::kBound) {
+            bounds.emplace_back(static_cast<NumberLanguages::Bound>(formulas_.a(child)),
+                                schemas_->decimal(DecimalId{static_cast<uint32_t>(formulas_.b(child))}));
+            bounded.push_back(self(self, child));
+            continue;
+          }
           if (formulas_.kind(child) == FormulaKind::kInteger || formulas_.kind(child) == FormulaKind::kIntegerText)
             one = Decimal::parse("1");
           if (formulas_.kind(child) == FormulaKind::kMultiple)
@@ -308,7 +316,15 @@ Node JsonAlgebra::number_text(Formula f) {
           else
             nodes.push_back(self(self, child));
         }
-        if (divisor) nodes.push_back(numbers_.multiples_of(*divisor, !texts || !divisor->is_integer()));
+        bool fractions = !texts || (divisor && !divisor->is_integer());
+        std::optional<Node> within;
+        if (divisor && !bounds.empty()) within = numbers_.multiples_within(*divisor, bounds, fractions);
+        if (within) {
+          nodes.push_back(*within);
+        } else {
+          nodes.insert(nodes.end(), bounded.begin(), bounded.end());
+          if (divisor) nodes.push_back(numbers_.multiples_of(*divisor, fractions));
+        }
         return lexicon_.both(std::move(nodes));
       }
       case FormulaKind::kOr:

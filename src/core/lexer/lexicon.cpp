@@ -117,7 +117,7 @@ uint16_t Lexicon::flags_of(Kind kind, uint32_t a, uint32_t b, uint32_t c, std::s
     case Kind::kNone:
     case Kind::kAccept:
     case Kind::kBytes: return kFinite;
-    case Kind::kMultiples:
+    case Kind::kMultiples: return DecimalMultiples::of(children).endless() ? kInfinite : 0;
     case Kind::kAll: return kInfinite;
     case Kind::kPrefix: return f(b);
     case Kind::kConcat:
@@ -273,6 +273,11 @@ Node Lexicon::multiples(uint64_t modulus, uint32_t places, bool fractions) {
   assert(modulus > 0 && (fractions || places == 0));
   std::lock_guard lock(mutex_);
   return intern(Kind::kMultiples, 0, 0, 0, DecimalMultiples{modulus, 0, places, {}, fractions}.words());
+}
+Node Lexicon::multiples(const DecimalMultiples& start) {
+  assert(start.fractions || start.left == 0);
+  std::lock_guard lock(mutex_);
+  return start.completable() ? intern(Kind::kMultiples, 0, 0, 0, start.words()) : kNone;
 }
 Node Lexicon::hole() {
   std::lock_guard lock(mutex_);

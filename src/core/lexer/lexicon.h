@@ -39,6 +39,8 @@ inline constexpr Node kEpsilon{1};  // the empty string, tag 0
 inline constexpr Node kAll{2};      // all byte strings
 inline constexpr uint32_t kUnbounded = UINT32_MAX;
 
+struct DecimalMultiples;
+
 class Lexicon {
  public:
   explicit Lexicon(std::size_t max_bytes = kDefaultMaxBytes);
@@ -71,6 +73,16 @@ class Lexicon {
   // The plain decimals without sign that are multiples of modulus · 10^-places (decimal_multiples.h); modulus at least 1, below 10^18.
   // Without `fractions` none of them has a point; then places is 0.
   Node multiples(uint64_t modulus, uint32_t places, bool fractions = true);
+  // The same between bounds, which are part of `start`.
+  Node multiples(const DecimalMultiples& start);
+  // Where the node is what is left of multiples and something behind them: a shortest text after which that may begin, and a length that none of
+  // those from any place of the same multiples exceeds. Empty if it is something else, or that is not known.
+  struct NearestMultiple {
+    std::string text;
+    uint32_t longest;
+    Node behind;
+  };
+  std::optional<NearestMultiple> nearest_multiple(Node node);
 
   // From now on texts are seen as sequences of these where that helps (lexicon_characters.cpp). No effect unless it is a finite prefix code.
   void declare_character(Node character);

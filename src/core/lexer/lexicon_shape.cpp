@@ -282,11 +282,25 @@ std::string Lexicon::describe(Node n, int depth) {
     case Kind::kWithMarker: return "with(" + sub(i.a) + ")";
     case Kind::kMultiples: {
       DecimalMultiples m = DecimalMultiples::of(i.kids());
-      return "multiples of " + std::to_string(m.modulus) + "e-" + std::to_string(m.left) + " after " +
-             std::to_string(m.remainder);
+      return "multiples of " + std::to_string(m.modulus) + "e-" + std::to_string(m.left) +
+             (m.bounded() ? ", bounded" : "") + " after " + std::to_string(static_cast<uint64_t>(m.value % m.modulus));
     }
   }
   return "";
+}
+
+std::optional<Lexicon::NearestMultiple> Lexicon::nearest_multiple(Node n) {
+  const Info* i = &info(n);
+  Node behind = kEpsilon;
+  if (i->kind == Kind::kConcat) {
+    behind = node(i->b);
+    i = &infos_[i->a];
+  }
+  if (i->kind != Kind::kMultiples) return std::nullopt;
+  DecimalMultiples m = DecimalMultiples::of(i->kids());
+  std::optional<std::string> text = m.nearest();
+  if (!text) return std::nullopt;
+  return NearestMultiple{std::move(*text), m.longest_nearest(), behind};
 }
 
 }  // namespace guiderail
