@@ -226,8 +226,9 @@ def test_texts_are_complete_at_max_tokens(llm, temperature):
     schema = {**lists, "required": ["a"], "additionalProperties": False}
     structured = StructuredOutputsParams(json=schema)
     limits = [12, 13, 14, 15, 16, 20, 24, 30]
+    # Without seeds: under chunked prefill they end vLLM's CPU build (docs/vllm.md, "Trap").
     parameters = [
-        SamplingParams(temperature=temperature, seed=n, max_tokens=n, min_tokens=0, structured_outputs=structured)
+        SamplingParams(temperature=temperature, max_tokens=n, min_tokens=0, structured_outputs=structured)
         for n in limits
     ]
     outputs = [o.outputs[0] for o in llm.generate([PAIRS[4][0]] * len(limits), parameters, use_tqdm=False)]
