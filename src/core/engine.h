@@ -132,6 +132,10 @@ class Engine {
   bool mixed() const { return symbols_.parts().mixed(); }
   // Null unless the grammar has blocks by indentation.
   const Indentation* indentation() const { return indentation_.get(); }
+  // What the grammar says of them.
+  const IndentationRule& indentation_rule() const { return *grammar_.indentation; }
+  // Is the whole text read as if it stood between two line breaks (indentation.h)?
+  bool whole_as_python() const { return as_python() && grammar_.first_lexer == symbols_.parts().indentation_lexer; }
   bool marked() const { return grammar_.marked; }              // see OpenGrammar
   uint32_t num_lexers() const { return grammar_.num_lexers; }  // see OpenGrammar
   bool shadowed() const { return grammar_.shadowed; }          // see OpenGrammar
@@ -175,7 +179,6 @@ class Engine {
   }
   // Is the text read as if it stood between two line breaks (indentation.h)?
   bool as_python() const { return indentation_ && indentation_->as_python(); }
-  bool whole_as_python() const { return as_python() && grammar_.first_lexer == symbols_.parts().indentation_lexer; }
   // A boundary has come up: adds it, and what may go on right here because a part of the grammar begins or ends.
   void arrive(const Thread& boundary, std::vector<Thread>& out) {
     out.push_back(boundary);

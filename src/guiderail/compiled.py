@@ -109,7 +109,7 @@ class CompiledGrammar:
             suffix: text that follows what is written (infilling). A token is allowed if some text behind it leads to
                 the suffix, and EOS where `prefix`, the text so far and the suffix are in the language together. The
                 mask of a state that is met for the first time takes a walk through the vocabulary. None:
-                nothing follows. Not together with `max_tokens`, not for blocks by indentation nor `uniqueItems`.
+                nothing follows. Not together with `max_tokens`, and not for `uniqueItems`.
             pending: bytes that tokens spell before anything else, as `guiderail.heal` takes them off a prompt's end.
                 They are no part of the text, and do not depend on it: where the prompt ends with text of the language,
                 `prefix` holds all of that, pending bytes included. Tokens that spell nothing else do not count for

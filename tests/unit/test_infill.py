@@ -92,19 +92,6 @@ def test_rollback_and_fork() -> None:
     assert fork.is_terminated
 
 
-def test_blocks_by_indentation_are_refused() -> None:
-    text = (
-        'start: (N _NEWLINE | block)*\nblock: "if" _NEWLINE _INDENT start _DEDENT\n'
-        "N: /[a-z]+/\n_NEWLINE: /\\n */\n%declare _INDENT _DEDENT"
-    )
-    compiled = gr.compile(
-        gr.Grammar.from_lark(text),
-        gr.Vocabulary.from_bytes([bytes([b]) for b in range(256)] + [b""], eos_token_ids=[256]),
-    )
-    with pytest.raises(GrammarError, match="indentation"):
-        compiled.matcher(suffix="a\n")
-
-
 def test_draft_masks_know_the_suffix() -> None:
     compiled = gr.compile(read("brackets"), gr.Vocabulary.from_bytes([b"(", b")", b"x", b""], eos_token_ids=[3]))
     matcher = compiled.matcher(prefix="(", suffix=")")

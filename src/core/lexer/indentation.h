@@ -75,20 +75,41 @@ class Indentation {
     return read.least > open.least ? Width::kWider : Width::kMixed;
   }
 
+  // What was read of a newline lexeme: columns, and columns if tabs count one (where that matters; else the same).
+  struct Columns {
+    uint32_t columns, least;
+    auto operator<=>(const Columns&) const = default;
+  };
+  // Does the byte set the width back?
+  bool breaks(uint8_t byte) const { return byte == '\n' || (as_python_ && (byte == '\f' || byte == '\r')); }
+  // The width after one more byte of a line.
+  Columns longer(Columns c, uint8_t byte) const {
+    if (byte == ' ') return {c.columns + 1, c.least + 1};
+    if (byte != '\t') return c;
+    if (as_python_) return {(c.columns / tab_width_ + 1) * tab_width_, c.least + 1};
+    return {c.columns + tab_width_, c.least + tab_width_};
+  }
+  uint32_t tab_width() const { return tab_width_; }
+  Columns columns(State s) const { return columns_[states_[s].width]; }
+  // The open blocks' widths, outermost first, and how many brackets are open.
+  std::vector<Columns> blocks(State s) const {
+    std::vector<Columns> widths;
+    for (uint32_t b = states_[s].blocks; b != 0; b = blocks_[b].outer) widths.push_back(columns_[blocks_[b].width]);
+    std::ranges::reverse(widths);
+    return widths;
+  }
+  uint32_t brackets(State s) const { return states_[s].brackets; }
+  bool opens(Node group) const { return std::ranges::find(opens_, group) != opens_.end(); }
+  bool closes(Node group) const { return std::ranges::find(closes_, group) != closes_.end(); }
+
   // One more byte of a newline lexeme.
   State read(State s, uint8_t byte) {
     Info i = states_[s];
     Columns c = columns_[i.width];
-    if (byte == '\n' || (as_python_ && (byte == '\f' || byte == '\r'))) {
+    if (breaks(byte)) {
       c = {0, 0};
-    } else if (!broken(s)) {
-      return s;
-    } else if (byte == ' ') {
-      c = {c.columns + 1, c.least + 1};
-    } else if (byte == '\t' && as_python_) {
-      c = {(c.columns / tab_width_ + 1) * tab_width_, c.least + 1};
-    } else if (byte == '\t') {
-      c = {c.columns + tab_width_, c.least + tab_width_};
+    } else if (broken(s) && (byte == ' ' || byte == '\t')) {
+      c = longer(c, byte);
     } else {
       return s;
     }
@@ -113,12 +134,12 @@ class Indentation {
   }
   // After a lexeme that is no newline; kNever: a bracket closes that nothing has opened.
   State after(State s, Node group) {
-    if (std::ranges::find(opens_, group) != opens_.end()) {
+    if (opens(group)) {
       Info i = states_[s];
       ++i.brackets;
       return intern(i);
     }
-    if (std::ranges::find(closes_, group) == closes_.end()) return s;
+    if (!closes(group)) return s;
     Info i = states_[s];
     if (i.brackets == 0) return kNever;
     --i.brackets;
@@ -128,10 +149,6 @@ class Indentation {
  private:
   struct Info {
     uint32_t blocks, brackets, width;
-  };
-  // What Info::width numbers: columns, and columns if tabs count one (where that matters; else the same).
-  struct Columns {
-    uint32_t columns, least;
   };
   struct Block {
     uint32_t outer, width;

@@ -17,9 +17,6 @@ constexpr std::size_t kMasksKept = 512;
 
 Infill::Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix)
     : engine_(engine), vocabulary_(vocabulary), suffix_(std::move(suffix)) {
-  if (engine_.indentation())
-    throw GrammarError(
-        "a suffix is not supported with blocks by indentation: it may close blocks that are not open yet");
   if (engine_.mixed())
     throw GrammarError("a suffix is not supported where parts of a grammar are lexed in different ways");
   refuse_captures();
@@ -59,6 +56,12 @@ void Infill::refuse_captures() const {
 bool Infill::leads_to_suffix(const Thread& thread, Question& question) {
   Lexicon& lexicon = engine_.lexicon();
   std::lock_guard lock(engine_.parser().mutex());
+  if (engine_.indentation()) {
+    InfillBlocks::Widths widths = InfillBlocks::enough(engine_, suffix_, thread);
+    std::unique_ptr<InfillBlocks>& blocks = question.blocks[widths];
+    if (!blocks) blocks = std::make_unique<InfillBlocks>(engine_, question.before, special_, suffix_, widths);
+    return blocks->viable(thread);
+  }
   if (!question.viability) {
     question.language = lexicon.concat(question.before, lexicon.literal(suffix_));
     question.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.modes(),

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,13 +22,14 @@
 #include "core/engine.h"
 #include "core/lexer/munch.h"
 #include "core/masks/vocabulary.h"
+#include "core/parser/infill_blocks.h"
 #include "core/published_map.h"
 
 namespace guiderail {
 
 class Infill {
  public:
-  // Throws GrammarError for grammars whose states remember text that the question does not see: blocks by indentation, captures.
+  // Throws GrammarError for grammars whose states remember text that the question does not see (captures), and for those of several parts.
   Infill(Engine& engine, const Vocabulary& vocabulary, std::string suffix);
   ~Infill();
 
@@ -44,7 +46,8 @@ class Infill {
   // What may stand before the suffix, and the question whether a text can be of that kind.
   struct Question {
     Node before = kNone, language = kNone;
-    std::unique_ptr<MunchViability> viability;
+    std::unique_ptr<MunchViability> viability;                             // without blocks by indentation
+    std::map<InfillBlocks::Widths, std::unique_ptr<InfillBlocks>> blocks;  // with them
   };
   bool leads_to_suffix(const Thread& thread, Question& question);
   void refuse_captures() const;
