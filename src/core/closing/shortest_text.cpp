@@ -27,6 +27,7 @@ constexpr std::size_t kMaxExpansions = 20'000;      // of nonterminals
 constexpr std::size_t kExpansionsMore = 64;         // after the first answer, besides as many as that took
 constexpr std::size_t kMaxContexts = 50'000;        // on the way to acceptance
 constexpr std::size_t kMaxSearchedStates = 20'000;  // of the engine, under munch
+constexpr std::size_t kTriedSpaced = 4;             // threads of a state
 constexpr uint32_t kMaxBytes = 1 << 20;             // of a completion
 
 constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
@@ -580,7 +581,43 @@ void ShortestText::write_lexeme(Node node, uint32_t tag, std::vector<Piece>& out
   }
 }
 
-void ShortestText::write_item(uint32_t first, std::vector<Piece>& out) {
+uint32_t ShortestText::gap() {
+  if (gap_) return *gap_;
+  gap_ = kNoGap;
+  Lexicon& lexicon = engine_.lexicon();
+  for (uint8_t byte : {' ', '\n', '\t'})
+    for (Symbol ignored : engine_.parser().ignored()) {
+      Node left = bytes_.has(byte) ? lexicon.step(engine_.symbols().terminal_info(ignored).start, byte) : kNone;
+      if (*gap_ == kNoGap && left != kNone && lexicon.nullable(left)) gap_ = byte;
+    }
+  return *gap_;
+}
+
+void ShortestText::write_terminal(Symbol terminal, Spacing& spacing, std::vector<Piece>& out) {
+  const auto& info = engine_.symbols().terminal_info(terminal);
+  const Indentation* lines = engine_.indentation();
+  if (info.start == kNone) {
+    out.push_back(kSpecial + info.tag);
+    return;
+  }
+  if (may_be_empty(terminal)) {
+    if (lines && info.start == lines->indent()) {
+      spacing.blocks.push_back(spacing.blocks.empty() ? 1 : spacing.blocks.back() + 1);
+    } else if (lines && info.start == lines->dedent() && !spacing.blocks.empty()) {
+      spacing.blocks.pop_back();
+    }
+    return;
+  }
+  bool newline = lines && lines->is_newline(info.start);
+  if (spacing.spaced && spacing.line && !newline)
+    out.insert(out.end(), spacing.blocks.empty() ? 0 : spacing.blocks.back(), Piece{' '});
+  else if (spacing.spaced && !spacing.line && !newline && !out.empty() && gap() != kNoGap)
+    out.push_back(gap());
+  spacing.line = newline;
+  write_lexeme(info.start, info.tag, out);
+}
+
+void ShortestText::write_item(uint32_t first, Spacing& spacing, std::vector<Piece>& out) {
   std::vector<uint32_t> positions{first};
   while (!positions.empty()) {
     uint32_t symbol = engine_.parser().symbol_at(positions.back());
@@ -589,29 +626,30 @@ void ShortestText::write_item(uint32_t first, std::vector<Piece>& out) {
       continue;
     }
     ++positions.back();
-    if (is_terminal(Symbol{symbol})) {
-      const auto& info = engine_.symbols().terminal_info(Symbol{symbol});
-      if (info.start == kNone)
-        out.push_back(kSpecial + info.tag);
-      else if (!may_be_empty(Symbol{symbol}))
-        write_lexeme(info.start, info.tag, out);
-    } else if (!engine_.symbols().nonterminal_info(Symbol{symbol}).nullable) {
+    if (is_terminal(Symbol{symbol}))
+      write_terminal(Symbol{symbol}, spacing, out);
+    else if (!engine_.symbols().nonterminal_info(Symbol{symbol}).nullable)
       positions.push_back(at(symbol).best);
-    }
   }
 }
 
-void ShortestText::write(const Thread& t, std::vector<Piece>& out) {
+void ShortestText::write(const Thread& t, bool spaced, std::vector<Piece>& out) {
+  Spacing spacing{spaced};
+  if (spaced && engine_.indentation())
+    for (Indentation::Columns c : engine_.indentation()->blocks(t.indentation)) spacing.blocks.push_back(c.columns);
   ParserState state = t.parser;
   if (!t.at_boundary()) {
     const Parser::Expected* end = nullptr;
     inside(t, end);
     write_lexeme(t.lexeme, end->tag, out);
     state = after(t, *end);
+  } else if (spaced && gap() != kNoGap) {
+    // What was read before may go on with the first lexeme, which is not meant. At the end a gap is no harm.
+    out.push_back(gap());
   }
   for (Way way = boundary(state); way.next.position != Parser::kEnd || length(way.cost) != 0;
        way = contexts_.at(way.next.context))
-    write_item(way.next.position, out);
+    write_item(way.next.position, spacing, out);
 }
 
 bool ShortestText::completes(StateId state, const std::vector<Piece>& text) {
@@ -636,17 +674,20 @@ bool ShortestText::completes(StateId state, const std::vector<Piece>& text) {
 std::optional<std::vector<ShortestText::Piece>> ShortestText::find(StateId state) {
   std::vector<Piece> text;
   if (engine_.accepting(state)) return text;
-  const Thread* best = nullptr;
-  uint32_t least = kUnknown;
+  std::vector<std::pair<uint32_t, const Thread*>> ways;
   for (const Thread& t : engine_.threads(state))
-    if (uint32_t c = cost(t); c < least && length(c) < kMaxBytes) {
-      least = c;
-      best = &t;
-    }
-  if (!best) return std::nullopt;
+    if (uint32_t c = cost(t); length(c) < kMaxBytes) ways.emplace_back(c, &t);
+  if (ways.empty()) return std::nullopt;
+  std::ranges::stable_sort(ways, {}, &std::pair<uint32_t, const Thread*>::first);
   if (!hops_.contains(static_cast<uint32_t>(state))) {
-    write(*best, text);
+    write(*ways[0].second, false, text);
     if (completes(state, text)) return text;
+    if (engine_.viability())
+      for (auto [cost, thread] : std::span(ways).first(std::min(ways.size(), kTriedSpaced))) {
+        text.clear();
+        write(*thread, true, text);
+        if (completes(state, text)) return text;
+      }
   }
   return search(state);
 }

@@ -9,8 +9,9 @@
 //   a parser state the cheapest way through return contexts to acceptance (Dijkstra 1959).
 //
 // Costs are upper bounds, and each is the length of a text that there is. The symbols' texts one after the other are
-// tried on the engine. Under munch they may lex differently, and what follows a captured text may depend on it; then the states of the engine are searched, the cost above as estimate of what is left
-// (A*; Hart, Nilsson and Raphael 1968): white space between words and obligations come out by themselves.
+// tried on the engine. Under munch they may lex differently; then they are tried with an ignored byte between any two lexemes, and lines as wide as
+// the blocks that are open. Where that is no text either, and where what follows a captured text depends on it, the states of the engine are searched,
+// the cost above as estimate of what is left (A*; Hart, Nilsson and Raphael 1968).
 #pragma once
 
 #include <array>
@@ -111,9 +112,17 @@ class ShortestText {
   uint32_t cost(const Thread& thread);
   uint32_t cost(StateId state);
 
+  // What is written between lexemes, if anything is, and where that is: the widths of the open blocks, and whether a newline was the last lexeme.
+  struct Spacing {
+    bool spaced = false, line = false;
+    std::vector<uint32_t> blocks{};
+  };
+  // A byte that is an ignored lexeme by itself, or kNoGap.
+  uint32_t gap();
   void write_lexeme(Node node, uint32_t tag, std::vector<Piece>& out);
-  void write_item(uint32_t position, std::vector<Piece>& out);
-  void write(const Thread& thread, std::vector<Piece>& out);
+  void write_terminal(Symbol terminal, Spacing& spacing, std::vector<Piece>& out);
+  void write_item(uint32_t position, Spacing& spacing, std::vector<Piece>& out);
+  void write(const Thread& thread, bool spaced, std::vector<Piece>& out);
   bool completes(StateId state, const std::vector<Piece>& text);
   std::optional<std::vector<Piece>> search(StateId state);
   void charge(std::size_t bytes);
@@ -122,6 +131,8 @@ class ShortestText {
   std::vector<uint8_t> preference_;
   ByteSet bytes_;
   std::vector<bool> special_;
+  static constexpr uint32_t kNoGap = 256;
+  std::optional<uint32_t> gap_;
   std::unordered_map<uint64_t, LexemeStep> lexemes_;  // remainder, tag
   std::unordered_map<uint32_t, std::vector<uint32_t>> ends_;
   uint32_t fruitless_ = 0;                       // searches that ended at their limit
