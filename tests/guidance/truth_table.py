@@ -100,10 +100,12 @@ def _sampled(
     _drawn(_references(case, model, rows, per_row), produced, _global_draw, outcome)
 
 
-def _beams(case: Case, model: Any, rows: list[list[int]], outcome: Outcome, per_row: bool = False) -> None:
+def _beams(
+    case: Case, model: Any, rows: list[list[int]], outcome: Outcome, per_row: bool = False, **settings: Any
+) -> None:
     sequences, scores = _processed(
         case, model, rows, per_row, do_sample=False, num_beams=3, num_return_sequences=2, max_new_tokens=5,
-        length_penalty=0.0, return_dict_in_generate=True, output_scores=True,
+        length_penalty=0.0, return_dict_in_generate=True, output_scores=True, **settings,
     )  # fmt: skip
     for index, guided in enumerate(_references(case, model, rows, per_row)):
         searched = reference.beam_search(guided, 3, 5)
@@ -180,6 +182,9 @@ WAYS: dict[str, Way] = {
     "processor, sampling, encoder-decoder": lambda case, out: _sampled(case, models.t5(), SOURCES, out),
     "processor, beams": lambda case, out: _beams(case, models.llama(), RAGGED, out),
     "processor, beams, per-row scales": lambda case, out: _beams(case, models.llama(), RAGGED, out, per_row=True),
+    "processor, beams, static cache": lambda case, out: _beams(
+        case, models.llama(), RAGGED, out, cache_implementation="static"
+    ),
     "processor, beams, encoder-decoder": lambda case, out: _beams(case, models.t5(), SOURCES, out),
     "loop, greedy, rows of different lengths": lambda case, out: _loop(case, models.llama(), RAGGED, out),
     "loop, greedy, drafts by the conditional stream": lambda case, out: _loop(
