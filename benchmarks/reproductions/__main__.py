@@ -50,6 +50,7 @@ PAPERS = (
     "transfer",
     "transfer.tuned",
     "var",
+    "var.contrast",
     "var.mnist",
     "voxinstruct",
     "voxinstruct.speech",

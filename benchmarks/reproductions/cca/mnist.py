@@ -163,7 +163,8 @@ def recovered(figures: Any) -> float:
 
 def halved(figures: Any) -> float:
     """Evaluations of CCA unguided over those of guidance."""
-    return float(figures["cca_by_weight"]["1"]["evaluations"] / figures["base_by_scale"]["2"]["evaluations"])
+    tuned = next(iter(figures["cca_by_weight"].values()))
+    return float(tuned["evaluations"] / figures["base_by_scale"]["2"]["evaluations"])
 
 
 def as_a_dial(figures: Any) -> float:

@@ -44,6 +44,11 @@ class Constant:
         return torch.softmax(guided.float(), -1)
 
 
+def ramp(scale: float) -> Var:
+    """The release's guidance over three maps: none at the coarsest, `scale` (1-neutral) at the finest."""
+    return Var(weight=scale - 1, scales=3, top_k=0, top_p=0)
+
+
 class World:
     """Everything a seed trains once: data, judge, base model."""
 
@@ -162,7 +167,7 @@ class World:
 
 def run(seed: int, scratch: Path) -> dict[str, Any]:
     world = World(seed, scratch)
-    ramps = {f"{s:g}": world.figures(world.base, Var(weight=s - 1, scales=3, top_k=0, top_p=0)) for s in SCALES}
+    ramps = {f"{s:g}": world.figures(world.base, ramp(s)) for s in SCALES}
     constant = {f"{s:g}": world.figures(world.base, Constant(s)) for s in (1.0, *SCALES)}
     return {
         "judge_on_reconstructions": world.ceiling,

@@ -19,7 +19,7 @@ from benchmarks.reproductions.cca import mnist
 from benchmarks.reproductions.cca.mnist import LENGTH, PATCH, SIDE, TRAINING
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import kept
-from guiderail.guidance.token_models import Var
+from benchmarks.reproductions.var import ramp
 from guiderail.training.var import sample_pyramid
 
 
@@ -55,11 +55,6 @@ class World(var.World):
             maps = chosen.transpose(1, 2).unflatten(2, (side, side))
             rest = rest - interpolate(maps, size=(SIDE, SIDE), mode="bicubic") if side < SIDE else rest - maps
         return torch.cat(parts)
-
-
-def ramp(scale: float) -> Var:
-    """The release's: not at all at the coarsest map, `scale` at the finest."""
-    return Var(weight=scale - 1, scales=3, top_k=0, top_p=0)
 
 
 def run(seed: int, scratch: Path) -> dict[str, Any]:
@@ -101,10 +96,10 @@ def _ramp_gain(figures: Any) -> float:
 
 SETTING = "10,000 digits of MNIST as 2x2, 3x3, 6x6 token maps, VAR of 0.4 M parameters, one epoch"
 CLAIMS = [
-    Claim("V1 VAR", "var.mnist", "CCA without guidance is on par with guidance, on VAR", "recovers >= 0.8 of the gap "
-          "none -> best ramp of guidance in Fréchet distance (best lambda against best scale), and as many more steps "
-          "of likelihood do not do as well", SETTING, mnist.recovered, lambda v: v >= 0.8),
-    Claim("V2 VAR", "var.mnist", "half the sampling cost", "evaluations exactly 0.5", SETTING, mnist.halved,
+    Claim("V1 VAR MNIST", "var.mnist", "CCA without guidance is on par with guidance, on VAR", "recovers >= 0.8 of "
+          "the gap none -> best ramp of guidance in Fréchet distance (best lambda against best scale), and as many "
+          "more steps of likelihood do not do as well", SETTING, mnist.recovered, lambda v: v >= 0.8),
+    Claim("V2 VAR MNIST", "var.mnist", "half the sampling cost", "evaluations exactly 0.5", SETTING, mnist.halved,
           lambda v: v == 0.5),
     Claim("V6 MNIST", "var.mnist", "guidance that grows with the scale", "Fréchet distance of the ramp <= constant at "
           "equal final scale, for 1.5, 2 and 3; value: smallest relative advantage", SETTING, _ramp_gain,
