@@ -46,6 +46,7 @@ PAPERS = (
     "gedi",
     "gedi.genres",
     "gedi.reviews",
+    "gedi.unseen",
     "syncode",
     "transfer",
     "transfer.tuned",

@@ -33,15 +33,14 @@ from guiderail.logits.sampling import Sampling
 from guiderail.training import GeDiModel
 
 BATCH, BASE_STEPS, TUNING_STEPS = 32, 900, 500
-# Tuned on half of the topic words the model forgets what the others mean, unless it goes on reading the corpus, where
-# they are titles: the weight of that loss.
-TOPIC_STEPS, REPLAY = 300, 3.0
+# With half of the topic words gently: at 2e-3 the model forgets, in more seeds than not, those it is not tuned on.
+TOPIC_STEPS, GENTLE = 300, 5e-4
 LABELLED = 10_000
 FIRST_SCALE = 20.0  # near the length of a text, where a mean times the scale is the sum that Bayes' rule asks for
 LAMBDAS = (1.0, 0.8, 0.6, 0.05)
 OMEGAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 PPLM = {"classifier": (0.1,), "words": (0.1,)}  # step sizes
-ROWS, NEW_TOKENS, TOPIC_TOKENS = 160, 24, 32  # 24 tokens have three nouns, of which two in five have no topic
+ROWS, NEW_TOKENS = 160, 24
 FUDGE_WEIGHTS = (1.0, 3.0, 10.0)
 
 
@@ -75,17 +74,17 @@ class World:
 
     def reader(self, name: str, width: int, layers: int) -> Any:
         model = language_model(VOCAB, width, layers, self.seed)
-        return trained(model, lambda step: self.reading_loss(model, step, 2), name, self.scratch, steps=BASE_STEPS)
 
-    def reading_loss(self, model: Any, step: int, purpose: int) -> Tensor:
-        """Of a language model, on a batch of the corpus."""
-        rng = np.random.default_rng([self.seed, purpose, step])
-        ids, counted = padded([written(language.text(rng)) for _ in range(BATCH)])
-        return next_token_loss(model, ids, counted)
+        def loss(step: int) -> Tensor:
+            rng = np.random.default_rng([self.seed, 2, step])
+            ids, counted = padded([written(language.text(rng)) for _ in range(BATCH)])
+            return next_token_loss(model, ids, counted)
+
+        return trained(model, loss, name, self.scratch, steps=BASE_STEPS)
 
     def discriminator(
         self, name: str, codes: tuple[str, str], weight: float,
-        batch: Callable[[int], tuple[list[list[int]], Tensor]], steps: int = TUNING_STEPS, replay: float = 0.0,
+        batch: Callable[[int], tuple[list[list[int]], Tensor]], steps: int = TUNING_STEPS, rate: float = 2e-3,
     ) -> GeDiModel:  # fmt: skip
         """The small model tuned under two codes; `batch` gives texts and columns of their right codes."""
         copy = language_model(VOCAB, 48, 2, self.seed)
@@ -97,10 +96,9 @@ class World:
         def loss(step: int) -> Tensor:
             rows, right = batch(step)
             ids, counted = padded(rows)
-            out = model.loss(ids, counted.long(), right, weight)
-            return out + replay * self.reading_loss(model.model, step, 6) if replay else out
+            return model.loss(ids, counted.long(), right, weight)
 
-        trained(model, loss, name, self.scratch, steps=steps)
+        trained(model, loss, name, self.scratch, steps=steps, rate=rate)
         return model
 
     def picked(self, step: int, count: int = BATCH) -> list[Text]:
@@ -121,7 +119,7 @@ class World:
 
         return self.discriminator("manners", ("dirty", "clean"), 0.6, batch)
 
-    def topics(self, known: int, replay: float = 0.0) -> GeDiModel:
+    def topics(self, known: int, rate: float) -> GeDiModel:
         """The first `known` topics; the topic word comes after the code, as a title right or wrong."""
 
         def batch(step: int) -> tuple[list[list[int]], Tensor]:
@@ -136,8 +134,7 @@ class World:
                 right.append(int(true))
             return rows, torch.tensor(right)
 
-        name = f"topics-{known}{'-replayed' if replay else ''}"
-        return self.discriminator(name, ("false", "true"), 0.6, batch, TOPIC_STEPS, replay)
+        return self.discriminator(f"topics-{known}", ("false", "true"), 0.6, batch, TOPIC_STEPS, rate)
 
     # -- generation ---------------------------------------------------------------------------------------------------
 
@@ -151,15 +148,13 @@ class World:
             rows.append([*row, int(rng.choice(language.RUDE_ADVERB))] if rude else row)
         return rows
 
-    def continued(
-        self, term: Term | None, prompts: list[list[int]], model: Any = None, tokens: int = NEW_TOKENS
-    ) -> list[list[int]]:
+    def continued(self, term: Term | None, prompts: list[list[int]], model: Any = None) -> list[list[int]]:
         """Sampled continuations, without end."""
         decoder = GuidedDecoder(
             model or self.base, term or (), sampling=Sampling(True), eos_token_ids=[END],
             generator=torch.Generator().manual_seed(1000 * self.seed + prompts[0][-1]),
         )  # fmt: skip
-        return [generation.token_ids for generation in decoder.decode(prompts, tokens)]
+        return [generation.token_ids for generation in decoder.decode(prompts, NEW_TOKENS)]
 
     @torch.no_grad()
     def perplexity(self, prompts: list[list[int]], texts: list[list[int]]) -> float:
@@ -200,7 +195,7 @@ class World:
         right, prompts, texts = [], [], []
         for topic in topics:
             rows = self.prompts(40)
-            found = self.continued(term(topic), rows, tokens=TOPIC_TOKENS)
+            found = self.continued(term(topic), rows)
             for words in found:
                 posterior = language.topic_posterior(words)
                 best = posterior >= posterior.max() - 1e-9
@@ -217,7 +212,7 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     def gedi(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
         return lambda wanted: model.term(names[wanted], names[1 - wanted], omega)
 
-    all_topics, half = world.topics(language.TOPICS), world.topics(language.TRAINED_TOPICS, REPLAY)
+    all_topics, half = world.topics(language.TOPICS, 2e-3), world.topics(language.TRAINED_TOPICS, GENTLE)
 
     def sweep(name: str, measure: Callable[[float], Any]) -> dict[str, Any]:
         return {f"{w:g}": kept(scratch, f"{name} {w:g}", functools.partial(measure, w)) for w in OMEGAS}
@@ -230,7 +225,7 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "unguided": {
             "sentiment": plain,
-            "topics": kept(scratch, "unguided topics 32", lambda: world.on_topic(range(8), lambda _: None)),
+            "topics": kept(scratch, "unguided topics", lambda: world.on_topic(range(8), lambda _: None)),
         },
         "sentiment_by_omega": control[0.6],
         "sentiment_baselines": {
@@ -238,8 +233,8 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
             **kept(scratch, "fudge", lambda: _fudge(world)),
             **kept(scratch, "pplm", lambda: _pplm(world)),
         },
-        "topics_by_omega": sweep("topics 32", lambda w: world.on_topic(range(8), _topic_term(all_topics, w))),
-        "held_out_topics_by_omega": sweep("held-out 32", lambda w: world.on_topic(range(4, 8), _topic_term(half, w))),
+        "topics_by_omega": sweep("topics", lambda w: world.on_topic(range(8), topic_term(all_topics, w))),
+        "held_out_topics_by_omega": sweep("held-out", lambda w: world.on_topic(range(4, 8), topic_term(half, w))),
         "by_lambda": {
             f"{weight:g}": _quality(world, model, list(control[weight].values()), plain["perplexity"])
             for weight, model in by_lambda.items()
@@ -250,7 +245,7 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     return figures
 
 
-def _topic_term(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
+def topic_term(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
     def term(topic: int) -> GeDi:
         word = language.TOPIC_WORD[topic]
         return GeDi(
@@ -492,6 +487,7 @@ CLAIMS = [
     Claim("G5", "gedi", "topics it was not trained on", "accuracy on four held-out topics > 2 x chance; value: "
           "multiples of chance", SETTING, _zero_shot, lambda v: v > 2,
           "Seeds differ: on seed 100, where the gentle rate was chosen (5e-4 for 2e-3), control of unseen topics was "
-          "6.9 times chance; elsewhere it can be below chance, for true then means the four topics of the tuning. A "
-          "model of 0.1 million parameters and four topic words do not settle it."),
+          "6.9 times chance; elsewhere it can be below chance, for true then means the four topics of the tuning: the "
+          "model forgets what the other words mean. Where the tuning goes on reading the corpus it keeps them: G5 "
+          "reading."),
 ]  # fmt: skip

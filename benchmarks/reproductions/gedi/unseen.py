@@ -1,0 +1,71 @@
+"""GeDi's zero-shot topics again, with a tuning that goes on reading: on the models of `gedi`.
+
+Tuned on half of the topic words the small model forgets what the others mean. Here it is tuned on the same texts with
+the same loss, and with the likelihood of the corpus, where all topic words are titles, beside it. Control is measured
+over the four topics whose words stood under no code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.reproductions.claims import Claim
+from benchmarks.reproductions.gedi import FIRST_SCALE, SETTING, World, framed, language, padded, topic_term, written
+from benchmarks.reproductions.gedi.language import CODES, TOPIC_WORD, TOPICS, TRAINED_TOPICS, VOCAB
+from benchmarks.reproductions.small_models import kept, language_model, next_token_loss, trained
+from guiderail.training import GeDiModel
+
+STEPS, BATCH, REPLAY = 300, 32, 3.0
+OMEGAS = (0.3, 1.0, 3.0)
+
+
+def tuned(world: World, scratch: Path, replay: float = REPLAY) -> GeDiModel:
+    """True or false of a topic word in front; `replay` is the weight of the corpus' likelihood."""
+    copy = language_model(VOCAB, 48, 2, world.seed)
+    copy.load_state_dict(world.small.state_dict())
+    model = GeDiModel(copy, {code: CODES[code] for code in ("false", "true")})
+    with torch.no_grad():
+        model.logit_scale.fill_(FIRST_SCALE)
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([world.seed, 4, step])
+        rows, right = [], []
+        for item in [t for t in world.picked(step, 3 * BATCH) if t.topic < TRAINED_TOPICS][:BATCH]:
+            true = bool(rng.random() < 0.5)
+            others = [t for t in range(TRAINED_TOPICS) if t != item.topic]
+            named = item.topic if true else int(rng.choice(others))
+            rows.append([TOPIC_WORD[named], *framed(item)])
+            right.append(int(true))
+        ids, counted = padded(rows)
+        reading = np.random.default_rng([world.seed, 6, step])
+        corpus = padded([written(language.text(reading)) for _ in range(BATCH)])
+        judging = model.loss(ids, counted.long(), torch.tensor(right), 0.6)
+        return judging + replay * next_token_loss(model.model, *corpus)
+
+    return trained(model, loss, "topics-replayed", scratch, steps=STEPS)  # type: ignore[no-any-return]
+
+
+def run(seed: int, scratch: Path) -> dict[str, Any]:
+    world = World(seed, scratch.parent.parent / "gedi" / str(seed))
+    model, unseen = tuned(world, scratch), range(TRAINED_TOPICS, TOPICS)
+    return {
+        "held_out_topics_by_omega": {
+            f"{w:g}": kept(scratch, f"held-out {w:g}", lambda w=w: world.on_topic(unseen, topic_term(model, w)))
+            for w in OMEGAS
+        }
+    }
+
+
+def _zero_shot(figures: Any) -> float:
+    return float(max(row["accuracy"] for row in figures["held_out_topics_by_omega"].values()) * TOPICS)
+
+
+CLAIMS = [
+    Claim("G5 reading", "gedi.unseen", "topics it was not trained on", "accuracy on four held-out topics > 2 x chance, "
+          "the tuning going on reading the corpus; value: multiples of chance", SETTING, _zero_shot, lambda v: v > 2),
+]  # fmt: skip
