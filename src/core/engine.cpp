@@ -288,6 +288,7 @@ std::pair<Node, uint32_t> Engine::begin_scope(const Thread& boundary, Node group
   auto found = std::ranges::find(names, group, &std::pair<Node, SymbolTable::Name>::first);
   if (found == names.end()) return {group, scope};
   const SymbolTable::Name& name = found->second;
+  if (scope == NameScopes::kFresh) return {group, NameScopes::kSome};
   if (scope == NameScopes::kSome) return {group, endless(name.name) ? NameScopes::kSomeNamed : NameScopes::kDoubtful};
   if (!NameScopes::known(scope)) return {group, scope};
   NameScopes::Scope here = scopes_[scope];
@@ -370,14 +371,16 @@ StateId Engine::generalised(StateId state) {
     if (confined) continue;
     // Before a name's first byte it need not be known what it must not be.
     bool named = false;
-    if (NameScopes::in_name(t.scope)) {
+    bool in_name = NameScopes::in_name(t.scope);
+    auto [text, scope] = in_name ? scopes_.name(t.scope) : std::pair(std::string(), t.scope);
+    bool fresh = scopes_[scope].seen == kNone;
+    if (in_name && !fresh) {
       const SymbolTable::Name& name = *symbols_.name_info(t.group);
-      std::string text = scopes_.name(t.scope).first;
       Node before = lexicon().walk(name.before, text);
       named = before != kNone && !lexicon().nullable(before) && endless(name.name);
       if (named) t.lexeme = lexicon().walk(t.group, text);
     }
-    t.scope = named ? NameScopes::kSomeNamed : NameScopes::kSome;
+    t.scope = named ? NameScopes::kSomeNamed : fresh && !in_name ? NameScopes::kFresh : NameScopes::kSome;
   }
   return intern(general);
 }

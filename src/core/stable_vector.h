@@ -1,7 +1,7 @@
 // An append-only array whose elements never move, read without a lock while one writer appends.
 //
-// Elements live in chunks of doubling size (64, 64, 128, 256, ...), so an index maps to (chunk, offset) by the position of
-// its highest bit and a chunk, once published, is never reallocated. A writer (who holds the owner's growth lock) constructs
+// Elements live in chunks of doubling size (64, 128, 256, ...), so an index maps to (chunk, offset) by the position of the
+// highest bit of index + 64, and a chunk, once published, is never reallocated. A writer (who holds the owner's growth lock) constructs
 // the element first and publishes the new size with a release store; a reader that got the index from any
 // acquire-published place may read the element for the vector's whole life.
 #pragma once
@@ -59,13 +59,11 @@ class StableVector {
  private:
   static constexpr unsigned kFirstBits = 6;
   static constexpr unsigned kChunks = 64 - kFirstBits;
-  static constexpr std::size_t chunk_size(unsigned chunk) {
-    return std::size_t{1} << (kFirstBits + (chunk ? chunk - 1 : 0));
-  }
+  static constexpr std::size_t chunk_size(unsigned chunk) { return std::size_t{1} << (kFirstBits + chunk); }
   static std::pair<unsigned, std::size_t> place(std::size_t i) {
-    if (i < (std::size_t{1} << kFirstBits)) return {0u, i};
-    unsigned top = 63u - static_cast<unsigned>(std::countl_zero(static_cast<uint64_t>(i)));
-    return {top - kFirstBits + 1, i - (std::size_t{1} << top)};
+    uint64_t shifted = uint64_t{i} + (uint64_t{1} << kFirstBits);
+    unsigned top = 63u - static_cast<unsigned>(std::countl_zero(shifted));
+    return {top - kFirstBits, static_cast<std::size_t>(shifted - (uint64_t{1} << top))};
   }
 
   std::atomic<T*> chunks_[kChunks]{};

@@ -31,9 +31,9 @@ bool Lexicon::nullable_in(Node n, Scope* scope) {
       case Kind::kNone:
       case Kind::kBytes:
       case Kind::kPrefix:
-      case Kind::kBranch: return false;
+      case Kind::kBranch: break;
       case Kind::kAccept:
-      case Kind::kAll: return true;
+      case Kind::kAll: result = true; break;
       case Kind::kMultiples: result = DecimalMultiples::of(i.kids()).complete(); break;
       case Kind::kConcat: {
         // Loop along the right spine; recursion only into left operands.
@@ -123,7 +123,10 @@ Node Lexicon::after_marker(Node n) {
   return beyond_marker(node(i.a));
 }
 
-bool Lexicon::nullable(Node n) { return nullable_in(n, nullptr); }
+bool Lexicon::nullable(Node n) {
+  uint8_t known = info(n).nullable.load(std::memory_order_relaxed);
+  return known ? known == 1 : nullable_in(n, nullptr);
+}
 
 // The derivative of a part. Whether parts are alive is decided for the whole only: asking here would search inside a search.
 Node Lexicon::derive_part(Node n, uint8_t byte, Scope* scope) {

@@ -54,23 +54,23 @@ void for_each_below(const TokenTrie& trie, uint32_t root, F f) {
 
 }  // namespace
 
-const LexRow& LexRowCache::row(Node remainder, Node competing, uint32_t place) {
-  Key key{static_cast<uint32_t>(remainder), static_cast<uint32_t>(competing), place};
+const LexRow& LexRowCache::row(Node remainder, Node competing, const TokenTrie& trie, uint32_t place) {
+  Key key{static_cast<uint32_t>(remainder), static_cast<uint32_t>(competing), place, &trie};
   {
     std::lock_guard lock(mutex_);
     if (auto it = rows_.find(key); it != rows_.end()) return *it->second;
     if (auto it = saturated_.find(key); it != saturated_.end()) return *it->second;
   }
   if (Node twin = lexicon_.saturate(remainder, vocabulary_.longest_token() + 1); twin != remainder) {
-    const LexRow& result = row(twin, competing, place);
+    const LexRow& result = row(twin, competing, trie, place);
     std::lock_guard lock(mutex_);
     saturated_.emplace(key, &result);
     return result;
   }
   // Built without the lock: two threads may build the same row, the first one stays.
   std::unique_ptr<LexRow> fresh;
-  if (competing == kNone) fresh = read_off(remainder, place);
-  if (!fresh) fresh = build(remainder, competing, place, false);
+  if (competing == kNone && &trie == &vocabulary_.trie()) fresh = read_off(remainder, place);
+  if (!fresh) fresh = build(remainder, competing, trie, place, false);
   return keep(rows_, key, std::move(fresh));
 }
 
@@ -80,7 +80,7 @@ const LexRow& LexRowCache::counting_row(Node starred, uint32_t place) {
     std::lock_guard lock(mutex_);
     if (auto it = counting_.find(key); it != counting_.end()) return *it->second;
   }
-  return keep(counting_, key, build(starred, kNone, place, true));
+  return keep(counting_, key, build(starred, kNone, vocabulary_.trie(), place, true));
 }
 
 const LexRow& LexRowCache::keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh) {
@@ -89,7 +89,7 @@ const LexRow& LexRowCache::keep(Rows& rows, const Key& key, std::unique_ptr<LexR
   for (LexRow::Word word : fresh->words_) stay += static_cast<std::size_t>(std::popcount(word.bits));
   for (const auto& exit : fresh->exits_)
     for (const LexRow::Exit::Place& place : exit->places) {
-      auto [first, last] = vocabulary_.trie().token_range(place.node);
+      auto [first, last] = fresh->trie().token_range(place.node);
       left += last - first;
     }
   fresh->mostly_left_over_ = left > kMuchLeftOver && left / kMuchLeftOverPerToken > stay;
@@ -242,6 +242,7 @@ std::unique_ptr<LexRow> LexRowCache::read_off(Node remainder, uint32_t place) {
   const LexRow& starred = counting_row(lexicon_.repeat(body, 0, kUnbounded), place);
   if (!starred.counts_ || starred.exits_.size() != 1) return nullptr;
   auto result = std::make_unique<LexRow>();
+  result->trie_ = &vocabulary_.trie();
   result->starred_ = &starred;
   result->min_ = min;
   result->max_ = max;
@@ -294,10 +295,29 @@ void LexRowCache::store_stay(LexRow& row, std::vector<uint32_t> stay) {
     if (stay[i]) row.words_.push_back({i, stay[i]});
 }
 
-std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint32_t place, bool counting) {
+// The same for tokens of which there cannot be many.
+void LexRowCache::store_few(LexRow& row, std::vector<uint32_t> tokens) {
+  std::ranges::sort(tokens);
+  for (uint32_t token : tokens) {
+    if (row.words_.empty() || row.words_.back().index != token >> 5) row.words_.push_back({token >> 5, 0});
+    row.words_.back().bits |= uint32_t{1} << (token & 31);
+  }
+}
+
+std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, const TokenTrie& trie, uint32_t place,
+                                           bool counting) {
   auto result = std::make_unique<LexRow>();
-  std::vector<uint32_t> stay(vocabulary_.num_words(), 0);
-  const TokenTrie& trie = vocabulary_.trie();
+  result->trie_ = &trie;
+  // Tokens that stay, as a list where the place is small and as bits where it is not.
+  auto [first_below, last_below] = trie.token_range(place);
+  const bool few = last_below - first_below < vocabulary_.num_words() / 4;
+  std::vector<uint32_t> stay(few ? 0 : vocabulary_.num_words(), 0), stay_list;
+  auto keep_tokens = [&](std::span<const uint32_t> tokens) {
+    if (few)
+      stay_list.insert(stay_list.end(), tokens.begin(), tokens.end());
+    else
+      for (uint32_t token : tokens) stay[token >> 5] |= uint32_t{1} << (token & 31);
+  };
   std::map<std::tuple<std::vector<uint32_t>, Node, Node>, LexRow::Exit*> exits;
   std::map<std::tuple<Node, Node, uint32_t>, std::size_t> ends;
   auto tokens_ending = [&](Node left, Node rival, uint32_t begun) -> std::vector<uint32_t>& {
@@ -336,7 +356,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
     auto [begin, beyond] = trie.token_range(node);
     uint32_t own = trie.node(node).num_tokens;
     std::span<const uint32_t> tokens = trie.all_tokens().subspan(begin + own, beyond - begin - own);
-    for (uint32_t token : tokens) stay[token >> 5] |= uint32_t{1} << (token & 31);
+    keep_tokens(tokens);
     return tokens;
   };
   // Numbers of bodies are kept as long as they are definite: after each byte the remainder is body* again, or (rest of a body) body*.
@@ -380,7 +400,7 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       uint32_t known = t ? t->next[t->classes[child.byte]].load(std::memory_order_acquire) : Lexicon::kUnknown;
       Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(f.remainder, child.byte);
       if (next == kNone) continue;
-      for (uint32_t token : trie.tokens(c)) stay[token >> 5] |= uint32_t{1} << (token & 31);
+      keep_tokens(trie.tokens(c));
       Node rival = competing == kNone ? kNone : lexicon_.step(f.competing, child.byte);
       uint32_t count = f.count;
       const uint32_t begun = counting ? count + 1 : 0;
@@ -401,8 +421,9 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       look_up(next, rival);
       // Everything below keeps the lexeme as it is. (Which part of a character a token ends in would matter to ends_.)
       constexpr uint32_t kWorthAsking = 4;
-      if (last.continues && trie.subtree_size(c) >= kWorthAsking && (!counting || next == remainder) &&
-          (vocabulary_.byte_complete() || !trie.below(c).leads) && loops_below(c, f.remainder, next, rival)) {
+      if (last.continues && trie.summarized() && trie.subtree_size(c) >= kWorthAsking &&
+          (!counting || next == remainder) && (vocabulary_.byte_complete() || !trie.below(c).leads) &&
+          loops_below(c, f.remainder, next, rival)) {
         std::span<const uint32_t> tokens = keep_all_below(c);
         if (!vocabulary_.byte_complete() && !counting && !tokens.empty()) {
           auto& list = tokens_ending(next, rival, 0);
@@ -423,8 +444,8 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
         continue;
       }
       constexpr uint32_t kWorthExploring = 12;
-      if (last.continues && !counting && vocabulary_.byte_complete() && trie.subtree_size(c) >= kWorthExploring &&
-          stretches.goes_on(next, trie.below(c), child.height)) {
+      if (last.continues && trie.summarized() && !counting && vocabulary_.byte_complete() &&
+          trie.subtree_size(c) >= kWorthExploring && stretches.goes_on(next, trie.below(c), child.height)) {
         keep_all_below(c);
         continue;
       }
@@ -436,7 +457,10 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
       }
     }
   }
-  store_stay(*result, std::move(stay));
+  if (few)
+    store_few(*result, std::move(stay_list));
+  else
+    store_stay(*result, std::move(stay));
   for (std::size_t i = 0; i < result->ends_.size(); ++i) result->ends_[i].tokens = result->tokens_of_ends_[i];
   if (counting) {
     // By number of bodies, of which there are few: a counting sort.
@@ -455,50 +479,50 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, uint3
 }
 
 // The children by `byte` of all places where the one exit of a starred row may end, with the number of bodies. Under the row's lock.
-const std::vector<LexRow::Exit::Place>& LexRow::ends_before(const TokenTrie& vocabulary, uint8_t byte) const {
+const std::vector<LexRow::Exit::Place>& LexRow::ends_before(uint8_t byte) const {
   std::lock_guard lock(mutex_);
   auto& ends = counts_->ends[byte];
   if (!counts_->known[byte]) {
-    ends = children_by(vocabulary, *exits_[0], byte);
+    ends = children_by(*exits_[0], byte);
     counts_->known[byte] = true;
   }
   return ends;
 }
 
-std::vector<LexRow::Exit::Place> LexRow::children_by(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) {
+std::vector<LexRow::Exit::Place> LexRow::children_by(const Exit& exit, uint8_t byte) const {
   std::vector<Exit::Place> result;
   auto ask = [&](uint32_t node, uint32_t count) {
-    if (uint32_t child = vocabulary.child(node, byte)) result.push_back({child, count});
+    if (uint32_t child = trie_->child(node, byte)) result.push_back({child, count});
   };
   for (Exit::Place p : exit.places) ask(p.node, p.count);
   for (Exit::Place span : exit.spans) {
-    if (!vocabulary.below(span.node).has(byte)) continue;
+    if (!trie_->below(span.node).has(byte)) continue;
     ask(span.node, span.count);
-    for_each_below(vocabulary, span.node, [&](uint32_t node, uint32_t begun, bool complete) {
+    for_each_below(*trie_, span.node, [&](uint32_t node, uint32_t begun, bool complete) {
       if (complete) ask(node, span.count + begun);
     });
   }
   return result;
 }
 
-std::vector<uint32_t> LexRow::places_after(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
+std::vector<uint32_t> LexRow::places_after(const Exit& exit, uint8_t byte) const {
   std::vector<uint32_t> places;
   if (starred_) {
-    for (Exit::Place p : starred_->ends_before(vocabulary, byte))
+    for (Exit::Place p : starred_->ends_before(byte))
       if (p.count >= min_ && p.count <= max_) places.push_back(p.node);
   } else {
-    for (Exit::Place p : children_by(vocabulary, exit, byte)) places.push_back(p.node);
+    for (Exit::Place p : children_by(exit, byte)) places.push_back(p.node);
   }
   return places;
 }
 
-const TokenTrie& LexRow::left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const {
+const TokenTrie& LexRow::left_over(const Exit& exit, uint8_t byte) const {
   if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
   std::lock_guard lock(mutex_);
   if (const TokenTrie* known = exit.left[byte].load(std::memory_order_acquire)) return *known;
-  std::vector<uint32_t> roots = places_after(vocabulary, exit, byte);
+  std::vector<uint32_t> roots = places_after(exit, byte);
   // The root of the merged trie stands for `byte` itself, so its own tokens count too: hang it below a new root.
-  auto* merged = new TokenTrie(TokenTrie::merge_below(vocabulary, std::move(roots), byte));
+  auto* merged = new TokenTrie(TokenTrie::merge_below(*trie_, std::move(roots), byte));
   growth_of_this_thread += merged->bytes_used();
   const_cast<Exit&>(exit).left[byte].store(merged, std::memory_order_release);
   return *merged;

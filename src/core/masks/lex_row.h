@@ -1,4 +1,5 @@
-// What one lexeme's remainder does to a whole vocabulary: which tokens keep it going, and where it ends inside a token.
+// What one lexeme's remainder does to a whole vocabulary, or to what another lexeme has left over of it: which tokens keep it going, and where it
+// ends inside a token.
 //
 // A row depends on the remainder, the vocabulary and nothing else, so it is computed once and shared by every grammar that meets the same
 // node: every JSON string of every schema, every identifier. Steps that keep rows few and cheap:
@@ -13,6 +14,7 @@
 // a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -32,11 +34,11 @@ class Vocabulary;
 
 class LexRow {
  public:
-  // One way to end: all places in the vocabulary trie where the lexeme can end with these tags, under this competing remainder and this demand
+  // One way to end: all places in the trie where the lexeme can end with these tags, under this competing remainder and this demand
   // on what follows (munch).
   struct Exit {
     struct Place {
-      uint32_t node;   // of the vocabulary trie, with something below it
+      uint32_t node;   // of the row's trie, with something below it
       uint32_t count;  // bodies read, in the row of a starred body; else 0
     };
     std::vector<uint32_t> tags;
@@ -63,6 +65,14 @@ class LexRow {
   bool dense() const { return !dense_.empty(); }
   std::span<const uint32_t> stay() const { return dense_; }
   std::span<const Word> stay_words() const { return words_; }
+  // One word of a sparse row.
+  uint32_t stay_word(uint32_t index) const {
+    auto at = std::ranges::lower_bound(words_, index, {}, &Word::index);
+    return at != words_.end() && at->index == index ? at->bits : 0;
+  }
+  bool stays(uint32_t token) const {
+    return ((dense() ? dense_[token >> 5] : stay_word(token >> 5)) >> (token & 31)) & 1;
+  }
   const std::vector<std::unique_ptr<Exit>>& exits() const { return exits_; }
   // Are the tokens in which the lexeme may end far more than those that keep it going?
   bool mostly_left_over() const { return mostly_left_over_; }
@@ -73,10 +83,12 @@ class LexRow {
     std::span<const uint32_t> tokens;  // kept by this row, or by the starred one that it was read off
   };
   const std::vector<End>& ends() const { return ends_; }
-  // The places after `byte` in the vocabulary trie before which the lexeme can end.
-  std::vector<uint32_t> places_after(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
+  // The places after `byte` in the row's trie before which the lexeme can end.
+  std::vector<uint32_t> places_after(const Exit& exit, uint8_t byte) const;
   // What is left over after `byte`, for tokens in which the lexeme ends just before it.
-  const TokenTrie& left_over(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte) const;
+  const TokenTrie& left_over(const Exit& exit, uint8_t byte) const;
+  // The tokens of whose rest below some place the row speaks: the vocabulary's, or what another row has left over.
+  const TokenTrie& trie() const { return *trie_; }
 
  private:
   friend class LexRowCache;
@@ -87,10 +99,11 @@ class LexRow {
         ends;  // by next byte: the child by that byte, bodies complete before it; on demand
     std::array<bool, 256> known{};
   };
-  const std::vector<Exit::Place>& ends_before(const TokenTrie& vocabulary, uint8_t byte) const;
+  const std::vector<Exit::Place>& ends_before(uint8_t byte) const;
   // The children by `byte` of all places of an exit, each with the bodies read before it.
-  static std::vector<Exit::Place> children_by(const TokenTrie& vocabulary, const Exit& exit, uint8_t byte);
+  std::vector<Exit::Place> children_by(const Exit& exit, uint8_t byte) const;
 
+  const TokenTrie* trie_ = nullptr;
   std::vector<uint32_t> dense_;
   std::vector<Word> words_;
   std::vector<std::unique_ptr<Exit>> exits_;
@@ -108,8 +121,9 @@ class LexRowCache {
  public:
   LexRowCache(const Vocabulary& vocabulary, Lexicon& lexicon) : vocabulary_(vocabulary), lexicon_(lexicon) {}
 
-  // The row of `remainder` over the tokens below `place` of the vocabulary trie. `competing` is kNone unless lexing is munch.
-  const LexRow& row(Node remainder, Node competing, uint32_t place);
+  // The row of `remainder` over the tokens below `place` of a trie: the vocabulary's, or what a row of this cache has left over. `competing` is
+  // kNone unless lexing is munch.
+  const LexRow& row(Node remainder, Node competing, const TokenTrie& trie, uint32_t place);
   // How a remainder takes its tokens from rows: as `first` with `rest` after it (kEpsilon: none). If it excludes, remainder = (base without
   // excluded) k and reference = base k = first rest, else reference is the remainder itself. Of what is excluded, `ends` are texts of characters and
   // a last byte, whose tokens are found by the characters' row (Lexicon::excluded_at_end), and `excluded` is the rest, or kNone.
@@ -128,11 +142,14 @@ class LexRowCache {
  private:
   struct Key {
     uint32_t remainder, competing, place;
+    const TokenTrie* trie = nullptr;
     bool operator==(const Key&) const = default;
   };
   struct KeyHash {
     std::size_t operator()(const Key& k) const {
-      return ((uint64_t{k.remainder} << 32 | k.competing) * 0x9E3779B97F4A7C15ull) ^ (k.place * 0xFF51AFD7ED558CCDull);
+      uint64_t h = (uint64_t{k.remainder} << 32 | k.competing) * 0x9E3779B97F4A7C15ull;
+      h ^= (k.place + reinterpret_cast<uintptr_t>(k.trie)) * 0xFF51AFD7ED558CCDull;
+      return h ^ h >> 32;
     }
   };
   Plan make_plan(Node remainder);
@@ -142,10 +159,11 @@ class LexRowCache {
   const LexRow& keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh);
   // The row of body*, with numbers of bodies if they are definite.
   const LexRow& counting_row(Node starred, uint32_t place);
-  std::unique_ptr<LexRow> build(Node remainder, Node competing, uint32_t place, bool counting);
+  std::unique_ptr<LexRow> build(Node remainder, Node competing, const TokenTrie& trie, uint32_t place, bool counting);
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);
   std::size_t depth_of(uint32_t place) const;
+  static void store_few(LexRow& row, std::vector<uint32_t> tokens);
 
   const Vocabulary& vocabulary_;
   Lexicon& lexicon_;

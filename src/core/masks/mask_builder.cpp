@@ -11,6 +11,8 @@ namespace {
 
 // Places of the trie are worth rows of their own from this size on.
 constexpr uint32_t kLargePlace = 200;
+// The same where something has been left over of tokens: what stands there is looked at for every state in which a lexeme ends.
+constexpr uint32_t kLargeRest = 24;
 
 }  // namespace
 
@@ -23,14 +25,22 @@ void MaskRow::fill(uint32_t* words, uint32_t num_words) const {
   else
     std::memset(words, 0, std::size_t{num_words} * 4);
   for (const Patch& p : patches_) words[p.word] = p.value;
+  for (const LexRow* row : layers_)
+    for (LexRow::Word w : row->stay_words()) words[w.index] |= w.bits;
 }
 
 uint32_t MaskRow::value(uint32_t word) const {
   auto it = std::ranges::lower_bound(patches_, word, {}, &Patch::word);
-  if (it != patches_.end() && it->word == word) return it->value;
-  if (general_) return general_->value(word);
   const uint32_t* base = own_.empty() ? base_ : own_.data();
-  return base ? base[word] : 0;
+  uint32_t bits = 0;
+  if (it != patches_.end() && it->word == word)
+    bits = it->value;
+  else if (general_)
+    bits = general_->value(word);
+  else if (base)
+    bits = base[word];
+  for (const LexRow* row : layers_) { bits |= row->stay_word(word); }
+  return bits;
 }
 
 MaskBuilder::Scratch& MaskBuilder::scratch() {
@@ -78,7 +88,7 @@ MaskRow MaskBuilder::build_below(StateId state, uint32_t place) {
 
 // Opens a frame for the threads on the stack from `begin` on. At a large place of the whole vocabulary, threads that a row answers
 // for are taken off first. False, and the stack as before, if no thread is left.
-bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole) {
+bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole, const Ranges* skip) {
   if (whole && trie.subtree_size(place) >= kLargePlace) {
     std::vector<Thread> open(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end());
     stack_.resize(begin);
@@ -89,11 +99,25 @@ bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin
       else if (!take_row(t, place, open))
         stack_.push_back(t);
     }
+  } else if (!whole && place != TokenTrie::kRoot && trie.subtree_size(place) >= kLargeRest) {
+    std::size_t kept = begin;
+    for (std::size_t i = begin; i < stack_.size(); ++i) {
+      Thread t = stack_[i];
+      if (t.at_boundary() || !take_row_of_rest(trie, t, place, skip)) stack_[kept++] = t;
+    }
+    stack_.resize(kept);
   }
   if (stack_.size() == begin) return false;
   ByteSet bytes;
   if (firsts_.size() < stack_.size()) firsts_.resize(stack_.size());
   for (std::size_t i = begin; i < stack_.size(); ++i) bytes = bytes | (firsts_[i] = engine_.first_bound(stack_[i]));
+  const TrieNode& node = trie.node(place);
+  if (static_cast<uint32_t>(bytes.count()) > node.num_children) {
+    // More bytes than children: only those that are there are visited.
+    ByteSet present;
+    for (const TrieNode& c : trie.children(place)) present.add(c.byte);
+    bytes = bytes & present;
+  }
   frames_.push_back({place, begin, stack_.size(), bytes});
   return true;
 }
@@ -104,7 +128,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
                        const Ranges* skip) {
   std::size_t bottom = frames_.size(), floor = stack_.size();
   stack_.insert(stack_.end(), threads.begin(), threads.end());
-  if (!enter(trie, place, floor, whole)) return;
+  if (!enter(trie, place, floor, whole, skip)) return;
   while (frames_.size() > bottom) {
     Frame& f = frames_.back();
     if (f.bytes.empty()) {
@@ -112,19 +136,9 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       frames_.pop_back();
       continue;
     }
-    uint32_t child = 0;
-    const TrieNode& node = trie.node(f.place);
-    uint8_t byte = 0;
-    if (static_cast<uint32_t>(f.bytes.count()) > node.num_children) {
-      // More bytes than children: only those that are there stay to be visited.
-      ByteSet present;
-      for (const TrieNode& c : trie.children(f.place)) present.add(c.byte);
-      f.bytes = f.bytes & present;
-      continue;
-    }
-    byte = f.bytes.first();
+    uint8_t byte = f.bytes.first();
     f.bytes.words[byte >> 6] &= ~(uint64_t{1} << (byte & 63));
-    child = trie.child(f.place, byte);
+    uint32_t child = trie.child(f.place, byte);
     if (!child) continue;
     out_.clear();
     // The frequent case by hand: one thread, inside a literal or the like, that neither ends nor owes anything.
@@ -156,7 +170,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();
     stack_.insert(stack_.end(), out_.begin(), out_.end());
-    enter(trie, child, begin, whole);
+    enter(trie, child, begin, whole, skip);
   }
 }
 
@@ -180,16 +194,16 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   if (engine_.indentation() && engine_.indentation()->is_newline(thread.group)) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
   if (!plan.broad) return false;
-  Contribution c{&rows_.row(plan.first, thread.competing, place), {}};
+  Contribution c{&rows_.row(plan.first, thread.competing, vocabulary_.trie(), place), {}};
   // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
   if (thread.competing != kNone && c.row->mostly_left_over()) return false;
   for (auto [characters, last] : plan.ends) {
-    const LexRow& row = rows_.row(characters, kNone, place);
+    const LexRow& row = rows_.row(characters, kNone, vocabulary_.trie(), place);
     const TokenTrie& trie = vocabulary_.trie();
     if (engine_.lexicon().nullable(characters))
       if (uint32_t child = trie.child(place, last)) c.except.push_back(trie.token_range(child));
     for (const auto& exit : row.exits())
-      for (uint32_t node : row.places_after(trie, *exit, last)) c.except.push_back(trie.token_range(node));
+      for (uint32_t node : row.places_after(*exit, last)) c.except.push_back(trie.token_range(node));
   }
   if (plan.excluded != kNone) decide_excluded(thread, plan.base, plan.excluded, plan.rest == kEpsilon, place, c.except);
   join(c.except);
@@ -228,6 +242,24 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
   }
   contributions_.push_back(std::move(c));
   return true;
+}
+
+// The same below a place of what is left over of tokens, for threads that leave no question open. Re-entrant like walk().
+// True if nothing of the thread remains to be looked at; else what does.
+bool MaskBuilder::take_row_of_rest(const TokenTrie& trie, Thread& thread, uint32_t place, const Ranges* skip) {
+  if (liveness_ || thread.text != kNoText || thread.obligation != kAll || NameScopes::in_name(thread.scope) ||
+      thread.scope == NameScopes::kSomeNamed || !engine_.always_viable(thread) || engine_.indentation())
+    return false;
+  const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
+  if (!plan.broad || plan.excludes) return false;
+  const LexRow& row = rows_.row(plan.first, thread.competing, trie, place);
+  if (row.mostly_left_over()) return false;
+  walk_left_over(row, thread, plan.rest, skip ? *skip : Ranges{});
+  if (reach_) reach_->keep({thread, plan.first, plan.rest});
+  contributions_.push_back({&row, skip ? *skip : Ranges{}});
+  // Nothing of `first` is read: then the thread stands before `rest`.
+  thread.lexeme = plan.rest;
+  return plan.rest == kEpsilon || !plan.first_nullable;
 }
 
 // Sorts ranges and joins those that overlap.
@@ -350,8 +382,7 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
       alive.clear();
       engine_.step(after, byte, alive);
       if (alive.empty()) return;
-      walk(row.left_over(vocabulary_.trie(), *exit, byte), TokenTrie::kRoot, after, false,
-           except.empty() ? nullptr : &except);
+      walk(row.left_over(*exit, byte), TokenTrie::kRoot, after, false, except.empty() ? nullptr : &except);
     });
   }
 }
@@ -442,7 +473,7 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
   std::ranges::sort(except);
 }
 
-// The union of everything collected, as a base row and the words that differ from it.
+// The union of everything collected, as a base row, the words that differ from it, and sparse rows as they are.
 MaskRow MaskBuilder::assemble() {
   MaskRow row;
   uint32_t num_words = vocabulary_.num_words();
@@ -475,9 +506,25 @@ MaskRow MaskBuilder::assemble() {
   auto add = [&](uint32_t word, uint32_t bits) {
     if (uint32_t now = value(word); bits & ~now) set(word, now | bits);
   };
+  // A sparse row that has none of the tokens which it must not answer for.
+  auto allowed_as_a_whole = [&](const Contribution& c) {
+    if (c.row->dense()) return false;
+    std::size_t few = c.row->stay_words().size();
+    for (auto [first, last] : c.except) {
+      if (last - first > few) return false;
+      few -= last - first;
+      for (uint32_t token : by_rank.subspan(first, last - first))
+        if (c.row->stays(token)) return false;
+    }
+    return true;
+  };
   std::vector<uint32_t> absent;  // tokens of an exception that nobody has allowed so far: the row must not either
   for (const Contribution& c : contributions_) {
     if (&c == base) continue;
+    if (allowed_as_a_whole(c)) {
+      if (std::ranges::find(row.layers_, c.row) == row.layers_.end()) row.layers_.push_back(c.row);
+      continue;
+    }
     absent.clear();
     for (auto [first, last] : c.except)
       for (uint32_t token : by_rank.subspan(first, last - first))

@@ -19,13 +19,14 @@
 
 namespace guiderail {
 
-// One row of the mask store: a base shared with others, and what differs from it. `fill` costs a copy and a few patches.
+// One row of the mask store: a base shared with others, what differs from it, and sparse rows laid over both. `fill` costs a copy and some words.
 class MaskRow {
  public:
   void fill(uint32_t* words, uint32_t num_words) const;
   bool allows(uint32_t token) const { return value(token >> 5) >> (token & 31) & 1; }
   std::size_t bytes_used() const {
-    return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + (own_.size() + doubtful_.size()) * 4;
+    return sizeof(MaskRow) + patches_.size() * sizeof(Patch) + layers_.size() * sizeof(LexRow*) +
+           (own_.size() + doubtful_.size()) * 4;
   }
 
  private:
@@ -35,10 +36,11 @@ class MaskRow {
   };
   uint32_t value(uint32_t word) const;
   const MaskRow* general_ = nullptr;  // the row underneath; then base_ and own_ are empty
-  const uint32_t* base_ = nullptr;    // into a LexRow, which lives as long as the vocabulary's cache, or own_
+  const uint32_t* base_ = nullptr;    // of a dense LexRow, which lives as long as the vocabulary's cache, or own_
   std::vector<uint32_t> own_;
-  std::vector<Patch> patches_;      // sorted by word
-  std::vector<uint32_t> doubtful_;  // tokens that the threads of the state know too little to decide
+  std::vector<Patch> patches_;         // in place of the base's words; sorted by word
+  std::vector<const LexRow*> layers_;  // sparse rows, each allowed as a whole
+  std::vector<uint32_t> doubtful_;     // tokens that the threads of the state know too little to decide
 };
 
 class MaskBuilder {
@@ -71,9 +73,10 @@ class MaskBuilder {
   };
 
   void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip);
-  bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole);
+  bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole, const Ranges* skip);
   bool owes_nothing_next(const Thread& thread);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
+  bool take_row_of_rest(const TokenTrie& trie, Thread& thread, uint32_t place, const Ranges* skip);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);
   void read_doubtful(const Thread& thread, uint32_t place, std::size_t from);

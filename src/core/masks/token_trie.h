@@ -73,6 +73,7 @@ class TokenTrie {
   };
   // Computes below() for every node; not done for tries of what is left over.
   void summarize();
+  bool summarized() const { return !below_.empty(); }
   const Below& below(uint32_t i) const { return below_[i]; }
 
   // The trie of `byte` followed by all strings at or below any of `roots` (nodes of `whole` that all stand for `byte`), with their tokens.

@@ -5,9 +5,9 @@
 // excluded is part of the lexeme, dead ends included, and rows of the unrestricted lexeme serve it. While a name is being read the scope
 // remembers its text.
 //
-// Four numbers stand for scopes of which less is known. kSome: masks are built for it once and serve all scopes in which the same lexeme is read
+// Some numbers stand for scopes of which less is known. kSome: masks are built for it once and serve all scopes in which the same lexeme is read
 // in the same parser state. There a name that begins and ends inside one token may have come before: tokens that do so end up in kDoubtful, and
-// are read with the thread's own scope.
+// are read with the thread's own scope. kFresh is the same for a scope without names so far: the first cannot have come before.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,9 @@ class NameScopes {
   static constexpr uint32_t kSome = 2;
   static constexpr uint32_t kSomeNamed = 3;  // the same, in a name whose lexeme does not know what it must not be
   static constexpr uint32_t kDoubtful = 4;
-  static constexpr bool is_some(uint32_t scope) { return scope >= kSome && scope <= kDoubtful; }
-  static constexpr bool known(uint32_t scope) { return scope > kDoubtful; }
+  static constexpr uint32_t kFresh = 5;
+  static constexpr bool is_some(uint32_t scope) { return scope >= kSome && scope <= kFresh; }
+  static constexpr bool known(uint32_t scope) { return scope > kFresh; }
   // Is the text that is being read a name's?
   static constexpr bool in_name(uint32_t scope) { return scope & kInName; }
   // Does the scope know its names, but takes no note of further ones?
@@ -50,9 +51,12 @@ class NameScopes {
 
   uint32_t opened(uint32_t scope) {
     if (scope == kOutside || known(scope)) return intern({scope, kNone}, forgets(scope) ? kForgets : 0);
-    return scope;
+    return scope == kSome ? kFresh : scope;
   }
-  uint32_t closed(uint32_t scope) const { return known(scope) ? (*this)[scope].parent : scope; }
+  uint32_t closed(uint32_t scope) const {
+    if (scope == kFresh) return kSome;
+    return known(scope) ? (*this)[scope].parent : scope;
+  }
   static constexpr uint32_t in_new_name(uint32_t scope) { return scope | kInName; }
   // One byte more of a name.
   uint32_t longer(uint32_t scope, uint8_t byte) { return intern({scope, kNone, byte}, kInName); }
@@ -81,7 +85,7 @@ class NameScopes {
 
   std::size_t bytes_used() const {
     std::lock_guard lock(mutex_);
-    return (scopes_.size() - kDoubtful - 1) * kBytesEach;
+    return (scopes_.size() - kFresh - 1) * kBytesEach;
   }
 
  private:
@@ -105,7 +109,7 @@ class NameScopes {
   }
 
   mutable std::mutex mutex_;
-  std::vector<Scope> scopes_ = std::vector<Scope>(kDoubtful + 1);
+  std::vector<Scope> scopes_ = std::vector<Scope>(kFresh + 1);
   std::unordered_map<Scope, uint32_t, Hash> ids_;
 };
 
