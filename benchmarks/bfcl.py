@@ -108,9 +108,9 @@ def problem_of(text: str, tools: list[dict[str, Any]]) -> str | None:
     return None if wrong is None else str(wrong.message)[:200]
 
 
-def loops(tokens: list[int]) -> bool:
-    """Whether a text ends in one piece of at most 40 tokens three times over."""
-    return any(tokens[-3 * n :] == tokens[-n:] * 3 for n in range(1, 41) if len(tokens) >= 3 * n)
+def loops(text: str) -> bool:
+    """Whether a text ends in one piece of at most 100 characters three times over."""
+    return any(len(text) >= 3 * n and text[-3 * n :] == text[-n:] * 3 for n in range(1, 101))
 
 
 def page(report: dict[str, Any]) -> str:
@@ -124,19 +124,21 @@ def page(report: dict[str, Any]) -> str:
         f"Without a limit, greedy decoding is cut off after {report['cap']} tokens. Rows cut off there are",
         f"written once more with a repetition penalty of {PENALTY} and room for {report['room']} tokens.",
         "",
-        "| | rows | need more than it | finished | of these valid | invalid | closed early | cut off "
+        "| | commit | rows | need more than it | finished | of these valid | invalid | closed early | cut off "
         "| of these in a loop | mean tokens | max |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in report["runs"].items():
         counts = [row["tokens"] for row in r["rows"]]
         mean = sum(counts) / max(1, len(counts))
         lines.append(
-            f"| {name} | {len(r['rows'])} | {len(r['refused'])} | {sum(row['finished'] for row in r['rows'])} | "
+            f"| {name} | {r['commit']} | {len(r['rows'])} | {len(r['refused'])} | "
+            f"{sum(row['finished'] for row in r['rows'])} | "
             f"{sum(row['finished'] and not row['problem'] for row in r['rows'])} | "
             f"{sum(row['finished'] and bool(row['problem']) for row in r['rows'])} | "
             f"{sum(row['closed_early'] for row in r['rows'])} | {sum(not row['finished'] for row in r['rows'])} | "
-            f"{sum(row['loops'] for row in r['rows'])} | {mean:.1f} | {max(counts, default=0)} |"
+            f"{sum(not row['finished'] and loops(row['text']) for row in r['rows'])} | "
+            f"{mean:.1f} | {max(counts, default=0)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -169,13 +171,14 @@ def main(arguments: list[str]) -> None:
         rows.append((row["id"], tools, prompt_of(tokenizer, row, tools), gr.compile(grammar, vocabulary)))
     rows.sort(key=lambda row: len(row[2]))  # batches of about equal length
     report: dict[str, Any] = {"categories": CATEGORIES, "cap": options.cap, "room": options.room, "machine": machine()}
+    commit = report["machine"].pop("commit")
     report["runs"] = {}
     if options.resume and options.out.with_suffix(".json").exists():
         report["runs"] = json.loads(options.out.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
 
     def write(name: str, wanted: list[Any], limit: int | None, cap: int, penalty: float) -> list[dict[str, Any]]:
         """The results of the run `name`; those rows of `wanted` that it lacks are written now."""
-        run = report["runs"].setdefault(name, {"rows": [], "refused": [], "cpu_seconds": 0.0})
+        run = report["runs"].setdefault(name, {"rows": [], "refused": [], "cpu_seconds": 0.0, "commit": commit})
         known = {row["id"] for row in run["rows"]} | {row["id"] for row in run["refused"]}
         taken = []
         for row in wanted:
@@ -217,7 +220,6 @@ def main(arguments: list[str]) -> None:
                         "finished": bool(ends),
                         "problem": problem,
                         "closed_early": limit is not None and matcher.closed_early,
-                        "loops": not ends and loops(tokens),
                         "text": text,
                     }
                 )

@@ -279,10 +279,10 @@ class SchemaSource : public Source {
 };
 
 std::shared_ptr<SchemaSource> json_schema_source(const std::string& schema, const std::string& whitespace,
-                                                 bool free_order, bool strict, bool warn, bool formats,
-                                                 const std::string& dialect,
+                                                 const std::string& escapes, bool free_order, bool strict, bool warn,
+                                                 bool formats, const std::string& dialect,
                                                  const std::map<std::string, std::string>& registry) {
-  JsonSchemaOptions options{whitespace, free_order, strict, warn, formats, dialect, registry};
+  JsonSchemaOptions options{whitespace, escapes, free_order, strict, warn, formats, dialect, registry};
   nb::gil_scoped_release release;
   auto result = std::make_shared<SchemaSource>(std::make_shared<JsonSchemaSource>(schema, options));
   result->match("");  // a schema that nothing satisfies: now, not at the first token
@@ -523,8 +523,8 @@ NB_MODULE(_core, m) {
         "skips"_a = std::vector<bool>{});
   m.def("json_source", [] { return std::make_shared<Source>(json_rfc8259_source()); });
   m.def("composite_source", &composite_source, "parts"_a, "rules"_a, "names"_a, "start"_a, "triggers"_a);
-  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "free_order"_a, "strict"_a, "warn"_a,
-        "formats"_a, "dialect"_a, "registry"_a);
+  m.def("json_schema_source", &json_schema_source, "schema"_a, "whitespace"_a, "escapes"_a, "free_order"_a, "strict"_a,
+        "warn"_a, "formats"_a, "dialect"_a, "registry"_a);
 
   nb::class_<Regex>(m, "Regex")
       .def(nb::init<const std::string&, const std::string&, int, bool>(), "pattern"_a, "dialect"_a = "python",

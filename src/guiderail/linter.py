@@ -291,8 +291,9 @@ def _unsatisfiable(
 
 def _costs(pointer: str, part: dict[str, Any]) -> Iterator[tuple[str, str]]:
     items = part.get("items", True)
-    if part.get("uniqueItems") is True and not (isinstance(items, dict) and ("enum" in items or "const" in items)):
-        yield f"{pointer}/uniqueItems", "each mask must rule out the spellings of all earlier items"
+    strings = isinstance(items, dict) and (items.get("type") == "string" or "enum" in items or "const" in items)
+    if part.get("uniqueItems") is True and not strings:
+        yield f"{pointer}/uniqueItems", "each set of items read has masks of its own; only strings share theirs"
     branches = part.get("oneOf")
     if isinstance(branches, list) and len(branches) >= _MANY_BRANCHES:
         yield f"{pointer}/oneOf", f"each of {len(branches)} branches must rule out all others; anyOf need not"

@@ -266,6 +266,9 @@ Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
     }
     default: break;
   }
+  FormulaKind kind = formulas_.kind(f);
+  bool in_any_spelling = kind == FormulaKind::kPattern || kind == FormulaKind::kFormat || kind == FormulaKind::kStrings;
+  if (in_any_spelling && !all_spellings && text_.escapes() != EscapePolicy::kAny) node = lexicon_.both({node, any});
   string_tails_.emplace(key, node);
   return node;
 }

@@ -18,7 +18,8 @@ enum ValueTag : uint32_t { kStringTag = 1, kNumberTag, kWordTag, kObjectTag, kAr
 class JsonSchemaRules : public RuleProvider {
  public:
   JsonSchemaRules(SymbolTable& symbols, std::shared_ptr<const SchemaSet> schemas, const WhitespacePolicy& whitespace)
-      : symbols_(symbols), lexicon_(symbols.lexicon()), text_(symbols.lexicon(), whitespace),
+      : symbols_(symbols), lexicon_(symbols.lexicon()),
+        text_(symbols.lexicon(), whitespace, parse_escapes(schemas->options().escapes)),
         algebra_(std::move(schemas), text_) {}
 
   Symbol start() {
@@ -121,8 +122,9 @@ class JsonSchemaRules : public RuleProvider {
     if (fresh) {
       const std::string& key = algebra_.schemas().key(id);
       std::string raw = json_quote(key), ascii = json_quote(key, true);
+      if (text_.escapes() == EscapePolicy::kAscii) raw = ascii;
+      if (ascii != raw && text_.escapes() == EscapePolicy::kAny) it->second.ascii = ascii.substr(1, ascii.size() - 2);
       it->second.raw = raw.substr(1, raw.size() - 2);
-      if (ascii != raw) it->second.ascii = ascii.substr(1, ascii.size() - 2);
       it->second.name = "\"" + key + "\"";
     }
     return it->second;

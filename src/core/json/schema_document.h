@@ -89,6 +89,7 @@ struct SchemaReportRow {
 
 struct JsonSchemaOptions {
   std::string whitespace = "flexible";
+  std::string escapes = "any";  // see EscapePolicy
   bool free_order = false;
   bool strict = false;
   bool warn = false;  // on_unsupported

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -123,6 +125,50 @@ Node json_string_encoder(Lexicon& lexicon, const CodePoints& points) {
 
 // --- policies -----------------------------------------------------------------------------------------------------------
 
+EscapePolicy parse_escapes(std::string_view text) {
+  if (text == "any") return EscapePolicy::kAny;
+  if (text == "needed") return EscapePolicy::kNeeded;
+  if (text == "ascii") return EscapePolicy::kAscii;
+  throw GrammarError("escapes is 'any', 'needed' or 'ascii', got '" + std::string(text) + "'");
+}
+
+namespace {
+
+// A character in the one way that json.dumps writes it.
+Node dumped_character(Lexicon& lexicon, EscapePolicy escapes) {
+  auto hex = [&](std::string_view digits) {
+    ByteSet set;
+    for (char c : digits) set.add(static_cast<uint8_t>(c));
+    return lexicon.bytes(set);
+  };
+  auto sequence = [&](std::initializer_list<Node> parts) {
+    Node node = kEpsilon;
+    for (auto part = std::rbegin(parts); part != std::rend(parts); ++part) node = lexicon.concat(*part, node);
+    return node;
+  };
+  Node any = hex("0123456789abcdef"), zero = hex("0");
+  // Control characters that have no letter of their own.
+  std::vector<Node> units{sequence({zero, zero, zero, hex("01234567bef")}), sequence({zero, zero, hex("1"), any})};
+  CodePoints raw{{0x20, 0x21}, {0x23, 0x5B}};
+  if (escapes == EscapePolicy::kAscii) {
+    raw.emplace_back(0x5D, 0x7E);
+    units.push_back(lexicon.literal("007f"));
+    units.push_back(sequence({zero, zero, hex("89abcdef"), any}));
+    units.push_back(sequence({zero, hex("123456789abcdef"), any, any}));
+    units.push_back(sequence({hex("123456789abcef"), any, any, any}));
+    units.push_back(sequence({hex("d"), hex("01234567"), any, any}));
+    units.push_back(
+        sequence({hex("d"), hex("89ab"), any, any, lexicon.literal("\\u"), hex("d"), hex("cdef"), any, any}));
+  } else {
+    raw.emplace_back(0x5D, 0xD7FF);
+    raw.emplace_back(0xE000, 0x10FFFF);
+  }
+  Node escaped = lexicon.either({hex("\"\\bfnrt"), lexicon.literal("u", lexicon.either(std::move(units)))});
+  return lexicon.either({encode_utf8(lexicon, raw), lexicon.literal("\\", escaped)});
+}
+
+}  // namespace
+
 WhitespacePolicy WhitespacePolicy::parse(std::string_view text) {
   WhitespacePolicy policy;
   if (text == "flexible") return policy;
@@ -145,7 +191,8 @@ WhitespacePolicy WhitespacePolicy::parse(std::string_view text) {
 
 // --- pieces -------------------------------------------------------------------------------------------------------------
 
-JsonText::JsonText(Lexicon& lexicon, const WhitespacePolicy& policy) : lexicon_(lexicon), policy_(policy) {
+JsonText::JsonText(Lexicon& lexicon, const WhitespacePolicy& policy, EscapePolicy escapes)
+    : lexicon_(lexicon), policy_(policy), escapes_(escapes) {
   Node spaces = space_characters(lexicon);
   switch (policy.kind) {
     case WhitespacePolicy::Kind::kFlexible: space_ = lexicon.repeat(spaces, 0, WhitespacePolicy::kMaxSpace); break;
@@ -159,9 +206,13 @@ JsonText::JsonText(Lexicon& lexicon, const WhitespacePolicy& policy) : lexicon_(
       break;
   }
   quote_ = lexicon.literal("\"");
-  const std::string name = "any JSON character";
+  const std::string name = escapes == EscapePolicy::kAny      ? "any JSON character"
+                           : escapes == EscapePolicy::kNeeded ? "JSON character, escaped where needed"
+                                                              : "JSON character, ASCII";
   character_ = lexicon.kept(name);
-  if (character_ == kNone) lexicon.keep(name, character_ = json_string_encoder(lexicon, {{0, 0x10FFFF}}));
+  if (character_ == kNone)
+    lexicon.keep(name, character_ = escapes == EscapePolicy::kAny ? json_string_encoder(lexicon, {{0, 0x10FFFF}})
+                                                                  : dumped_character(lexicon, escapes));
   lexicon.declare_character(character_);
   characters_ = lexicon.repeat(character_, 0, kUnbounded);
   any_string_ = quoted(characters_);

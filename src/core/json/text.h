@@ -36,6 +36,12 @@ struct WhitespacePolicy {
   static WhitespacePolicy parse(std::string_view text);
 };
 
+// How the characters of strings are written: in any way; escaped only where JSON asks for it, as json.dumps(ensure_ascii=False) does; or all but
+// printable ASCII escaped, as json.dumps does.
+enum class EscapePolicy : uint8_t { kAny, kNeeded, kAscii };
+// "any", "needed" or "ascii". Throws GrammarError.
+EscapePolicy parse_escapes(std::string_view text);
+
 // Where a value stands; decides what comes before it. `depth` counts open brackets and stays 0 unless the policy indents.
 struct JsonPlace {
   enum class Kind : uint8_t { kTop, kMember, kItem };
@@ -47,11 +53,12 @@ struct JsonPlace {
 // The lexical pieces of a text under one policy, as nodes of one lexicon.
 class JsonText {
  public:
-  JsonText(Lexicon& lexicon, const WhitespacePolicy& policy);
+  JsonText(Lexicon& lexicon, const WhitespacePolicy& policy, EscapePolicy escapes = EscapePolicy::kAny);
 
   Lexicon& lexicon() const { return lexicon_; }
 
   // --- strings: with their quotes, without what is around them
+  EscapePolicy escapes() const { return escapes_; }
   Node character() const { return character_; }
   Node characters() const { return characters_; }  // any string body
   Node quoted(Node body) const { return concat(quote_, concat(body, quote_)); }
@@ -80,6 +87,7 @@ class JsonText {
 
   Lexicon& lexicon_;
   WhitespacePolicy policy_;
+  EscapePolicy escapes_;
   Node space_, quote_, character_, characters_, any_string_, colon_;
   mutable std::unordered_map<uint32_t, Node> spellings_;  // of single characters; under the growth lock
   struct Names {

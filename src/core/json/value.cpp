@@ -50,7 +50,7 @@ std::string json_quote(std::string_view text, bool ascii) {
       case '\r': out += "\\r"; break;
       case '\t': out += "\\t"; break;
       default:
-        if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000 && c != 0x7F)) {
+        if (c < 0x20 || (ascii && c >= 0x7F && c < 0x10000)) {
           unicode_escape(c);
         } else if (ascii && c >= 0x10000) {
           unicode_escape(0xD800 + ((c - 0x10000) >> 10));

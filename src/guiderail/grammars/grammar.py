@@ -174,7 +174,7 @@ class Grammar:
 
         Args:
             schema: a dict, a bool, or the schema's JSON text.
-            options: whitespace, property_order, strict, on_unsupported, registry, formats, dialect.
+            options: whitespace, escapes, property_order, strict, on_unsupported, registry, formats, dialect.
         Raises: SchemaError with the JSON pointer; UnsatisfiableError where no value satisfies the schema.
         """
         from guiderail.grammars.json_schema import json_schema_source, schema_text

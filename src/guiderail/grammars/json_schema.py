@@ -5,7 +5,7 @@ pointer; nothing is dropped without a word. `Grammar.report` lists every keyword
 
 Serialisations, declared: no key is written twice in an object, however it is spelled; a number under a value constraint
 is a plain decimal (scientific notation stays where only bounds apply); enumerated strings and declared keys are written
-raw or as `json.dumps` escapes them, all other strings in any spelling. No white space after the value.
+raw or as `json.dumps` escapes them, all other strings as `escapes` says. No white space after the value.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["json_schema_source", "schema_text"]
 
 _ORDERS = ("declared", "free")
+_ESCAPES = ("any", "needed", "ascii")
 _ON_UNSUPPORTED = ("error", "warn")
 _META_SCHEMA_HOST = "json-schema.org"
 
@@ -30,6 +31,7 @@ def json_schema_source(
     schema: Mapping[str, Any] | bool | str,
     *,
     whitespace: str = "flexible",
+    escapes: str = "any",
     property_order: str = "declared",
     strict: bool = False,
     on_unsupported: str = "error",
@@ -43,6 +45,8 @@ def json_schema_source(
         schema: a dict, a bool, or the schema's JSON text.
         whitespace: "flexible": JSON white space, at most 40 characters in one place. "compact": none. "indent=N": as
             `json.dumps(indent=N)` writes. Anything else: a regular expression for what stands between two tokens.
+        escapes: "any": characters of strings raw or escaped, as the writer likes. "needed": escaped where JSON asks for
+            it, and in one way, as `json.dumps(ensure_ascii=False)` writes. "ascii": as `json.dumps` writes.
         property_order: "declared": declared properties in the order of the schema, then others. "free": any order.
         strict: an object with declared properties has no others, unless a schema speaks about them.
         on_unsupported: "error": refuse by raising. "warn": leave the keyword out and report it as 'refused'.
@@ -59,6 +63,8 @@ def json_schema_source(
 
     if property_order not in _ORDERS:
         raise ValueError(f"property_order must be one of {_ORDERS}, got {property_order!r}")
+    if escapes not in _ESCAPES:
+        raise ValueError(f"escapes must be one of {_ESCAPES}, got {escapes!r}")
     if on_unsupported not in _ON_UNSUPPORTED:
         raise ValueError(f"on_unsupported must be one of {_ON_UNSUPPORTED}, got {on_unsupported!r}")
     if not isinstance(whitespace, str):
@@ -70,6 +76,7 @@ def json_schema_source(
         made = _core.json_schema_source(
             text,
             whitespace,
+            escapes,
             property_order == "free",
             bool(strict),
             on_unsupported == "warn",
