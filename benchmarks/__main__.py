@@ -11,6 +11,7 @@ from . import (
     bfcl,
     closing,
     equivalence,
+    flat,
     free_keys,
     generation,
     grammars,
@@ -38,11 +39,12 @@ RUNNERS = {
     "kernel": kernel.main,
     "walks": walks.main,
     "bfcl": bfcl.main,
+    "flat": flat.main,
     "free_keys": free_keys.main,
 }
 # The others want something: a corpus (languages, equivalence, suite), a model (bfcl, generation), SynCode's own
 # environment, hours (walks).
-BY_DEFAULT = ("masks", "grammars", "closing", "sizes", "free_keys", "guidance", "kernel")
+BY_DEFAULT = ("masks", "grammars", "closing", "sizes", "flat", "free_keys", "guidance", "kernel")
 
 
 def main() -> None:
