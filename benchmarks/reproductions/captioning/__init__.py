@@ -355,6 +355,6 @@ CLAIMS = [
           "Greedy decoding never writes the junk that a fifth of the web words are (all captions are grammatical up to "
           "scale 2), for no single junk word is ever the likeliest: a clean language model finds nothing to mend. And "
           "the web captioner has hardly learned the scene. Where web captions are of another style the claim holds (C5 "
-          "exact). Such a world was also trained once: there C5 was met, C2 monotone but too flat, and C1 no longer met; "
-          "it was not adopted."),
+          "exact). Such a world was also trained once: there C5 was met, C2 monotone but too flat, and C1 no longer "
+          "met; it was not adopted."),
 ]  # fmt: skip
