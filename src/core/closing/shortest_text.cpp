@@ -609,11 +609,13 @@ void ShortestText::write_terminal(Symbol terminal, Spacing& spacing, std::vector
     return;
   }
   bool newline = lines && lines->is_newline(info.start);
+  uint32_t width = spacing.blocks.empty() ? 0 : spacing.blocks.back();
   if (spacing.spaced && spacing.line && !newline)
-    out.insert(out.end(), spacing.blocks.empty() ? 0 : spacing.blocks.back(), Piece{' '});
+    out.insert(out.end(), width > spacing.read ? width - spacing.read : 0, Piece{' '});
   else if (spacing.spaced && !spacing.line && !newline && !out.empty() && gap() != kNoGap)
     out.push_back(gap());
   spacing.line = newline;
+  spacing.read = 0;
   write_lexeme(info.start, info.tag, out);
 }
 
@@ -643,7 +645,11 @@ void ShortestText::write(const Thread& t, bool spaced, std::vector<Piece>& out) 
     inside(t, end);
     write_lexeme(t.lexeme, end->tag, out);
     state = after(t, *end);
-  } else if (spaced && gap() != kNoGap) {
+    if (engine_.indentation() && engine_.indentation()->is_newline(t.group)) {
+      spacing.line = true;
+      if (out.empty()) spacing.read = engine_.indentation()->columns(t.indentation).columns;
+    }
+  } else if (spaced && gap() != kNoGap && engine_.lexicon().step(t.obligation, static_cast<uint8_t>(gap())) != kNone) {
     // What was read before may go on with the first lexeme, which is not meant. At the end a gap is no harm.
     out.push_back(gap());
   }

@@ -112,9 +112,11 @@ class ShortestText {
   uint32_t cost(const Thread& thread);
   uint32_t cost(StateId state);
 
-  // What is written between lexemes, if anything is, and where that is: the widths of the open blocks, and whether a newline was the last lexeme.
+  // What is written between lexemes, if anything is, and where that is: whether a newline was the last lexeme, how wide it is already, and the widths of
+  // the open blocks.
   struct Spacing {
     bool spaced = false, line = false;
+    uint32_t read = 0;
     std::vector<uint32_t> blocks{};
   };
   // A byte that is an ignored lexeme by itself, or kNoGap.

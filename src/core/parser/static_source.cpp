@@ -39,7 +39,10 @@ class Opener {
     lexer_ = parts.lexer;
     if (lexer_ != 0) {
       if (lexing_ == Lexing::kOrdered)
-        throw GrammarError("a grammar under Lark's basic or contextual lexer cannot be a part, nor have parts");
+        throw GrammarError(
+            "a grammar under Lark's basic or contextual lexer cannot be a part, nor have parts: which terminal is "
+            "tried "
+            "first is decided for a whole text (read it by longest match: lexer=\"munch\")");
       if (parts.modes.empty()) parts.modes.emplace_back();
       first_mode_ = static_cast<uint32_t>(parts.modes.size());
       parts.modes.resize(parts.modes.size() + skips_.size());
