@@ -78,3 +78,12 @@ def test_what_is_refused(text: str, message: str) -> None:
 def test_modes_need_longest_match() -> None:
     with pytest.raises(gr.errors.GrammarError, match="need lexer='munch'"):
         gr.Grammar.from_lark('start: A\nA: "a"\n%mode a: A', lexer="lark-dynamic")
+
+
+@pytest.mark.parametrize(
+    "text", ["x = '{}'\n", "x = b'{}'\n", "# {}\n", "x = r'''{}'''\n", "x = f'{}'\n", "x = '\\{}'\n"]
+)
+def test_no_python_program_holds_a_null(text: str) -> None:
+    grammar = gr.Grammar.builtin("python")
+    assert grammar.accepts(text.replace("{}", "\x01"))
+    assert not grammar.accepts(text.replace("{}", "\x00"))
