@@ -83,3 +83,12 @@ def test_what_a_negation_leaves(pattern: str) -> None:
             inside = bool(python.search(text)) and least <= len(text) and (most is None or len(text) <= most)
             for spelling in spellings(text):
                 assert grammar.accepts(spelling) == (not inside), (inner, spelling)
+
+
+def test_an_alternative_may_be_longer_than_a_count_beside_it() -> None:
+    """`at most 3 characters, or [ab]{1,9}`: the second is no part of the first."""
+    grammar = gr.Grammar.from_json_schema(
+        {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "string", "pattern": "^[ab]{1,9}$"}]}
+    )
+    for text, expected in (("xyz", True), ("xyzx", False), ("abababab", True), ("ababababab", False), ("abax", False)):
+        assert grammar.accepts(f'"{text}"') is expected, text
