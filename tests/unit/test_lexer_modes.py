@@ -87,3 +87,10 @@ def test_no_python_program_holds_a_null(text: str) -> None:
     grammar = gr.Grammar.builtin("python")
     assert grammar.accepts(text.replace("{}", "\x01"))
     assert not grammar.accepts(text.replace("{}", "\x00"))
+
+
+@pytest.mark.parametrize("text", ['var x = "{}"\n', "var x = `{}`\n", "//{}\n", "/*{}*/\n", "var x = '{}'\n"])
+def test_no_go_program_holds_a_null(text: str) -> None:
+    grammar = gr.Grammar.builtin("go")
+    assert grammar.accepts("package a\n" + text.replace("{}", "\x01"))
+    assert not grammar.accepts("package a\n" + text.replace("{}", "\x00"))
