@@ -40,7 +40,7 @@ const MaskRow& Epoch::row(StateId state, bool first) {
   if (mask_bytes() > engine_.limits().mask_bytes)
     throw LimitError("mask_bytes", "the masks of one compiled grammar fill their memory budget");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  MaskBuilder builder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get());
+  MaskBuilder builder = this->builder(store);
   if (StateId general = this->general(state); general != state) {
     const MaskRow& shared = row(general, first);
     return publish(store, state, std::make_unique<MaskRow>(builder.specialise(state, shared)));
@@ -57,7 +57,7 @@ uint32_t Epoch::most_after(StateId state, bool first) {
     return completion.most_after(state, first, most_after(general, first));
   Reach reach;
   if (completion.can_estimate()) {
-    MaskRow row = MaskBuilder(engine_, *store.vocabulary, *store.lex_rows, liveness_.get()).build(state, &reach);
+    MaskRow row = builder(store).build(state, &reach);
     if (!known_row(state, first)) publish(store, state, std::make_unique<MaskRow>(std::move(row)));
   }
   return completion.most_after(state, first, reach);
@@ -122,9 +122,7 @@ std::vector<uint32_t> Epoch::row_below(StateId state, uint32_t place) {
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   const Vocabulary& vocabulary = *main_.vocabulary;
   std::vector<uint32_t> words(vocabulary.num_words());
-  MaskBuilder(engine_, vocabulary, *main_.lex_rows, liveness_.get())
-      .build_below(state, place)
-      .fill(words.data(), vocabulary.num_words());
+  builder(main_).build_below(state, place).fill(words.data(), vocabulary.num_words());
   for (uint32_t token : vocabulary.trie().tokens(place)) words[token / 32] &= ~(uint32_t{1} << (token % 32));
   return words;
 }

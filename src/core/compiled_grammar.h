@@ -60,7 +60,9 @@ class Epoch {
   Completion& completion();
   std::size_t mask_bytes() const {
     const Completion* made = completion_made_.load(std::memory_order_acquire);
-    return mask_bytes_.load(std::memory_order_relaxed) + (made ? made->bytes_used() : 0);
+    return mask_bytes_.load(std::memory_order_relaxed) + (made ? made->bytes_used() : 0) +
+           (main_.shapes ? main_.shapes->bytes_used() : 0) +
+           (first_ && first_->shapes ? first_->shapes->bytes_used() : 0);
   }
   std::size_t num_rows() const { return num_rows_.load(std::memory_order_relaxed); }
 
@@ -68,13 +70,18 @@ class Epoch {
   // The masks of one vocabulary.
   struct Store {
     Store(std::shared_ptr<const Vocabulary> vocabulary, Engine& engine)
-        : vocabulary(std::move(vocabulary)), lex_rows(this->vocabulary->rows(engine.symbols().shared_lexicon())) {}
+        : vocabulary(std::move(vocabulary)), lex_rows(this->vocabulary->rows(engine.symbols().shared_lexicon())),
+          shapes(TokenReadings::usable(engine) ? std::make_unique<ShapeTokens>(engine, *this->vocabulary) : nullptr) {}
     ~Store();
     std::shared_ptr<const Vocabulary> vocabulary;
     std::shared_ptr<LexRowCache> lex_rows;
+    std::unique_ptr<ShapeTokens> shapes;
     StableVector<std::atomic<const MaskRow*>> rows;
   };
 
+  MaskBuilder builder(Store& store) {
+    return {engine_, *store.vocabulary, *store.lex_rows, liveness_.get(), store.shapes.get()};
+  }
   Store& store(bool first) { return first && first_ ? *first_ : main_; }
   // The state whose mask serves this one (Engine::generalised).
   StateId general(StateId state);

@@ -186,6 +186,22 @@ void Engine::cross_borders(const Thread& from, std::vector<Thread>& out) {
   }
 }
 
+// An obligation, of texts that begin a comment of Python's and of others.
+std::pair<Node, Node> Engine::before_comment(Node obligation) {
+  uint32_t of_comment = comments_.find(static_cast<uint32_t>(obligation));
+  if (of_comment != PublishedMap::kUnknown)
+    return {Node{of_comment}, Node{others_.find(static_cast<uint32_t>(obligation))}};
+  Node comment = lexicon().concat(lexicon().bytes(ByteSet::of('#')), kAll);
+  Node first = lexicon().both({obligation, comment});
+  Node second = lexicon().both({obligation, lexicon().complement(comment)});
+  std::lock_guard lock(mutex_);
+  std::size_t size = others_.insert(static_cast<uint32_t>(obligation), static_cast<uint32_t>(second));
+  size += comments_.insert(static_cast<uint32_t>(obligation), static_cast<uint32_t>(first));
+  bytes_.fetch_add(size, std::memory_order_relaxed);
+  growth_of_this_thread += size;
+  return {first, second};
+}
+
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
   Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation), t.scope};
   if (indentation_->suspended(t.indentation)) {
@@ -196,11 +212,11 @@ void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& 
   if (!broken && grammar_.indentation->needs_line_break) return;
   if (as_python()) {
     // A line that holds nothing but a comment has no width: the newline before it is dropped, and the one after it is not.
-    Node comment = lexicon().concat(lexicon().bytes(ByteSet::of('#')), kAll);
+    auto [of_comment, of_code] = before_comment(obligation);
     Thread line = next;
-    line.obligation = lexicon().both({obligation, comment});
+    line.obligation = of_comment;
     if (line.obligation != kNone && viability_->viable(line.parser, line.obligation)) arrive(line, out);
-    next.obligation = lexicon().both({obligation, lexicon().complement(comment)});
+    next.obligation = of_code;
     if (next.obligation == kNone) return;
   }
   bool doubtful = false;

@@ -27,6 +27,7 @@
 #include "core/parser/grammar.h"
 #include "core/parser/name_scopes.h"
 #include "core/parser/parser.h"
+#include "core/published_map.h"
 #include "core/stable_vector.h"
 
 namespace guiderail {
@@ -110,6 +111,8 @@ class Engine {
   // text to come (Lexicon::after_marker).
   void end_lexeme(const Thread& thread, std::span<const uint32_t> tags, Node competing, Node follow,
                   std::vector<Thread>& out);
+  // As end_lexeme, of a newline (indentation.h) that leaves `obligation`.
+  void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
   // What bytes may come next.
   ByteSet next_bytes(StateId state);
   // A superset, cheaply.
@@ -128,10 +131,15 @@ class Engine {
                ? indentation_->newline(parser_->lexer(t.parser))
                : kNone;
   }
+  // Is a newline, which the parser does not see here, to be read all the same?
+  bool reads_newline(const Thread& boundary) const {
+    return in_blocks(boundary.parser) && indentation_->suspended(boundary.indentation) &&
+           parser_->lookahead(boundary.parser).skips;
+  }
   // Is this a grammar with parts that are lexed in different ways?
   bool mixed() const { return symbols_.parts().mixed(); }
   // Null unless the grammar has blocks by indentation.
-  const Indentation* indentation() const { return indentation_.get(); }
+  Indentation* indentation() const { return indentation_.get(); }
   // What the grammar says of them.
   const IndentationRule& indentation_rule() const { return *grammar_.indentation; }
   // Is the whole text read as if it stood between two line breaks (indentation.h)?
@@ -167,12 +175,6 @@ class Engine {
   Node without_names(const SymbolTable::Name& name, Node seen);
   bool thread_accepts(const Thread& thread);
   bool blocks_close(ParserState parser, Indentation::State indentation);
-  void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
-  // Is a newline, which the parser does not see here, to be read all the same?
-  bool reads_newline(const Thread& boundary) const {
-    return in_blocks(boundary.parser) && indentation_->suspended(boundary.indentation) &&
-           parser_->lookahead(boundary.parser).skips;
-  }
   // Is this a place where blocks are made by indentation?
   bool in_blocks(ParserState parser) const {
     return indentation_ && (!mixed() || parser_->lexer(parser) == symbols_.parts().indentation_lexer);
@@ -184,6 +186,7 @@ class Engine {
     out.push_back(boundary);
     if (mixed()) cross_borders(boundary, out);
   }
+  std::pair<Node, Node> before_comment(Node obligation);
   void cross_borders(const Thread& thread, std::vector<Thread>& out);
   // The parser state after the end of the part that the thread stands in, if it may end here; the dedents of blocks that are open included.
   std::optional<ParserState> left(const Thread& thread);
@@ -202,6 +205,7 @@ class Engine {
   NameScopes scopes_;
   std::map<std::array<Node, 4>, Node> without_names_;
   std::map<Node, bool> endless_;
+  PublishedMap comments_, others_;  // before_comment
   std::map<Node, std::set<Node>> behind_names_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, uint32_t> state_ids_;

@@ -121,6 +121,22 @@ class Indentation {
     i.width = 0;
     return intern(i);
   }
+  // The same brackets, in no block and with nothing read.
+  State brackets_alone(State s) { return intern({0, states_[s].brackets, 0}); }
+  // The blocks and the width of `s`, in the brackets of `brackets`.
+  State with_brackets(State s, State brackets) {
+    Info i = states_[s];
+    i.brackets = states_[brackets].brackets;
+    return intern(i);
+  }
+  // What `newline` has read, in the blocks and brackets of `s`.
+  State with_width(State s, State newline) {
+    Info i = states_[s];
+    i.width = states_[newline].width;
+    return intern(i);
+  }
+  // The other half of it.
+  State width_alone(State s) { return intern({0, 0, states_[s].width}); }
   // A block as wide as what `newline` has read.
   State open_block(State s, State newline) {
     Info i = states_[s];

@@ -522,6 +522,7 @@ bool MunchViability::viable(ParserState parser, Node obligation, Dropped newline
   uint64_t which = key(static_cast<uint32_t>(parser), id(obligation));
   uint32_t known = boundaries.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
+  if (viable_in_shape(parser_.lookahead(parser), obligation)) return true;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
   if (separator_ != kNoSeparator && clean(separator_, situation(obligation, lexer))) return true;
@@ -538,6 +539,53 @@ bool MunchViability::viable(ParserState parser, Node obligation, Dropped newline
   }
   effort_.spend(boundaries.insert(which, result ? 1 : 0));
   return result;
+}
+
+bool MunchViability::tells_ends() {
+  if (separator_ != kNoSeparator) return true;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  return std::ranges::any_of(terminal_of_, [this](const auto& entry) { return group_ends(Node{entry.first}).clean; });
+}
+
+// If what is expected next can be read to an end that is safe, whatever follows it can be. Not so of special tokens that there are none of, but
+// then nothing is safe before them.
+bool MunchViability::viable_in_shape(const Parser::Lookahead& look, Node obligation) {
+  if (!shapes_tell() || obligation == kNone) return false;
+  uint64_t which = key(look.number, id(obligation));
+  uint32_t known = shape_boundaries_.find(which);
+  if (known != PublishedMap::kUnknown) return known == 1;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  Node canonical = obligations_.canonical(obligation);
+  bool result = false;
+  for (const Parser::Expected& e : look.expected) {
+    if (e.num_entries == 0) continue;  // ignored: what comes after is asked below
+    uint32_t terminal = static_cast<uint32_t>(e.terminal) & ~kTerminalBit;
+    for (Situation after : after_terminal(e.terminal, situation(canonical, 0)))
+      result = result || (terminal_of_.empty() ? separator_ != kNoSeparator && clean(separator_, after)
+                                               : safe(terminal, obligations_.canonical(obligation_of(after))));
+    if (result) break;
+  }
+  effort_.spend(shape_boundaries_.insert(which, result ? 1 : 0));
+  return result;
+}
+
+bool MunchViability::leads_into_shape(const Parser::Lookahead& after, uint32_t state) {
+  uint32_t question = shape_questions_.find(after.number);
+  if (question == PublishedMap::kUnknown) {
+    question = num_questions_++;
+    effort_.spend(shape_questions_.insert(after.number, question));
+  }
+  return ends_.leads_to(state, question,
+                        [&](const LexemeEnds::End& end) { return viable_in_shape(after, end.obligation); });
+}
+
+bool MunchViability::viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation) {
+  if (!shapes_tell()) return false;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question question(effort_);
+  return leads_into_shape(after, ends_.state(lexeme, competing, obligation));
 }
 
 // --- inside lexemes -------------------------------------------------------------------------------------------------
@@ -577,14 +625,15 @@ bool MunchViability::viable(const Thread& t, Dropped newline) {
         return clean(separator_, situation(end.obligation, lexer));
       }))
     return true;
-  if (!dropped && terminal_of_.contains(id(t.group))) {
-    if (safe_question == PublishedMap::kUnknown) {
-      safe_question = num_questions_++;
-      effort_.spend(safe_questions_.insert(id(t.group), safe_question));
+  if (!dropped && leads_to_safe_end(t.group, state)) return true;
+  if (shapes_tell()) {
+    const Parser::Lookahead* after = &parser_.lookahead(t.parser);
+    if (!dropped) {
+      const Parser::Expected* expected = Parser::find(*after, t.group, 0);
+      bool doubtful = false;
+      after = expected ? &parser_.lookahead(parser_.shift(t.parser, *expected, kSomeText, doubtful)) : nullptr;
     }
-    if (ends_.leads_to(state, safe_question,
-                       [&](const LexemeEnds::End& end) { return safe_after(t.group, end.obligation); }))
-      return true;
+    if (after && leads_into_shape(*after, state)) return true;
   }
   uint32_t question = questions.find(place);
   if (question == PublishedMap::kUnknown) {
@@ -600,6 +649,37 @@ bool MunchViability::viable(const Thread& t, Dropped newline) {
     bool doubtful = false;
     return expected && viable(parser_.shift(t.parser, *expected, kSomeText, doubtful), end.obligation, newline);
   });
+}
+
+bool MunchViability::leads_to_safe_end(Node group, uint32_t state) {
+  if (!terminal_of_.contains(id(group))) return false;
+  uint32_t question = safe_questions_.find(id(group));
+  if (question == PublishedMap::kUnknown) {
+    question = num_questions_++;
+    effort_.spend(safe_questions_.insert(id(group), question));
+  }
+  return ends_.leads_to(state, question, [&](const LexemeEnds::End& end) { return safe_after(group, end.obligation); });
+}
+
+bool MunchViability::surely_viable(Node group, Node lexeme, Node competing, Node obligation) {
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question guard(effort_);
+  uint32_t state = ends_.state(lexeme, competing, obligation);
+  bool separated = no_tags_ && separator_ != kNoSeparator && num_lexers_ == 1;
+  if (separated && ends_.leads_to(state, separator_questions_[0], [&](const LexemeEnds::End& end) {
+        return clean(separator_, situation(end.obligation, 0));
+      }))
+    return true;
+  return leads_to_safe_end(group, state);
+}
+
+bool MunchViability::surely_viable_after(Node group, Node obligation) {
+  if (safe_after(group, obligation)) return true;
+  if (separator_ == kNoSeparator || num_lexers_ > 1) return false;
+  if (known_clean(obligation, 0)) return true;
+  std::lock_guard lock(parser_.mutex());
+  MunchEffort::Question guard(effort_);
+  return clean(separator_, situation(obligation, 0));
 }
 
 // A terminal that looks past its end may demand what a longer match forbids; then part of its lexeme leads nowhere.

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <string>
 
+#include "core/lexer/munch.h"
+
 namespace guiderail {
 
 namespace {
@@ -51,6 +53,7 @@ MaskBuilder::Scratch& MaskBuilder::scratch() {
 void MaskBuilder::Scratch::clear() {
   contributions.clear();
   sets.clear();
+  token_sets.clear();
   stack.clear();
   out.clear();
   frames.clear();
@@ -59,9 +62,8 @@ void MaskBuilder::Scratch::clear() {
 
 MaskRow MaskBuilder::build(StateId state, Reach* reach) {
   reach_ = reach;
-  scratch().clear();  // an exception may have left something
   std::span<const Thread> threads = engine_.threads(state);
-  walk(vocabulary_.trie(), TokenTrie::kRoot, threads, true, nullptr);
+  walk_whole(TokenTrie::kRoot, threads);
   if (engine_.accepting(state))
     for (uint32_t eos : vocabulary_.eos_token_ids()) sets_.push_back(eos);
   for (const Thread& t : threads) {
@@ -81,22 +83,39 @@ MaskRow MaskBuilder::build(StateId state, Reach* reach) {
 
 MaskRow MaskBuilder::build_below(StateId state, uint32_t place) {
   reach_ = nullptr;
-  scratch().clear();
-  walk(vocabulary_.trie(), place, engine_.threads(state), true, nullptr);
+  walk_whole(place, engine_.threads(state));
   return assemble();
+}
+
+void MaskBuilder::walk_whole(uint32_t place, std::span<const Thread> threads) {
+  scratch().clear();  // an exception may have left something
+  try {
+    walk(vocabulary_.trie(), place, threads, true, nullptr);
+  } catch (const ShapeTokens::TooMany&) {
+    shapes_ = nullptr;
+    walk_whole(place, threads);
+  }
 }
 
 // Opens a frame for the threads on the stack from `begin` on. At a large place of the whole vocabulary, threads that a row answers
 // for are taken off first. False, and the stack as before, if no thread is left.
 bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole, const Ranges* skip) {
-  if (whole && trie.subtree_size(place) >= kLargePlace) {
+  bool large = whole && trie.subtree_size(place) >= kLargePlace;
+  bool by_lexemes = shapes_ && !reach_;
+  if (large || by_lexemes) {
     std::vector<Thread> open(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end());
     stack_.resize(begin);
     for (std::size_t i = 0; i < open.size(); ++i) {
       Thread t = open[i];
-      if (t.at_boundary())
+      if (by_lexemes && t.at_boundary())
+        visit(shapes_->readings().place(trie, place, t.obligation), t, skip);
+      else if (t.at_boundary())
         engine_.begin_all(t, open);
-      else if (!take_row(t, place, open))
+      else if (large && take_row(t, place, open))
+        continue;
+      else if (by_lexemes)
+        read_on(trie, place, t, skip);
+      else
         stack_.push_back(t);
     }
   } else if (!whole && place != TokenTrie::kRoot && trie.subtree_size(place) >= kLargeRest) {
@@ -172,6 +191,136 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
     stack_.insert(stack_.end(), out_.begin(), out_.end());
     enter(trie, child, begin, whole, skip);
   }
+}
+
+void MaskBuilder::add(const TokenSet& tokens, const Ranges* skip) {
+  if (tokens.empty()) return;
+  if (!skip) {
+    token_sets_.push_back(&tokens);
+    return;
+  }
+  auto add_word = [&](uint32_t index, uint32_t bits) {
+    for (; bits; bits &= bits - 1) {
+      uint32_t token = index * 32 + static_cast<uint32_t>(std::countr_zero(bits));
+      if (!contains(*skip, token)) sets_.push_back(token);
+    }
+  };
+  for (uint32_t i = 0; i < tokens.all_words().size(); ++i) add_word(i, tokens.all_words()[i]);
+  for (TokenSet::Word w : tokens.words()) add_word(w.index, w.bits);
+}
+
+// Of a thread at a boundary, the tokens of a place.
+void MaskBuilder::visit(TokenReadings::PlaceId place, const Thread& boundary, const Ranges* skip) {
+  follow(shapes_->answer(place, boundary.parser, boundary.indentation), boundary, skip);
+}
+
+// Of a thread whose shape has given the answer: that, and what it leaves to the thread.
+void MaskBuilder::follow(const ShapeTokens::Answer& answer, const Thread& thread, const Ranges* skip) {
+  using What = ShapeTokens::Question::What;
+  Parser& parser = engine_.parser();
+  Indentation* indentation = engine_.indentation();
+  add(answer.tokens, skip);
+  for (const ShapeTokens::Return& r : answer.returns) {
+    const Parser::Partial& after = parser.returned(thread.parser, r.item);
+    if (!after.known) continue;
+    Thread t = thread;
+    t.parser = *after.known;
+    if (indentation) t.indentation = indentation->with_brackets(thread.indentation, r.brackets);
+    follow(shapes_->answer_behind(r.exits, t.parser, t.indentation), t, skip);
+  }
+  for (const ShapeTokens::Question& question : answer.questions) {
+    Thread t = thread;
+    t.group = question.group;
+    if (indentation) t.indentation = indentation->with_brackets(thread.indentation, question.brackets);
+    bool reached = true;
+    for (const ShapeTokens::Step& step : question.path) {
+      bool doubtful = false;
+      if (step.group == kNone) {
+        std::optional<ParserState> after = parser.returned(t.parser, step.tag).known;
+        reached = reached && after;
+        if (after) t.parser = *after;
+      } else {
+        t.parser =
+            parser.shift(t.parser, *Parser::find(parser.lookahead(t.parser), step.group, step.tag), kNoText, doubtful);
+      }
+    }
+    if (!reached) continue;
+    switch (question.what) {
+      case What::kArrival: arrive(*question.exit, t, skip); break;
+      case What::kNewline: leave_newline(question.width, question.obligation, question.exits, t, skip); break;
+      case What::kInside: stay(*question.inside, t, skip);
+    }
+  }
+}
+
+// The same for a thread inside a lexeme.
+void MaskBuilder::read_on(const TokenTrie& trie, uint32_t place, const Thread& thread, const Ranges* skip) {
+  using Kind = TokenReadings::Lexeme::Kind;
+  TokenReadings& readings = shapes_->readings();
+  const TokenReadings::Lexeme lexeme = readings.going_on(thread);
+  const TokenReadings::Reading& reading = readings.reading(readings.place(trie, place, thread.obligation), lexeme);
+  add(reading.inside, skip);
+  for (const auto& inside : reading.doubtful) stay(inside, thread, skip);
+  for (const TokenReadings::Exit& exit : reading.exits) {
+    if (lexeme.kind == Kind::kMeasured) {
+      leave_newline(exit.width, exit.obligation, shapes_->exits({{&exit, thread.group}}), thread, skip);
+    } else {
+      for (uint32_t tag : exit.tags) leave(exit, tag, thread, skip);
+    }
+  }
+}
+
+void MaskBuilder::stay(const TokenReadings::Reading::Doubtful& inside, const Thread& lexeme, const Ranges* skip) {
+  Thread t = lexeme;
+  t.lexeme = inside.lexeme;
+  t.competing = inside.competing;
+  t.obligation = inside.obligation;
+  if (engine_.viability()->viable(t, engine_.dropped(t))) add(inside.tokens, skip);
+}
+
+// What follows where the thread's lexeme has ended.
+void MaskBuilder::leave(const TokenReadings::Exit& exit, uint32_t tag, const Thread& lexeme, const Ranges* skip) {
+  Parser& parser = engine_.parser();
+  Indentation* indentation = engine_.indentation();
+  Thread next = lexeme;
+  if (!indentation || !indentation->is_newline(lexeme.group)) {  // else a dropped one
+    const Parser::Expected* expected = Parser::find(parser.lookahead(lexeme.parser), lexeme.group, tag);
+    if (!expected) return;
+    if (indentation) next.indentation = indentation->after(lexeme.indentation, lexeme.group);
+    if (next.indentation == Indentation::kNever) return;
+    bool doubtful = false;
+    next.parser = parser.shift(lexeme.parser, *expected, kNoText, doubtful);
+  }
+  arrive(exit, next, skip);
+}
+
+// The thread stands behind the exit; its group is that of the lexeme which has ended.
+void MaskBuilder::arrive(const TokenReadings::Exit& exit, const Thread& ended, const Ranges* skip) {
+  Thread next = ended;
+  next.group = next.lexeme = next.competing = kNone;
+  next.obligation = exit.obligation;
+  if (!exit.certain) {
+    MunchViability& viability = *engine_.viability();
+    Node dropped = engine_.dropped(next);
+    bool newline = engine_.indentation() && engine_.indentation()->is_newline(ended.group);
+    if (newline ? !viability.viable(next.parser, next.obligation, dropped)
+                : !viability.viable_after(ended.group, next.parser, next.obligation, dropped))
+      return;
+  }
+  add(exit.here, skip);
+  for (TokenReadings::PlaceId place : exit.next) visit(place, next, skip);
+}
+
+// A newline has ended in some place, whose exits go on.
+void MaskBuilder::leave_newline(Indentation::State width, Node obligation, ShapeTokens::ExitsId exits,
+                                const Thread& newline, const Ranges* skip) {
+  Thread t = newline;
+  t.indentation = engine_.indentation()->with_width(newline.indentation, width);
+  std::vector<Thread> after;
+  engine_.end_newline(t, obligation, after);
+  for (const Thread& boundary : after)
+    follow(shapes_->answer_behind(shapes_->owing(exits, boundary.obligation), boundary.parser, boundary.indentation),
+           boundary, skip);
 }
 
 // Is the obligation met, whatever byte the lexeme takes next? After white space it often says no more than 'no further white space'.
@@ -361,6 +510,11 @@ void MaskBuilder::drop_unspellable(const LexRow& row, const Thread& thread, Node
 
 // Tokens in which the row's lexeme ends: what they leave over must fit `rest`, or what comes after the lexeme if there is no rest.
 void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except) {
+  if (shapes_ && !reach_ && rest == kEpsilon && thread.competing != kNone) {
+    for (const TokenReadings::Exit& exit : shapes_->readings().exits(row, thread.group))
+      for (uint32_t tag : exit.tags) leave(exit, tag, thread, except.empty() ? nullptr : &except);
+    return;
+  }
   std::vector<Thread> after, alive;
   for (const auto& exit : row.exits()) {
     after.clear();
@@ -477,12 +631,15 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
 MaskRow MaskBuilder::assemble() {
   MaskRow row;
   uint32_t num_words = vocabulary_.num_words();
-  // The first dense row is the base.
+  // The first dense row is the base, or else the first dense set.
   const Contribution* base = nullptr;
   for (const Contribution& c : contributions_)
     if (c.row->dense() && !base) base = &c;
+  const TokenSet* base_set = nullptr;
+  for (const TokenSet* s : token_sets_)
+    if (s->dense() && !base && !base_set) base_set = s;
   // `words` holds the words that somebody has touched; the others are the base's.
-  const uint32_t* under = base ? base->row->stay().data() : nullptr;
+  const uint32_t* under = base ? base->row->stay().data() : base_set ? base_set->all_words().data() : nullptr;
   std::vector<uint32_t>& words = scratch().words;
   std::vector<uint64_t>& touched = scratch().touched;
   words.resize(num_words);
@@ -535,6 +692,11 @@ MaskRow MaskBuilder::assemble() {
       for (LexRow::Word w : c.row->stay_words()) add(w.index, w.bits);
     }
     for (uint32_t token : absent) set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
+  }
+  for (const TokenSet* s : token_sets_) {
+    if (s == base_set) continue;
+    for (uint32_t i = 0; i < s->all_words().size(); ++i) add(i, s->all_words()[i]);
+    for (TokenSet::Word w : s->words()) add(w.index, w.bits);
   }
   for (uint32_t token : sets_) add(token >> 5, uint32_t{1} << (token & 31));
   bool own = num_touched * 3 > num_words;

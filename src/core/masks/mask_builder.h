@@ -15,6 +15,7 @@
 #include "core/engine.h"
 #include "core/masks/lex_row.h"
 #include "core/masks/liveness.h"
+#include "core/masks/shape_tokens.h"
 #include "core/masks/vocabulary.h"
 
 namespace guiderail {
@@ -46,8 +47,10 @@ class MaskRow {
 class MaskBuilder {
  public:
   // `liveness` is null if every byte is a token: then alive in bytes is alive in tokens.
-  MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness)
-      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness) {}
+  // `shapes` is null where lexing depends on the parser (TokenReadings::usable).
+  MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness, ShapeTokens* shapes)
+      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness),
+        shapes_(liveness ? nullptr : shapes) {}
 
   // `reach`, if not null, is told where the tokens lead.
   MaskRow build(StateId state, Reach* reach = nullptr);
@@ -72,8 +75,18 @@ class MaskBuilder {
     ByteSet bytes;  // still to be visited
   };
 
+  void walk_whole(uint32_t place, std::span<const Thread> threads);
   void walk(const TokenTrie& trie, uint32_t place, std::span<const Thread> threads, bool whole, const Ranges* skip);
   bool enter(const TokenTrie& trie, uint32_t place, std::size_t begin, bool whole, const Ranges* skip);
+  void visit(TokenReadings::PlaceId place, const Thread& boundary, const Ranges* skip);
+  void follow(const ShapeTokens::Answer& answer, const Thread& thread, const Ranges* skip);
+  void read_on(const TokenTrie& trie, uint32_t place, const Thread& thread, const Ranges* skip);
+  void stay(const TokenReadings::Reading::Doubtful& inside, const Thread& lexeme, const Ranges* skip);
+  void leave(const TokenReadings::Exit& exit, uint32_t tag, const Thread& lexeme, const Ranges* skip);
+  void arrive(const TokenReadings::Exit& exit, const Thread& ended, const Ranges* skip);
+  void leave_newline(Indentation::State width, Node obligation, ShapeTokens::ExitsId exits, const Thread& newline,
+                     const Ranges* skip);
+  void add(const TokenSet& tokens, const Ranges* skip);
   bool owes_nothing_next(const Thread& thread);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
   bool take_row_of_rest(const TokenTrie& trie, Thread& thread, uint32_t place, const Ranges* skip);
@@ -91,11 +104,13 @@ class MaskBuilder {
   const Vocabulary& vocabulary_;
   LexRowCache& rows_;
   Liveness* liveness_;
+  ShapeTokens* shapes_;
   Reach* reach_ = nullptr;
   // Working memory, one per thread: a mask is built in microseconds, and allocating it anew would be a good part of them.
   struct Scratch {
     std::vector<Contribution> contributions;
     std::vector<uint32_t> sets;  // single tokens that are allowed, in no order
+    std::vector<const TokenSet*> token_sets;
     std::vector<uint32_t> doubtful;
     std::vector<Thread> stack, out;
     std::vector<ByteSet> firsts;  // of the threads on the stack, what they may take next
@@ -106,6 +121,7 @@ class MaskBuilder {
   };
   static Scratch& scratch();
   std::vector<Contribution>& contributions_ = scratch().contributions;
+  std::vector<const TokenSet*>& token_sets_ = scratch().token_sets;
   std::vector<uint32_t>&sets_ = scratch().sets, &doubtful_ = scratch().doubtful;
   std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
   std::vector<ByteSet>& firsts_ = scratch().firsts;

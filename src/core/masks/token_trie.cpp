@@ -95,33 +95,57 @@ TokenTrie TokenTrie::merge_below(const TokenTrie& whole, std::vector<uint32_t> r
   TokenTrie trie;
   trie.nodes_.push_back({1, 0, 0, 1, 0, 0});
   trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
-  std::vector<std::pair<uint32_t, std::vector<uint32_t>>> work;
-  work.emplace_back(1u, std::move(roots));
-  while (!work.empty()) {
-    auto [at, sources] = std::move(work.back());
-    work.pop_back();
-    trie.nodes_[at].first_token = static_cast<uint32_t>(trie.tokens_.size());
-    for (uint32_t s : sources) trie.tokens_.insert(trie.tokens_.end(), whole.tokens(s).begin(), whole.tokens(s).end());
-    trie.nodes_[at].num_tokens = static_cast<uint32_t>(trie.tokens_.size()) - trie.nodes_[at].first_token;
-    trie.nodes_[at].first_child = static_cast<uint32_t>(trie.nodes_.size());
+  Sources open;
+  open.emplace_back(1u, std::move(roots));
+  trie.merge_from(whole, std::move(open));
+  return trie;
+}
+
+TokenTrie TokenTrie::merge(const TokenTrie& whole, std::span<const uint32_t> roots, const ByteSet& first) {
+  std::array<std::vector<uint32_t>, 256> by_byte;
+  for (uint32_t root : roots)
+    for (uint32_t k = 0; k < whole.node(root).num_children; ++k) {
+      uint32_t child = whole.node(root).first_child + k;
+      if (first.has(whole.node(child).byte)) by_byte[whole.node(child).byte].push_back(child);
+    }
+  TokenTrie trie;
+  trie.nodes_.push_back({1, 0, 0, 0, 0, 0});
+  Sources open;
+  for (unsigned byte = 0; byte < 256; ++byte) {
+    if (by_byte[byte].empty()) continue;
+    open.emplace_back(static_cast<uint32_t>(trie.nodes_.size()), std::move(by_byte[byte]));
+    trie.nodes_.push_back({0, 0, 0, 0, static_cast<uint8_t>(byte), 0});
+    ++trie.nodes_[0].num_children;
+  }
+  trie.merge_from(whole, std::move(open));
+  return trie;
+}
+
+void TokenTrie::merge_from(const TokenTrie& whole, Sources open) {
+  while (!open.empty()) {
+    auto [at, sources] = std::move(open.back());
+    open.pop_back();
+    nodes_[at].first_token = static_cast<uint32_t>(tokens_.size());
+    for (uint32_t s : sources) tokens_.insert(tokens_.end(), whole.tokens(s).begin(), whole.tokens(s).end());
+    nodes_[at].num_tokens = static_cast<uint32_t>(tokens_.size()) - nodes_[at].first_token;
+    nodes_[at].first_child = static_cast<uint32_t>(nodes_.size());
     std::vector<std::pair<uint8_t, uint32_t>> children;
     for (uint32_t s : sources)
       for (uint32_t k = 0; k < whole.node(s).num_children; ++k) {
         uint32_t c = whole.node(s).first_child + k;
         children.emplace_back(whole.node(c).byte, c);
       }
-    std::ranges::stable_sort(children, {}, [](const auto& c) { return c.first; });
+    if (sources.size() > 1) std::ranges::stable_sort(children, {}, [](const auto& c) { return c.first; });
     for (std::size_t i = 0; i < children.size();) {
       std::vector<uint32_t> same;
       uint8_t byte = children[i].first;
       for (; i < children.size() && children[i].first == byte; ++i) same.push_back(children[i].second);
-      work.emplace_back(static_cast<uint32_t>(trie.nodes_.size()), std::move(same));
-      trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
-      ++trie.nodes_[at].num_children;
+      open.emplace_back(static_cast<uint32_t>(nodes_.size()), std::move(same));
+      nodes_.push_back({0, 0, 0, 0, byte, 0});
+      ++nodes_[at].num_children;
     }
   }
-  trie.measure();
-  return trie;
+  measure();
 }
 
 void TokenTrie::measure() {

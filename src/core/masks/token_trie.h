@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/text/byte_set.h"
+
 namespace guiderail {
 
 struct TrieNode {
@@ -78,8 +80,13 @@ class TokenTrie {
 
   // The trie of `byte` followed by all strings at or below any of `roots` (nodes of `whole` that all stand for `byte`), with their tokens.
   static TokenTrie merge_below(const TokenTrie& whole, std::vector<uint32_t> roots, uint8_t byte);
+  // The trie of all strings strictly below any of `roots` that begin with one of `first`.
+  static TokenTrie merge(const TokenTrie& whole, std::span<const uint32_t> roots, const ByteSet& first);
 
  private:
+  // Adds to each node of `open` what stands below it: what is at and below nodes of `whole`.
+  using Sources = std::vector<std::pair<uint32_t, std::vector<uint32_t>>>;
+  void merge_from(const TokenTrie& whole, Sources open);
   void measure();
   uint32_t child_among(const TrieNode& parent, uint8_t byte) const;
   bool continues_character(uint32_t node, int bytes, uint8_t first, uint8_t last) const;

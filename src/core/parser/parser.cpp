@@ -200,6 +200,7 @@ const Parser::Shape& Parser::expand(ParserState which) {
   if (!shape) {
     std::unique_ptr<Shape> fresh = make_shape(s);
     fresh->positions = std::move(positions);
+    fresh->lookahead.number = static_cast<uint32_t>(shapes_.size());
     shape = shapes_.emplace(hash, std::move(fresh))->second.get();
   }
   if (symbols_.has_captures()) mark_captures(s, *shape);
@@ -368,7 +369,8 @@ uint32_t Parser::canonical(uint32_t context) {
   auto [begin, end] = by_completion_.equal_range(hash);
   for (auto it = begin; it != end; ++it) {
     const Completion& other = *completions_[it->second];
-    if (other.accepting == done.accepting && other.kernels == done.kernels) return canonical_[context] = it->second;
+    if (other.accepting == done.accepting && other.kernels == done.kernels && other.open == done.open)
+      return canonical_[context] = it->second;
   }
   by_completion_.emplace(hash, context);
   charge(48);
@@ -405,6 +407,7 @@ const Parser::Completion& Parser::complete(uint32_t root) {
       result->kernels.insert(result->kernels.end(), known->kernels.begin(), known->kernels.end());
       result->captures.insert(result->captures.end(), known->captures.begin(), known->captures.end());
       result->accepting = result->accepting || known->accepting;
+      result->open.insert(result->open.end(), known->open.begin(), known->open.end());
       for (uint32_t c : known->covers) covered[c] = true;
       continue;
     }
@@ -414,6 +417,10 @@ const Parser::Completion& Parser::complete(uint32_t root) {
       if (waiters[i] == kAcceptWaiter) {
         result->accepting = true;
         ++i;
+        continue;
+      }
+      if (waiters[i] >= kOpenWaiter) {
+        result->open.push_back(static_cast<uint32_t>(waiters[i++]));
         continue;
       }
       uint32_t x = static_cast<uint32_t>(waiters[i] >> 32);
@@ -429,6 +436,7 @@ const Parser::Completion& Parser::complete(uint32_t root) {
   }
   sort_unique(result->kernels);
   sort_unique(result->captures);
+  sort_unique(result->open);
   // A long list for few kernels would cost more to keep than it saves.
   if (covered.size() <= kCoversKept + 8 * result->kernels.size())
     for (const auto& [c, done] : covered) result->covers.push_back(c);
@@ -547,16 +555,80 @@ ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t t
     if (target != kUnknown) return ParserState{target};
   }
   std::lock_guard lock(mutex_);
+  bool captured = false;
+  ParserState to = after(advancing(s, shape, expected), symbols_.terminal_info(expected.terminal).next_lexer, text,
+                         captured, doubtful);
+  if (captured) return to;
+  links(s, shape).targets[place].store(static_cast<uint32_t>(to), std::memory_order_release);
+  return to;
+}
+
+std::vector<Parser::Entry> Parser::advancing(State& s, const Shape& shape, const Expected& expected) {
   std::vector<Entry> entries;
   for (uint32_t i = 0; i < expected.num_entries; ++i) {
     const Item& item = shape.entries[expected.first_entry + i];
     entries.push_back({item.position, canonical(context_of(s, shape, item.origin))});
   }
-  bool captured = false;
-  ParserState to = after(entries, symbols_.terminal_info(expected.terminal).next_lexer, text, captured, doubtful);
-  if (captured) return to;
-  links(s, shape).targets[place].store(static_cast<uint32_t>(to), std::memory_order_release);
-  return to;
+  return entries;
+}
+
+ParserState Parser::opened(ParserState which) {
+  lookahead(which);
+  const Shape& shape = *states_[static_cast<uint32_t>(which)].shape.load(std::memory_order_acquire);
+  uint32_t known = shape.opened.load(std::memory_order_acquire);
+  if (known != kUnknown) return ParserState{known};
+  std::lock_guard lock(mutex_);
+  std::vector<uint32_t> kernels;
+  for (uint32_t k = 0; k < shape.positions.size(); ++k)
+    kernels.push_back(kernel(shape.positions[k], context({kOpenWaiter + k})));
+  ParserState result = state(std::move(kernels), shape.accepting, shape.lexer);
+  expand(result);
+  shape.opened.store(static_cast<uint32_t>(result), std::memory_order_release);
+  return result;
+}
+
+Parser::Partial Parser::partial(std::vector<uint32_t> kernels, std::vector<uint32_t> completed, uint32_t lexer) {
+  Partial result;
+  bool accepting = false;
+  sort_unique(completed);
+  for (uint32_t c : completed) {
+    const Completion& done = complete(c);
+    kernels.insert(kernels.end(), done.kernels.begin(), done.kernels.end());
+    accepting = accepting || done.accepting;
+    result.open.insert(result.open.end(), done.open.begin(), done.open.end());
+  }
+  sort_unique(result.open);
+  if (accepting || !kernels.empty()) result.known = state(std::move(kernels), accepting, lexer);
+  return result;
+}
+
+const Parser::Partial& Parser::keep(std::unordered_map<uint64_t, Partial>& in, uint64_t key, Partial partial) {
+  charge(sizeof(Partial) + 48 + 4 * partial.open.size());
+  return in.emplace(key, std::move(partial)).first->second;
+}
+
+const Parser::Partial& Parser::shift_opened(ParserState from, const Expected& expected) {
+  State& s = states_[static_cast<uint32_t>(from)];
+  const Shape& shape = *s.shape.load(std::memory_order_acquire);
+  auto place = static_cast<std::size_t>(&expected - shape.lookahead.expected.data());
+  uint64_t key = (uint64_t{static_cast<uint32_t>(from)} << 32) | place;
+  std::lock_guard lock(mutex_);
+  if (auto known = shifted_opened_.find(key); known != shifted_opened_.end()) return known->second;
+  if (expected.num_entries == 0) return keep(shifted_opened_, key, {from, {}});  // ignored
+  std::vector<uint32_t> kernels, completed;
+  std::vector<Entry> at_captures;
+  for (const Entry& entry : advancing(s, shape, expected)) advance(entry, kernels, completed, at_captures);
+  assert(at_captures.empty());
+  return keep(shifted_opened_, key,
+              partial(std::move(kernels), std::move(completed), symbols_.terminal_info(expected.terminal).next_lexer));
+}
+
+const Parser::Partial& Parser::returned(ParserState from, uint32_t item) {
+  uint64_t key = (uint64_t{static_cast<uint32_t>(from)} << 32) | item;
+  std::lock_guard lock(mutex_);
+  if (auto known = returned_.find(key); known != returned_.end()) return known->second;
+  State& s = states_[static_cast<uint32_t>(from)];
+  return keep(returned_, key, partial({}, {kernels_[s.kernels[item]].context}, s.lexer));
 }
 
 void Parser::describe(ParserState which, std::vector<std::string>& items) {

@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -68,6 +69,7 @@ class Parser {
     std::vector<uint32_t> borders;                          // the same, of beginnings and ends of parts
     ByteSet first;                                          // union of the groups' first bytes
     bool skips = true;                                      // may ignored lexemes come next?
+    uint32_t number = 0;                                    // of the shape
     std::vector<std::pair<Node, SymbolTable::Name>> names;  // groups that are names (name_scopes.h)
   };
   const Lookahead& lookahead(ParserState state);
@@ -82,6 +84,17 @@ class Parser {
   // Is some capture open, so that the text must go on being remembered?
   bool capturing(ParserState state) const { return states_[static_cast<uint32_t>(state)].capturing; }
   CapturedTexts& texts() { return texts_; }
+  // The state of the same shape of which no more is known than that: what its rules return to is open. For answers that serve all states of a shape.
+  ParserState opened(ParserState state);
+  // What follows in an opened state, or in one that it has led to: the state that is known, if any, and the kernel items of the opened state, by place,
+  // whose completion leads to more. A state that is not opened has none of these.
+  struct Partial {
+    std::optional<ParserState> known;
+    std::vector<uint32_t> open;
+  };
+  const Partial& shift_opened(ParserState state, const Expected& expected);
+  // What follows when kernel item number `item` of a state is complete, and all that is complete in turn.
+  const Partial& returned(ParserState state, uint32_t item);
   // The state whose future is that of both, which must have the same lexer.
   ParserState unite(ParserState a, ParserState b);
   // The entry for the terminal (start, tag), or null if the state does not expect it.
@@ -143,6 +156,7 @@ class Parser {
     std::vector<Item> entries;
     std::vector<std::pair<uint32_t, std::vector<Item>>> waits;  // nonterminal → what advances when it is complete
     std::vector<Prediction> predicted;
+    mutable std::atomic<uint32_t> opened{kUnknown};  // Parser::opened
   };
   // What a state needs once something is shifted or completed in it.
   struct Links {
@@ -172,11 +186,14 @@ class Parser {
     std::vector<uint32_t> kernels;
     std::vector<Entry> captures;   // items that stand at a capture
     std::vector<uint32_t> covers;  // contexts, itself included, whose completions are part of this one
+    std::vector<uint32_t> open;    // in an opened state: items whose completion is not known
     bool accepting = false;
     bool known = false;
   };
 
   static constexpr uint64_t kAcceptWaiter = UINT64_MAX;  // in the root context
+  // Plus the place of a kernel item: in the context that stands for that item's in an opened state.
+  static constexpr uint64_t kOpenWaiter = uint64_t{UINT32_MAX - 1} << 32;
 
   Rules& rules(uint32_t nonterminal);
   const std::vector<uint32_t>& left_corners(uint32_t nonterminal);
@@ -204,6 +221,9 @@ class Parser {
   std::vector<Entry> waiting(std::vector<uint32_t> group, uint32_t nonterminal);
   const Completion& complete(uint32_t context);
   ParserState after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured, bool& doubtful);
+  const Partial& keep(std::unordered_map<uint64_t, Partial>& in, uint64_t key, Partial partial);
+  Partial partial(std::vector<uint32_t> kernels, std::vector<uint32_t> completed, uint32_t lexer);
+  std::vector<Entry> advancing(State& state, const Shape& shape, const Expected& expected);
   // Called before something is built, never in the middle of it: a table is whole or not there.
   void check_room() const;
   void charge(std::size_t bytes) {
@@ -225,7 +245,9 @@ class Parser {
   std::vector<bool> context_captures_;
   std::unordered_multimap<uint64_t, uint32_t> context_ids_;
   std::vector<std::unique_ptr<Completion>> completions_;
-  std::vector<uint32_t> canonical_;  // by context; kUnknown until asked for
+  std::unordered_map<uint64_t, Partial> returned_;        // state, place of a kernel item
+  std::unordered_map<uint64_t, Partial> shifted_opened_;  // state, place of a terminal
+  std::vector<uint32_t> canonical_;                       // by context; kUnknown until asked for
   std::unordered_multimap<uint64_t, uint32_t> by_completion_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, std::unique_ptr<const Shape>> shapes_;

@@ -1,0 +1,64 @@
+"""Masks of programming languages, made lexeme by lexeme and shared between nestings, and tokens tried one by one."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import guiderail as gr
+
+PROGRAMS = {
+    "python": [
+        'def f(a, b=[1, {"k": (2, 3)}], *c):\n    # why\n    if a:\n\n        return f(x[a:b][0], (lambda: y)())\n'
+        "    elif b: pass\n\tx = 1\n",
+        "class A(B):\n  x: int = (\n 1,\n\n    # in brackets\n  [2])\n  def g(self):\n    match x:\n"
+        '      case {"a": [1, *_]}: print(f"a{b[1]!r:>{w}}c")\n',
+    ],
+    "c": [
+        "int main(int argc, char **argv) { for (i = 0; i < f(a[b(1)], (x)); ++i) { s->y += (1 + g((z))); } return 0; }"
+    ],
+    "java": ["class A<T extends B<C<D>>> { int f(int[] x) { return x.g(h(1)[2]) >>> (3 >> y); /* c */ } }"],
+    "sql": [
+        "select a, f(b, (select max(c) from t where x in (1, 2, (3)))) as z from u join v on u.i = v.i order by 1;"
+    ],
+    "go": ['package p\n\nimport "x/y"\n\nfunc f(a []int) { x := g(h(a[1])) + (b)\n\treturn\n}\n'],
+}
+
+
+def vocabulary(texts: list[str], seed: int) -> tuple[gr.Vocabulary, list[bytes]]:
+    """All bytes, and pieces of the texts: also such as no token of theirs would be cut."""
+    rng = random.Random(seed)
+    pieces = {bytes([b]) for b in range(256)}
+    for text in texts:
+        data = text.encode()
+        for _ in range(250):
+            at = rng.randrange(len(data))
+            pieces.add(data[at : at + rng.randint(2, 9)])
+        for _ in range(60):  # what closes several nestings, and what follows lines
+            pieces.add(bytes(rng.choice(b'()[]{},.:; \n"x1=') for _ in range(rng.randint(2, 5))))
+    tokens = sorted(pieces)
+    return gr.Vocabulary([*tokens, b""], eos_token_ids=[len(tokens)]), tokens
+
+
+@pytest.mark.parametrize("language", PROGRAMS)
+def test_masks_are_what_is_accepted(language: str) -> None:
+    for seed, text in enumerate(PROGRAMS[language]):
+        words, tokens = vocabulary(PROGRAMS[language], seed)
+        matcher = gr.compile(gr.Grammar.builtin(language), words).matcher()
+        mask = gr.allocate_token_bitmask(1, words)
+        data, rng = text.encode(), random.Random(seed)
+        at = 0
+        while at < len(data):
+            matcher.fill_next_token_bitmask(mask)
+            for token in range(len(tokens)):
+                allowed = bool(int(mask[0, token // 32]) >> (token % 32) & 1)
+                assert allowed == (matcher.count_valid([token]) == 1), (data[:at], tokens[token])
+            fitting = [t for t in range(len(tokens)) if data.startswith(tokens[t], at)]
+            taken = [t for t in fitting if matcher.count_valid([t])]
+            if not taken:
+                break  # the sample breaks the language's rules here on purpose (a tab, say)
+            token = rng.choice(taken)
+            assert matcher.accept_token(token)
+            at += len(tokens[token])
+        assert at > len(data) // 2
