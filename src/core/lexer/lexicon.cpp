@@ -28,7 +28,7 @@ std::shared_ptr<Lexicon> Lexicon::current() {
   static std::mutex mutex;
   static std::shared_ptr<Lexicon> lexicon;
   std::lock_guard lock(mutex);
-  if (!lexicon || lexicon->bytes_used() > kDefaultMaxBytes / 4) lexicon = std::make_shared<Lexicon>();
+  if (!lexicon || lexicon->bytes_used() > kGenerationBytes) lexicon = std::make_shared<Lexicon>();
   return lexicon;
 }
 

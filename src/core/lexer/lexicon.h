@@ -49,6 +49,8 @@ class Lexicon {
   Lexicon& operator=(const Lexicon&) = delete;
 
   static constexpr std::size_t kDefaultMaxBytes = std::size_t{1} << 30;
+  // Of what a generation is handed out with. Far below the budget: what is left of it belongs to the grammars that have begun.
+  static constexpr std::size_t kGenerationBytes = std::size_t{1} << 26;
   static std::shared_ptr<Lexicon> current();
 
   // --- languages ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ namespace guiderail {
 
 namespace {
 // Of cached lexeme rows. A fuller cache lives on with the grammars that use it.
-constexpr std::size_t kMaxRowBytes = std::size_t{1} << 28;
+constexpr std::size_t kMaxRowBytes = std::size_t{1} << 26;
 }  // namespace
 
 Vocabulary::Vocabulary(std::string bytes, std::vector<uint32_t> offsets, std::vector<uint8_t> kinds,
