@@ -609,7 +609,7 @@ bool MunchViability::viable(const Thread& t, Dropped newline) {
   uint32_t state = ends_.find(t.lexeme, t.competing, t.obligation);
   if (state != LexemeEnds::kUnknown) {
     if (separated && ends_.answer(separator_questions_[lexer], state) == 1) return true;
-    if (safe_question != PublishedMap::kUnknown && ends_.answer(safe_question, state) == 1) return true;
+    if (!dropped && safe_question != PublishedMap::kUnknown && ends_.answer(safe_question, state) == 1) return true;
     uint32_t question = questions.find(place);
     if (question != PublishedMap::kUnknown) {
       uint32_t known = ends_.answer(question, state);
