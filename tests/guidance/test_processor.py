@@ -60,6 +60,31 @@ def test_seeded_sampling_equals_sampling_from_the_reference(case: Case) -> None:
     assert [tuple(row) for row in produced.tolist()] == generated
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("negative", [2, 9], ids=["shorter negative", "longer negative"])
+def test_the_models_own_scores_stay_what_they_are_beside_streams(beams: int, negative: int) -> None:
+    """One prompt, nothing padded: `generate` may run without a mask, and the gap beside longer streams must stay hidden."""
+    model, (row, other) = models.llama(), models.prompts(12, (4, negative))
+    processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, other), model=model)
+    output = model.generate(
+        torch.tensor([row]),
+        attention_mask=torch.ones(1, len(row), dtype=torch.long),
+        logits_processor=[processor],
+        max_new_tokens=STEPS,
+        num_beams=beams,
+        do_sample=False,
+        eos_token_id=None,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    assert processor.engine.runner().counts.shared == STEPS - 1
+    with torch.no_grad():
+        alone = model(output.sequences[:1]).logits[0]
+    beam = output.beam_indices[0].tolist() if beams > 1 else [0] * STEPS
+    for step in range(STEPS):
+        torch.testing.assert_close(output.logits[step][beam[step]], alone[len(row) + step - 1], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", CASES[::2], ids=repr)
 def test_beams(case: Case) -> None:
     model, rows = models.llama(), models.prompts(3, (5, 2))

@@ -95,12 +95,15 @@ class SharedPass:
             self._cache = _JointCache(host, guests.cache)
         self._guests = guests
         ids = kwargs["input_ids"]
+        own = kwargs.get("attention_mask")
+        if own is None:  # all of the host's slots, and none of the gap before them
+            own = torch.ones(len(ids), int(host.get_seq_length()) + 1, dtype=torch.long, device=ids.device)
         width = self._cache.join()
         return {
             **kwargs,
             "input_ids": torch.cat([ids, guests.ids]),
             "position_ids": torch.cat([kwargs["position_ids"], guests.positions]),
-            "attention_mask": _joint_mask(kwargs.get("attention_mask"), guests.mask, len(ids), width),
+            "attention_mask": _joint_mask(own, guests.mask, width),
             "past_key_values": self._cache,
         }
 
@@ -135,11 +138,9 @@ def _is_known_mask(mask: Any, rows: int, cache: Any) -> bool:
     return mask is None or (isinstance(mask, Tensor) and mask.shape == (rows, cache.get_seq_length() + 1))
 
 
-def _joint_mask(own: Tensor | None, guests: Tensor, rows: int, width: int) -> Tensor:
+def _joint_mask(own: Tensor, guests: Tensor, width: int) -> Tensor:
     """Both masks in one: (rows, slots) with 1 for visible, or the host's ready-made (rows, 1, 1, slots)."""
     pad = torch.nn.functional.pad
-    if own is None:
-        own = torch.ones(rows, width, dtype=torch.long, device=guests.device)
     if own.ndim == 2:
         return torch.cat([pad(mask.long(), (width - mask.shape[1], 0)) for mask in (own, guests)])
     visible = pad(guests, (0, width - guests.shape[1])).bool()[:, None, None]
