@@ -63,7 +63,7 @@ def test_seeded_sampling_equals_sampling_from_the_reference(case: Case) -> None:
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("negative", [2, 9], ids=["shorter negative", "longer negative"])
 def test_the_models_own_scores_stay_what_they_are_beside_streams(beams: int, negative: int) -> None:
-    """One prompt, nothing padded: `generate` may run without a mask, and the gap beside longer streams must stay hidden."""
+    """One prompt, nothing padded: `generate` may run without a mask; the gap beside longer streams must stay hidden."""
     model, (row, other) = models.llama(), models.prompts(12, (4, negative))
     processor = GuidanceLogitsProcessor(gr.ClassifierFree(2.0, other), model=model)
     output = model.generate(
