@@ -26,6 +26,7 @@ SUITE = [
     "tests/property/test_matcher_laws.py",
     "tests/property/test_mutants.py",
     "tests/unit/test_lexeme_rows.py",
+    "tests/unit/test_names_once.py",
 ]
 
 
