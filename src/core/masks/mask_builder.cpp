@@ -403,9 +403,10 @@ bool MaskBuilder::take_row_of_rest(const TokenTrie& trie, Thread& thread, uint32
   if (!plan.broad || plan.excludes) return false;
   const LexRow& row = rows_.row(plan.first, thread.competing, trie, place);
   if (row.mostly_left_over()) return false;
-  walk_left_over(row, thread, plan.rest, skip ? *skip : Ranges{});
+  Contribution c{&row, skip ? *skip : Ranges{}};
+  walk_left_over(row, thread, plan.rest, c.except);
   if (reach_) reach_->keep({thread, plan.first, plan.rest});
-  contributions_.push_back({&row, skip ? *skip : Ranges{}});
+  contributions_.push_back(std::move(c));
   // Nothing of `first` is read: then the thread stands before `rest`.
   thread.lexeme = plan.rest;
   return plan.rest == kEpsilon || !plan.first_nullable;
