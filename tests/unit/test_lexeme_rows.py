@@ -62,6 +62,7 @@ LANGUAGES = {
     "host name, at most so long": gr.Grammar.from_json_schema(
         {"type": "string", "format": "hostname", "maxLength": 30}
     ),
+    "host name, hardly anything": gr.Grammar.from_json_schema({"type": "string", "format": "hostname", "maxLength": 4}),
     "pattern, at most so long": gr.Grammar.from_json_schema(
         {"type": "string", "pattern": "^[ab1]+( the)*$", "maxLength": 9}
     ),
@@ -72,6 +73,16 @@ LANGUAGES = {
         {
             "patternProperties": {"^[ab0-9]{1,6}$": False, "^the": {"type": "null"}},
             "additionalProperties": {"type": "integer"},
+        }
+    ),
+    "names that one pattern forbids": gr.Grammar.from_json_schema(
+        {"patternProperties": {"^[ab0-9]{1,6}$": False}, "additionalProperties": {"type": "integer"}}
+    ),
+    "few names, and some of them forbidden": gr.Grammar.from_json_schema(
+        {
+            "properties": {"ab": False, "the": False, "a12": False},
+            "patternProperties": {"^(?:[ab0-9]|the)*$": {"type": "integer"}},
+            "additionalProperties": False,
         }
     ),
     "names of two patterns": gr.Grammar.from_json_schema(

@@ -363,38 +363,37 @@ bool Lexicon::rest_accepts_all(Node first) { return !(info(first).flags & (kCond
 
 Node Lexicon::make_concat(Node first, Node rest) {
   if (first == kNone || rest == kNone) return kNone;
+  auto put_before = [this, &rest](uint32_t part) {
+    const Info& i = infos_[part];
+    if (i.kind == Kind::kAccept) return;
+    if (rest == kEpsilon) {
+      rest = node(part);
+    } else if (i.kind == Kind::kBytes && set_of(i.kids()).count() == 1) {
+      rest = intern(Kind::kPrefix, set_of(i.kids()).first(), id(rest), 0, {});
+    } else if (rest == kAll && rest_accepts_all(node(part))) {
+      return;
+    } else if (i.kind == Kind::kRepeat && i.b == 0 && i.c == kUnbounded &&
+               (id(rest) == part || (info(rest).kind == Kind::kConcat && info(rest).a == part))) {
+      return;  // r* r* = r*
+    } else {
+      rest = intern(Kind::kConcat, part, id(rest), 0, {});
+    }
+  };
+  auto on_spine = [this](uint32_t part) {
+    return infos_[part].kind == Kind::kConcat || infos_[part].kind == Kind::kPrefix;
+  };
+  if (!on_spine(id(first))) {
+    put_before(id(first));
+    return rest;
+  }
   // Right-associate: the left operands of `first`'s spine are put before `rest`, last one first.
   std::vector<uint32_t> spine;
   uint32_t at = id(first);
-  while (true) {
-    const Info& i = infos_[at];
-    if (i.kind == Kind::kConcat) {
-      spine.push_back(i.a);
-      at = i.b;
-    } else if (i.kind == Kind::kPrefix) {
-      spine.push_back(id(make_bytes(ByteSet::of(static_cast<uint8_t>(i.a)))));
-      at = i.b;
-    } else {
-      spine.push_back(at);
-      break;
-    }
-  }
-  for (std::size_t k = spine.size(); k-- > 0;) {
-    const Info& i = infos_[spine[k]];
-    if (i.kind == Kind::kAccept) continue;
-    if (rest == kEpsilon) {
-      rest = node(spine[k]);
-    } else if (i.kind == Kind::kBytes && set_of(i.kids()).count() == 1) {
-      rest = intern(Kind::kPrefix, set_of(i.kids()).first(), id(rest), 0, {});
-    } else if (rest == kAll && rest_accepts_all(node(spine[k]))) {
-      continue;
-    } else if (i.kind == Kind::kRepeat && i.b == 0 && i.c == kUnbounded &&
-               (id(rest) == spine[k] || (info(rest).kind == Kind::kConcat && info(rest).a == spine[k]))) {
-      continue;  // r* r* = r*
-    } else {
-      rest = intern(Kind::kConcat, spine[k], id(rest), 0, {});
-    }
-  }
+  for (; on_spine(at); at = infos_[at].b)
+    spine.push_back(infos_[at].kind == Kind::kConcat ? infos_[at].a
+                                                     : id(make_bytes(ByteSet::of(static_cast<uint8_t>(infos_[at].a)))));
+  put_before(at);
+  for (std::size_t k = spine.size(); k-- > 0;) put_before(spine[k]);
   return rest;
 }
 

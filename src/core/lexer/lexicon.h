@@ -139,6 +139,9 @@ class Lexicon {
   // Is every text that `node` and `base` share one of `characters` and then `last`, after which neither goes on, and can a text of `base` go on to be
   // none of `node` as long as `last` has not come? So it is of names that a pattern forbids.
   bool excluded_at_end(Node node, Node base, Node& characters, uint8_t& last);
+  // The last byte of every text of `n`, if as long as a text has not come to it there are endlessly many ways to go on: characters of one kind, any
+  // number of them, and then that byte.
+  std::optional<uint8_t> last_byte_of_endless(Node n);
   // Is `node` all texts of characters before a last byte but for some, so few that whatever has been read without that byte can go on to endlessly
   // many of them? False also means 'not known'.
   bool endless_before_last_byte(Node node);

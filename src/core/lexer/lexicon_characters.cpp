@@ -269,6 +269,15 @@ bool Lexicon::excluded_at_end(Node n, Node base, Node& characters, uint8_t& last
   return true;
 }
 
+std::optional<uint8_t> Lexicon::last_byte_of_endless(Node n) {
+  std::lock_guard lock(mutex_);
+  CharacterCount count;
+  if (!count_of_characters(n, count) || count.max != kUnbounded) return std::nullopt;
+  const Info& rest = info(count.rest);
+  if (rest.kind != Kind::kBytes || set_of(rest.kids()).count() != 1) return std::nullopt;
+  return set_of(rest.kids()).first();
+}
+
 bool Lexicon::endless_before_last_byte(Node n) {
   std::lock_guard lock(mutex_);
   Node all = n, excluded = kNone;
@@ -277,10 +286,7 @@ bool Lexicon::endless_before_last_byte(Node n) {
     all = found.base;
     excluded = found.excluded;
   }
-  CharacterCount count;
-  if (!count_of_characters(all, count) || count.max != kUnbounded) return false;
-  const Info& rest = info(count.rest);
-  if (rest.kind != Kind::kBytes || set_of(rest.kids()).count() != 1) return false;
+  if (!last_byte_of_endless(all)) return false;
   // A finite set takes only finitely many away, and a class of characters leaves all texts with a character that it lacks.
   return std::ranges::all_of(options(excluded), [&](Node option) {
     Node characters;

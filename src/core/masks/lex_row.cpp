@@ -140,6 +140,8 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
       plan.reference = exclusion.reference;
       plan.base = exclusion.base;
       plan.excluded = excluded;
+      if (excluded != kNone && lexicon_.certainly_finite(excluded))
+        plan.last = lexicon_.last_byte_of_endless(exclusion.base);
     }
   }
   switch (lexicon_.shape(plan.reference, plan.first, plan.rest)) {

@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <span>
 #include <unordered_map>
@@ -126,12 +127,14 @@ class LexRowCache {
   const LexRow& row(Node remainder, Node competing, const TokenTrie& trie, uint32_t place);
   // How a remainder takes its tokens from rows: as `first` with `rest` after it (kEpsilon: none). If it excludes, remainder = (base without
   // excluded) k and reference = base k = first rest, else reference is the remainder itself. Of what is excluded, `ends` are texts of characters and
-  // a last byte, whose tokens are found by the characters' row (Lexicon::excluded_at_end), and `excluded` is the rest, or kNone.
+  // a last byte, whose tokens are found by the characters' row (Lexicon::excluded_at_end), and `excluded` is the rest, or kNone. `last` is the
+  // byte before which nothing of a finite `excluded` matters (Lexicon::last_byte_of_endless).
   struct Plan {
     bool broad = false;  // false: no row; few places of the trie are alive for it
     bool excludes = false, first_nullable = false;
     Node reference = kNone, base = kNone, excluded = kNone, first = kNone, rest = kEpsilon;
     std::vector<std::pair<Node, uint8_t>> ends;
+    std::optional<uint8_t> last;
   };
   const Plan& plan(Node remainder);
   // The tokens below `place` that leave one of `targets` of the remainder, which are the same at every call for it.

@@ -354,7 +354,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
     for (const auto& exit : row.exits())
       for (uint32_t node : row.places_after(*exit, last)) c.except.push_back(trie.token_range(node));
   }
-  if (plan.excluded != kNone) decide_excluded(thread, plan.base, plan.excluded, plan.rest == kEpsilon, place, c.except);
+  if (plan.excluded != kNone) decide_excluded(thread, plan, place, c.except);
   join(c.except);
   Thread t = thread;
   t.lexeme = plan.reference;
@@ -544,11 +544,10 @@ void MaskBuilder::walk_left_over(const LexRow& row, const Thread& thread, Node r
 
 // The remainder is (base without excluded) k, its reference base k. The two differ below a place of the trie if base and excluded can end
 // there (the reference may then go on with k, the remainder may not), or if excluded goes on where nothing else of base is certain
-// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself. Under longest match, `ends` (there is no
-// k): no lexeme can end before a byte that completes a longer match. Of the tokens that begin like a keyword only those that end it are then
+// to be left. Those subtrees are taken out of the reference's answer and walked with the thread itself. Under longest match, where there is no
+// k: no lexeme can end before a byte that completes a longer match. Of the tokens that begin like a keyword only those that end it are then
 // looked at, not all the names in them.
-void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded, bool ends, uint32_t place,
-                                  Ranges& except) {
+void MaskBuilder::decide_excluded(const Thread& thread, const LexRowCache::Plan& plan, uint32_t place, Ranges& except) {
   Lexicon& lexicon = engine_.lexicon();
   const TokenTrie& trie = vocabulary_.trie();
   struct Step {
@@ -558,16 +557,19 @@ void MaskBuilder::decide_excluded(const Thread& thread, Node base, Node excluded
     std::string path;
   };
   // Of names it is worth knowing, because what is excluded grows with each.
-  bool endless = thread.scope != NameScopes::kOutside && !lexicon.certainly_infinite(base) && engine_.endless(base);
+  bool endless =
+      thread.scope != NameScopes::kOutside && !lexicon.certainly_infinite(plan.base) && engine_.endless(plan.base);
+  bool skips = plan.last && !reach_ && trie.summarized();
   std::vector<Step> work;
-  work.push_back({place, base, excluded, ends ? thread.competing : kNone, lexicon.first_bound(excluded), ""});
+  work.push_back({place, plan.base, plan.excluded, plan.rest == kEpsilon ? thread.competing : kNone,
+                  lexicon.first_bound(plan.excluded), ""});
   std::vector<Thread> now, next;
   while (!work.empty()) {
     Step at = std::move(work.back());
     work.pop_back();
     at.bytes.for_each([&](uint8_t byte) {
       uint32_t child = trie.child(at.place, byte);
-      if (!child) return;
+      if (!child || (skips && byte != *plan.last && !trie.below(child).has(*plan.last))) return;
       Node x = lexicon.step(at.excluded, byte);
       if (x == kNone) return;
       Node r = lexicon.step(at.base, byte);
@@ -641,10 +643,10 @@ MaskRow MaskBuilder::assemble() {
     if (s->dense() && !base && !base_set) base_set = s;
   // `words` holds the words that somebody has touched; the others are the base's.
   const uint32_t* under = base ? base->row->stay().data() : base_set ? base_set->all_words().data() : nullptr;
-  std::vector<uint32_t>& words = scratch().words;
-  std::vector<uint64_t>& touched = scratch().touched;
-  words.resize(num_words);
-  touched.assign((num_words + 63) / 64, 0);
+  words_.resize(num_words);
+  touched_.assign((num_words + 63) / 64, 0);
+  uint32_t* const words = words_.data();
+  uint64_t* const touched = touched_.data();
   std::size_t num_touched = 0;
   auto value = [&](uint32_t word) {
     return touched[word >> 6] >> (word & 63) & 1 ? words[word] : under ? under[word] : 0;
@@ -663,6 +665,16 @@ MaskRow MaskBuilder::assemble() {
         set(token >> 5, value(token >> 5) & ~(uint32_t{1} << (token & 31)));
   auto add = [&](uint32_t word, uint32_t bits) {
     if (uint32_t now = value(word); bits & ~now) set(word, now | bits);
+  };
+  // Dense rows differ little from each other: a block of words that adds nothing to the base and that nobody has touched is passed over.
+  auto add_all = [&](std::span<const uint32_t> all) {
+    for (uint32_t block = 0; block < all.size(); block += 64) {
+      uint32_t end = std::min(block + 64, static_cast<uint32_t>(all.size()));
+      uint32_t more = 0;
+      for (uint32_t i = block; i < end; ++i) more |= under ? all[i] & ~under[i] : all[i];
+      if (!more && !touched[block >> 6]) continue;
+      for (uint32_t i = block; i < end; ++i) add(i, all[i]);
+    }
   };
   // A sparse row that has none of the tokens which it must not answer for.
   auto allowed_as_a_whole = [&](const Contribution& c) {
@@ -688,7 +700,7 @@ MaskRow MaskBuilder::assemble() {
       for (uint32_t token : by_rank.subspan(first, last - first))
         if (!(value(token >> 5) >> (token & 31) & 1)) absent.push_back(token);
     if (c.row->dense()) {
-      for (uint32_t i = 0; i < num_words; ++i) add(i, c.row->stay()[i]);
+      add_all(c.row->stay());
     } else {
       for (LexRow::Word w : c.row->stay_words()) add(w.index, w.bits);
     }
@@ -696,7 +708,7 @@ MaskRow MaskBuilder::assemble() {
   }
   for (const TokenSet* s : token_sets_) {
     if (s == base_set) continue;
-    for (uint32_t i = 0; i < s->all_words().size(); ++i) add(i, s->all_words()[i]);
+    add_all(s->all_words());
     for (TokenSet::Word w : s->words()) add(w.index, w.bits);
   }
   for (uint32_t token : sets_) add(token >> 5, uint32_t{1} << (token & 31));
@@ -708,7 +720,7 @@ MaskRow MaskBuilder::assemble() {
   else
     row.base_ = under;
   if (!own) row.patches_.reserve(num_touched);
-  for (uint32_t i = 0; i < touched.size(); ++i)
+  for (uint32_t i = 0; i < touched_.size(); ++i)
     for (uint64_t t = touched[i]; t; t &= t - 1) {
       uint32_t word = i * 64 + static_cast<uint32_t>(std::countr_zero(t));
       if (own)

@@ -95,7 +95,7 @@ class MaskBuilder {
   void read_doubtful(const Thread& thread, uint32_t place, std::size_t from);
   bool survives(std::string_view bytes, std::vector<Thread>& threads);
   void drop_unspellable(const LexRow& row, const Thread& thread, Node rest, Ranges& except);
-  void decide_excluded(const Thread& thread, Node base, Node excluded, bool ends, uint32_t place, Ranges& except);
+  void decide_excluded(const Thread& thread, const LexRowCache::Plan& plan, uint32_t place, Ranges& except);
   static void join(Ranges& ranges);
   bool contains(const Ranges& ranges, uint32_t token) const;
   MaskRow assemble();
@@ -120,12 +120,14 @@ class MaskBuilder {
     void clear();
   };
   static Scratch& scratch();
-  std::vector<Contribution>& contributions_ = scratch().contributions;
-  std::vector<const TokenSet*>& token_sets_ = scratch().token_sets;
-  std::vector<uint32_t>&sets_ = scratch().sets, &doubtful_ = scratch().doubtful;
-  std::vector<Thread>&stack_ = scratch().stack, &out_ = scratch().out;
-  std::vector<ByteSet>& firsts_ = scratch().firsts;
-  std::vector<Frame>& frames_ = scratch().frames;
+  Scratch& scratch_ = scratch();
+  std::vector<Contribution>& contributions_ = scratch_.contributions;
+  std::vector<const TokenSet*>& token_sets_ = scratch_.token_sets;
+  std::vector<uint32_t>&sets_ = scratch_.sets, &doubtful_ = scratch_.doubtful, &words_ = scratch_.words;
+  std::vector<uint64_t>& touched_ = scratch_.touched;
+  std::vector<Thread>&stack_ = scratch_.stack, &out_ = scratch_.out;
+  std::vector<ByteSet>& firsts_ = scratch_.firsts;
+  std::vector<Frame>& frames_ = scratch_.frames;
 };
 
 }  // namespace guiderail

@@ -6,6 +6,7 @@
 // since. From kDoubtful on, the generic answer is no answer and the token is read with its own text.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -34,6 +35,7 @@ class CapturedTexts {
     if (fresh) {
       parents_.push_back({text, byte});
       growth_of_this_thread += kBytesEach;
+      bytes_.fetch_add(kBytesEach, std::memory_order_relaxed);
     }
     return it->second;
   }
@@ -45,10 +47,7 @@ class CapturedTexts {
     return {out.rbegin(), out.rend()};
   }
 
-  std::size_t bytes_used() const {
-    std::lock_guard lock(mutex_);
-    return (parents_.size() - kDoubtful - 1) * kBytesEach;
-  }
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
   struct Parent {
@@ -60,6 +59,7 @@ class CapturedTexts {
   mutable std::mutex mutex_;
   std::vector<Parent> parents_ = std::vector<Parent>(kDoubtful + 1);
   std::unordered_map<uint64_t, uint32_t> ids_;
+  std::atomic<std::size_t> bytes_{0};
 };
 
 }  // namespace guiderail

@@ -10,6 +10,7 @@
 // are read with the thread's own scope. kFresh is the same for a scope without names so far: the first cannot have come before.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -83,10 +84,7 @@ class NameScopes {
     return scopes_[scope & ~kFlags];
   }
 
-  std::size_t bytes_used() const {
-    std::lock_guard lock(mutex_);
-    return (scopes_.size() - kFresh - 1) * kBytesEach;
-  }
+  std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
   static constexpr uint32_t kInName = uint32_t{1} << 31, kForgets = uint32_t{1} << 30, kFlags = kInName | kForgets;
@@ -104,6 +102,7 @@ class NameScopes {
     if (fresh) {
       scopes_.push_back(scope);
       growth_of_this_thread += kBytesEach;
+      bytes_.fetch_add(kBytesEach, std::memory_order_relaxed);
     }
     return it->second | flags;
   }
@@ -111,6 +110,7 @@ class NameScopes {
   mutable std::mutex mutex_;
   std::vector<Scope> scopes_ = std::vector<Scope>(kFresh + 1);
   std::unordered_map<Scope, uint32_t, Hash> ids_;
+  std::atomic<std::size_t> bytes_{0};
 };
 
 }  // namespace guiderail
