@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Figures = Mapping[str, Any]
+
+
+def mean_of(values: Sequence[Figures]) -> dict[str, Any]:
+    """Nested means over seeds, of what all of them have."""
+    out: dict[str, Any] = {}
+    for key, first in values[0].items():
+        if all(key in other for other in values):
+            group = [other[key] for other in values]
+            out[key] = mean_of(group) if isinstance(first, Mapping) else sum(group) / len(group)
+    return out
+
+
+def with_figures(text: str, values: Sequence[Figures]) -> str:
+    """`text` with `{table/row/column|.2f}` replaced by the mean over seeds, and `{all table/row/column|.2f}` by every
+    seed's figure.
+
+    Raises: KeyError for a path that the figures lack.
+    """
+
+    def at(figures: Any, path: str) -> float:
+        for key in path.split("/"):
+            figures = figures[key]
+        return float(figures)
+
+    def filled(match: re.Match[str]) -> str:
+        every, path, form = match.groups()
+        numbers = [at(figures, path) for figures in (values if every else [mean_of(values)])]
+        return ", ".join(format(number, form) for number in numbers)
+
+    return re.sub(r"\{(all )?([^{}|]+)\|([^{}]+)\}", filled, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +49,7 @@ class Claim:
         value: a seed's figures -> the number the bar speaks of. passes: that number -> whether the bar is met; a claim
             is met if every seed meets it.
         setting: the task in one line. reason: why a bar was not met, as far as known, or what to bear in mind
-            although it was.
+            although it was; its figures stand in it as paths, see `with_figures`.
     """
 
     name: str
@@ -44,7 +75,7 @@ class Claim:
             "spread": [min(numbers), max(numbers)],
             "seeds": list(values),
             "met": all(self.passes(number) for number in numbers),
-            **({"reason": self.reason} if self.reason else {}),
+            **({"reason": with_figures(self.reason, [f for _, f in sorted(by_seed.items())])} if self.reason else {}),
             "met_by_seed": [self.passes(number) for number in numbers],
             "command": f"make reproduce PAPER={self.paper} SEED=<seed>",
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.reproductions.claims import Claim, Figures
+from benchmarks.reproductions.claims import Claim, Figures, mean_of
 
 INTRODUCTION = """# The papers' claims, at a scale where a seed takes minutes
 
@@ -62,18 +62,8 @@ def page(
     parts.append("The tables below are means over seeds; every seed is in `benchmarks/reproductions/results`.\n")
     for paper, by_seed in figures.items():
         parts.append(f"## {paper}\n\nSeeds {', '.join(map(str, sorted(by_seed)))}\n")
-        parts.append(_tree(_mean(list(by_seed.values()))))
+        parts.append(_tree(mean_of(list(by_seed.values()))))
     return "\n".join(parts)
-
-
-def _mean(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Nested means over seeds, of what all of them have."""
-    out: dict[str, Any] = {}
-    for key, first in values[0].items():
-        if all(key in other for other in values):
-            group = [other[key] for other in values]
-            out[key] = _mean(group) if isinstance(first, Mapping) else sum(group) / len(group)
-    return out
 
 
 def _with_tuned(figures: Mapping[str, Mapping[int, Figures]]) -> list[dict[str, Any]]:
@@ -91,7 +81,7 @@ def transferred(by_seed: Sequence[Mapping[str, Mapping[str, float]]], only: Sequ
 
     Args: only these methods; None = all.
     """
-    mean = _mean(by_seed)
+    mean = mean_of(by_seed)
     lines = [
         "| rule | best setting | Fréchet distance | accuracy | diversity | evaluations | against guidance | against "
         "temperature |",
@@ -211,7 +201,7 @@ def _cca(pyplot: Any, values: Sequence[Figures]) -> Any:
 def _mnist(pyplot: Any, values: Sequence[Figures]) -> Any:
     """Fréchet distance against recall, and accuracy against recall, for guidance, CCA and both."""
     drawing, panels = pyplot.subplots(1, 2, figsize=(10, 4))
-    mean = _mean(values)
+    mean = mean_of(values)
     for panel, measure in zip(panels, ("frechet", "accuracy"), strict=True):
         for name, label, style in (
             ("base_by_scale", "guidance, by scale (2 evaluations)", "o-"),
@@ -228,7 +218,7 @@ def _mnist(pyplot: Any, values: Sequence[Figures]) -> Any:
 def _genres(pyplot: Any, values: Sequence[Figures]) -> Any:
     """Control against perplexity over genres, and of the two that were not tuned on."""
     drawing, panel = pyplot.subplots(figsize=(6, 4))
-    mean = _mean(values)
+    mean = mean_of(values)
     for name, label, style in (
         ("gedi_by_omega", "GeDi, by omega", "o-"),
         ("not_tuned_on_by_omega", "GeDi, two genres not tuned on", "^-"),
@@ -245,7 +235,7 @@ def _genres(pyplot: Any, values: Sequence[Figures]) -> Any:
 def _captioning(pyplot: Any, values: Sequence[Figures]) -> Any:
     """CIDEr against recall over the scale: the paper's frontier."""
     drawing, panels = pyplot.subplots(1, 2, figsize=(9, 3.6))
-    mean = _mean(values)
+    mean = mean_of(values)
     for panel, prefix in zip(panels, ("", "web_"), strict=True):
         _curve(panel, mean[f"{prefix}by_scale"], "recall_exact", "cider", "guidance, by gamma")
         _curve(
@@ -259,7 +249,7 @@ def _captioning(pyplot: Any, values: Sequence[Figures]) -> Any:
 def _gedi(pyplot: Any, values: Sequence[Figures]) -> Any:
     """Control against perplexity, GeDi and its baselines."""
     drawing, panel = pyplot.subplots(figsize=(6, 4))
-    mean = _mean(values)
+    mean = mean_of(values)
     _curve(panel, mean["sentiment_by_omega"], "perplexity", "accuracy", "GeDi, by omega")
     for name in dict.fromkeys(key.partition(",")[0] for key in mean["sentiment_baselines"]):
         rows = {k.partition(", ")[2]: v for k, v in mean["sentiment_baselines"].items() if k.partition(",")[0] == name}
@@ -272,7 +262,7 @@ def _gedi(pyplot: Any, values: Sequence[Figures]) -> Any:
 def _transfer(pyplot: Any, values: Sequence[Figures]) -> Any:
     """Fréchet distance against diversity; marker size is cost."""
     drawing, panel = pyplot.subplots(figsize=(8, 5.5))
-    mean = _mean([seed["rules"] for seed in values])
+    mean = mean_of([seed["rules"] for seed in values])
     for method in dict.fromkeys(name.partition(":")[0] for name in mean):
         rows = [row for name, row in mean.items() if name.partition(":")[0] == method]
         panel.scatter(

@@ -17,7 +17,7 @@ from benchmarks.reproductions import captioning, cca, report, syncode, transfer,
 from benchmarks.reproductions.__main__ import PAPERS, module_of  # noqa: E402
 from benchmarks.reproductions.captioning import exact  # noqa: E402
 from benchmarks.reproductions.cca import mnist  # noqa: E402
-from benchmarks.reproductions.claims import Claim  # noqa: E402
+from benchmarks.reproductions.claims import Claim, with_figures  # noqa: E402
 from benchmarks.reproductions.gedi import genres, language  # noqa: E402
 from benchmarks.reproductions.gedi.plug_and_play import PlugAndPlay, attribute_classifier  # noqa: E402
 from benchmarks.reproductions.gedi.prefix_judge import PrefixJudge  # noqa: E402
@@ -122,6 +122,14 @@ def test_a_claim_is_met_only_by_every_seed() -> None:
     text = report.page([row], {"p": {0: {"x": 2.0, "t": {"a": {"y": 1.0}}}}}, [claim], [])
     assert "**no** (1 of 2 seeds)" in text
     assert "| a | 1 |" in text
+
+
+def test_reasons_take_their_figures_from_the_runs() -> None:
+    seeds = [{"by_scale": {"1.5, guided": {"error": value}}} for value in (0.25, 0.75)]
+    text = "error {by_scale/1.5, guided/error|.2f} ({all by_scale/1.5, guided/error|.1%})"
+    assert with_figures(text, seeds) == "error 0.50 (25.0%, 75.0%)"
+    with pytest.raises(KeyError):
+        with_figures("{by_scale/2/error|.2f}", seeds)
 
 
 def test_the_committed_table_follows_from_the_committed_runs() -> None:

@@ -69,7 +69,10 @@ CLAIMS = [
           "recovers >= 0.8 of the gap none -> best guided in Frechet distance, lambda 3, better of 21 and 200 steps, "
           "and 200 more steps of likelihood do not do as well",
           "1,797 digits of 8x8 pixels, LlamaGen of 0.15 M parameters", _recovered, lambda v: v >= 0.8,
-          "The base model is far from trained (class accuracy unguided is low), so CCA gains much, but 200 more steps "
-          "of likelihood gain more in Fréchet distance in every seed; in class accuracy the two are level. With ten "
-          "thousand digits and a base model trained longer the claim holds: V1 MNIST."),
+          "The base model is far from trained (class accuracy {base_by_scale/1/accuracy|.2f} unguided), so CCA gains "
+          "much (Fréchet distance {base_by_scale/1/frechet|.2f} to {cca_by_steps/200/frechet|.2f}), but 200 more "
+          "steps of likelihood gain more in every seed ({likelihood_for_200_more_steps/1/frechet|.2f}); in class "
+          "accuracy the two are level ({cca_by_steps/200/accuracy|.2f}, "
+          "{likelihood_for_200_more_steps/1/accuracy|.2f}). With ten thousand digits and a base model trained longer "
+          "the claim holds: V1 MNIST."),
 ]  # fmt: skip

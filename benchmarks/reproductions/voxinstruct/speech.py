@@ -378,15 +378,19 @@ SETTING = (
 CLAIMS = [
     Claim("S1 speech", "voxinstruct.speech", "guidance on the text improves following the instruction", "speaker, "
           "pitch and pace right: + 5 points from w2 = 1 to 3", SETTING, style_gain, lambda v: v >= 5,
-          "Unguided the style is right in 0.94 of cases where recordings reach 0.99, so five points are not to be had; "
-          "guidance takes about a third of what is missing, and 2 does better than 3. Earlier, with a model that had "
-          "hardly learned (style 0.74), guidance changed nothing."),
+          "Unguided the style is right in {by_scales/w1=1.5 w2=1 w3=1/style_accuracy|.3f} of cases where recordings "
+          "reach {recorded/unseen digits, after the codec/style_accuracy|.3f}, so five points are not to be had; "
+          "at w2 = 2 guidance takes a part of what is missing ({by_scales/w1=1.5 w2=2 w3=1/style_accuracy|.3f}), at 3 "
+          "less ({by_scales/w1=1.5 w2=3 w3=1/style_accuracy|.3f})."),
     Claim("S2 speech", "voxinstruct.speech", "guidance on semantic tokens improves content", "word error rate by a "
           "recogniser -20 % relative from w3 = 1 to 1.5", SETTING, error_change("word_error"), lambda v: v <= -0.2,
           "Most words are lost in the second stage, which guidance does not touch: with recorded semantic tokens and "
-          "a recorded first codebook it still loses more than a third. What the acoustic phase adds to that with "
-          "recorded semantic tokens is about halved by w3 = 1.5 (table from_recorded_tokens); with the model's own it "
-          "is not. A second stage trained longer was not affordable."),
+          "a recorded first codebook the word error is {from_recorded_tokens/second stage/word_error|.3f} "
+          "(recordings: {recorded/unseen digits, after the codec/word_error|.3f}), with the acoustic phase before it "
+          "{from_recorded_tokens/acoustic phase, w2=1 w3=1, and second stage/word_error|.3f}. So a fall by a fifth "
+          "would have to take away nearly all that the guided phase adds; w3 = 1.5 leaves "
+          "{from_recorded_tokens/acoustic phase, w2=1 w3=1.5, and second stage/word_error|.3f}. A second stage "
+          "trained longer was not tried."),
     Claim("S3 speech", "voxinstruct.speech", "the order of nesting matters", "both orders and the symmetric form are "
           "reported; value: largest difference in either measure", SETTING, order_difference("word_error"),
           lambda v: v >= 0),
