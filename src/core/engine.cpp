@@ -203,22 +203,26 @@ std::pair<Node, Node> Engine::before_comment(Node obligation) {
 }
 
 void Engine::end_newline(const Thread& t, Node obligation, std::vector<Thread>& out) {
-  Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation), t.scope};
   if (indentation_->suspended(t.indentation)) {
+    Thread next{kNone, kNone, t.parser, kNone, obligation, kNoText, indentation_->forget_width(t.indentation), t.scope};
     if (viability_->viable(next.parser, next.obligation, dropped(next))) arrive(next, out);
     return;
   }
+  auto [of_comment, of_code] = owed_before_lines(obligation);
+  if (of_comment != kNone) begin_comment_line(t, of_comment, out);
+  if (of_code != kNone) begin_line(t, of_code, out);
+}
+
+// A line that holds nothing but a comment has no width: the newline before it is dropped, and the one after it is not.
+void Engine::begin_comment_line(const Thread& t, Node owed, std::vector<Thread>& out) {
+  Thread line{kNone, kNone, t.parser, kNone, owed, kNoText, indentation_->forget_width(t.indentation), t.scope};
+  if (viability_->viable(line.parser, line.obligation)) arrive(line, out);
+}
+
+void Engine::begin_line(const Thread& t, Node owed, std::vector<Thread>& out) {
+  Thread next{kNone, kNone, t.parser, kNone, owed, kNoText, indentation_->forget_width(t.indentation), t.scope};
   bool broken = indentation_->broken(t.indentation);
   if (!broken && grammar_.indentation->needs_line_break) return;
-  if (as_python()) {
-    // A line that holds nothing but a comment has no width: the newline before it is dropped, and the one after it is not.
-    auto [of_comment, of_code] = before_comment(obligation);
-    Thread line = next;
-    line.obligation = of_comment;
-    if (line.obligation != kNone && viability_->viable(line.parser, line.obligation)) arrive(line, out);
-    next.obligation = of_code;
-    if (next.obligation == kNone) return;
-  }
   bool doubtful = false;
   auto shift = [&](Node terminal) {
     const Parser::Expected* expected = Parser::find(parser_->lookahead(next.parser), terminal, 0);

@@ -113,6 +113,13 @@ class Engine {
                   std::vector<Thread>& out);
   // As end_lexeme, of a newline (indentation.h) that leaves `obligation`.
   void end_newline(const Thread& thread, Node obligation, std::vector<Thread>& out);
+  // The two ways in which it ends outside of brackets: before a line that holds nothing but a comment, whatever width has been read, or before one of
+  // that width. What is owed then (kNone: there is no such line), and the boundary threads.
+  std::pair<Node, Node> owed_before_lines(Node obligation) {
+    return as_python() ? before_comment(obligation) : std::pair{kNone, obligation};
+  }
+  void begin_comment_line(const Thread& newline, Node owed, std::vector<Thread>& out);
+  void begin_line(const Thread& newline, Node owed, std::vector<Thread>& out);
   // What bytes may come next.
   ByteSet next_bytes(StateId state);
   // A superset, cheaply.
@@ -126,10 +133,10 @@ class Engine {
   MunchViability* viability() { return viability_.get(); }
   Lexing lexing() const { return grammar_.lexing; }
   // Where the parser does not see newlines, their start node (MunchViability::Dropped).
-  Node dropped(const Thread& t) const {
-    return in_blocks(t.parser) && indentation_->suspended(t.indentation)
-               ? indentation_->newline(parser_->lexer(t.parser))
-               : kNone;
+  Node dropped(const Thread& t) const { return dropped(t.parser, t.indentation); }
+  Node dropped(ParserState parser, Indentation::State indentation) const {
+    return in_blocks(parser) && indentation_->suspended(indentation) ? indentation_->newline(parser_->lexer(parser))
+                                                                     : kNone;
   }
   // Is a newline, which the parser does not see here, to be read all the same?
   bool reads_newline(const Thread& boundary) const {

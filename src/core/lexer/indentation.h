@@ -69,11 +69,15 @@ class Indentation {
   // What was read of a newline lexeme against the innermost block: a block opens, or closes, or neither; kMixed: tabs and spaces leave it open.
   enum class Width : uint8_t { kSame, kWider, kNarrower, kMixed };
   Width compare(State newline, State blocks) const {
-    Columns read = columns_[states_[newline].width], open = columns_[blocks_[states_[blocks].blocks].width];
-    if (read.columns == open.columns) return read.least == open.least ? Width::kSame : Width::kMixed;
-    if (read.columns < open.columns) return Width::kNarrower;
-    return read.least > open.least ? Width::kWider : Width::kMixed;
+    return compare(columns_[states_[newline].width], columns_[blocks_[states_[blocks].blocks].width]);
   }
+  // The same of what two have read.
+  bool is_wider(State newline, State than) const {
+    return compare(columns_[states_[newline].width], columns_[states_[than].width]) == Width::kWider;
+  }
+
+  // The innermost open block's width.
+  State innermost(State s) { return intern({0, 0, blocks_[states_[s].blocks].width}); }
 
   // What was read of a newline lexeme: columns, and columns if tabs count one (where that matters; else the same).
   struct Columns {
@@ -97,6 +101,13 @@ class Indentation {
     for (uint32_t b = states_[s].blocks; b != 0; b = blocks_[b].outer) widths.push_back(columns_[blocks_[b].width]);
     std::ranges::reverse(widths);
     return widths;
+  }
+  // The widths that lines may have which open no block: those of the open blocks, and of the text outside of all.
+  template <typename Do>
+  void for_each_block(State s, Do what) const {
+    uint32_t b = states_[s].blocks;
+    for (; b != 0; b = blocks_[b].outer) what(columns_[blocks_[b].width]);
+    what(columns_[0]);
   }
   uint32_t brackets(State s) const { return states_[s].brackets; }
   bool opens(Node group) const { return std::ranges::find(opens_, group) != opens_.end(); }
@@ -169,6 +180,11 @@ class Indentation {
   struct Block {
     uint32_t outer, width;
   };
+  static Width compare(Columns read, Columns open) {
+    if (read.columns == open.columns) return read.least == open.least ? Width::kSame : Width::kMixed;
+    if (read.columns < open.columns) return Width::kNarrower;
+    return read.least > open.least ? Width::kWider : Width::kMixed;
+  }
   static constexpr uint32_t kMaxCount = (uint32_t{1} << 20) - 1;  // brackets, columns
   static constexpr uint32_t kMaxBlocks = uint32_t{1} << 24;
 

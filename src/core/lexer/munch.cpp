@@ -522,7 +522,7 @@ bool MunchViability::viable(ParserState parser, Node obligation, Dropped newline
   uint64_t which = key(static_cast<uint32_t>(parser), id(obligation));
   uint32_t known = boundaries.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
-  if (viable_in_shape(parser_.lookahead(parser), obligation)) return true;
+  if (viable_in_shape(parser_.lookahead(parser), obligation, newline)) return true;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
   if (separator_ != kNoSeparator && clean(separator_, situation(obligation, lexer))) return true;
@@ -530,15 +530,20 @@ bool MunchViability::viable(ParserState parser, Node obligation, Dropped newline
   bool result = canonical == obligation ? decide(parser, situation(obligation, lexer)) : viable(parser, canonical);
   if (!result && newline != kNone) {
     // After the newline the text goes on as if it were not there. (Where one does not help, no second one does.)
-    std::vector<Situation> left;
-    for (Situation before : after_ignored(situation(obligation, lexer)))
-      for (const LexemeEnds::End& end :
-           ends_.weakest_ends(ends_.state(newline, modes_.competing_with(newline), obligation_of(before))))
-        keep_weakest(left, situation(end.obligation, lexer));
-    result = std::ranges::any_of(left, [&](Situation s) { return viable(parser, obligation_of(s)); });
+    result = std::ranges::any_of(after_dropped(situation(obligation, lexer), newline),
+                                 [&](Situation s) { return viable(parser, obligation_of(s)); });
   }
   effort_.spend(boundaries.insert(which, result ? 1 : 0));
   return result;
+}
+
+std::vector<MunchViability::Situation> MunchViability::after_dropped(Situation from, Node newline) {
+  std::vector<Situation> left;
+  for (Situation before : after_ignored(from))
+    for (const LexemeEnds::End& end :
+         ends_.weakest_ends(ends_.state(newline, modes_.competing_with(newline), obligation_of(before))))
+      keep_weakest(left, situation(end.obligation, lexer_of(before)));
+  return left;
 }
 
 bool MunchViability::tells_ends() {
@@ -550,10 +555,11 @@ bool MunchViability::tells_ends() {
 
 // If what is expected next can be read to an end that is safe, whatever follows it can be. Not so of special tokens that there are none of, but
 // then nothing is safe before them.
-bool MunchViability::viable_in_shape(const Parser::Lookahead& look, Node obligation) {
+bool MunchViability::viable_in_shape(const Parser::Lookahead& look, Node obligation, Dropped newline) {
   if (!shapes_tell() || obligation == kNone) return false;
+  PublishedMap& boundaries = shape_boundaries_[newline != kNone];
   uint64_t which = key(look.number, id(obligation));
-  uint32_t known = shape_boundaries_.find(which);
+  uint32_t known = boundaries.find(which);
   if (known != PublishedMap::kUnknown) return known == 1;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
@@ -567,25 +573,30 @@ bool MunchViability::viable_in_shape(const Parser::Lookahead& look, Node obligat
                                                : safe(terminal, obligations_.canonical(obligation_of(after))));
     if (result) break;
   }
-  effort_.spend(shape_boundaries_.insert(which, result ? 1 : 0));
+  if (!result && newline != kNone)
+    result = std::ranges::any_of(after_dropped(situation(canonical, 0), newline),
+                                 [&](Situation s) { return viable_in_shape(look, obligation_of(s)); });
+  effort_.spend(boundaries.insert(which, result ? 1 : 0));
   return result;
 }
 
-bool MunchViability::leads_into_shape(const Parser::Lookahead& after, uint32_t state) {
-  uint32_t question = shape_questions_.find(after.number);
+bool MunchViability::leads_into_shape(const Parser::Lookahead& after, uint32_t state, Dropped newline) {
+  PublishedMap& questions = shape_questions_[newline != kNone];
+  uint32_t question = questions.find(after.number);
   if (question == PublishedMap::kUnknown) {
     question = num_questions_++;
-    effort_.spend(shape_questions_.insert(after.number, question));
+    effort_.spend(questions.insert(after.number, question));
   }
   return ends_.leads_to(state, question,
-                        [&](const LexemeEnds::End& end) { return viable_in_shape(after, end.obligation); });
+                        [&](const LexemeEnds::End& end) { return viable_in_shape(after, end.obligation, newline); });
 }
 
-bool MunchViability::viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation) {
+bool MunchViability::viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation,
+                                         Dropped newline) {
   if (!shapes_tell()) return false;
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
-  return leads_into_shape(after, ends_.state(lexeme, competing, obligation));
+  return leads_into_shape(after, ends_.state(lexeme, competing, obligation), newline);
 }
 
 // --- inside lexemes -------------------------------------------------------------------------------------------------
@@ -633,7 +644,7 @@ bool MunchViability::viable(const Thread& t, Dropped newline) {
       bool doubtful = false;
       after = expected ? &parser_.lookahead(parser_.shift(t.parser, *expected, kSomeText, doubtful)) : nullptr;
     }
-    if (after && leads_into_shape(*after, state)) return true;
+    if (after && leads_into_shape(*after, state, newline)) return true;
   }
   uint32_t question = questions.find(place);
   if (question == PublishedMap::kUnknown) {

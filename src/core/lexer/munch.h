@@ -84,8 +84,9 @@ class MunchViability {
   bool tells_ends();
   // Is every parser state viable under the obligation that expects this? And every lexeme after which what is expected is this? Of grammars with one
   // lexer; false means 'not known'.
-  bool viable_in_shape(const Parser::Lookahead& look, Node obligation);
-  bool viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation);
+  bool viable_in_shape(const Parser::Lookahead& look, Node obligation, Dropped newline = kNone);
+  bool viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation,
+                           Dropped newline = kNone);
   // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it?
   // False also means 'not known'.
   bool always_viable(Node group, ParserState parser, Dropped newline = kNone);
@@ -147,7 +148,9 @@ class MunchViability {
   // False also where nobody knows what may follow what.
   bool safe_after(Node group, Node obligation);
   bool safe(uint32_t terminal, Node obligation);
-  bool leads_into_shape(const Parser::Lookahead& after, uint32_t state);
+  // What is owed behind a newline that the parser will not see.
+  std::vector<Situation> after_dropped(Situation situation, Node newline);
+  bool leads_into_shape(const Parser::Lookahead& after, uint32_t state, Dropped newline);
   bool shapes_tell() const { return num_lexers_ == 1 && !mixed_ && no_tags_ && rests_ == kAll; }
   // Does the state of `ends_`, inside a lexeme of `group`, lead to a safe end?
   bool leads_to_safe_end(Node group, uint32_t state);
@@ -209,8 +212,8 @@ class MunchViability {
   std::unordered_map<uint64_t, bool> returns_;  // context, situation → acceptance can be reached
   PublishedMap boundaries_[2];                  // newlines seen, dropped: parser state, obligation → 0, 1
   PublishedMap questions_[2];                   // the same: parser state, group → question for `ends_`
-  PublishedMap shape_boundaries_;               // number of a shape, obligation → 0, 1
-  PublishedMap shape_questions_;                // number of a shape → question for `ends_`
+  PublishedMap shape_boundaries_[2];            // the same: number of a shape, obligation → 0, 1
+  PublishedMap shape_questions_[2];             // the same: number of a shape → question for `ends_`
   uint32_t num_questions_ = 0;
   PublishedMap always_[2];  // the same: parser state, group → 0, 1
   struct GroupEnds {

@@ -89,6 +89,7 @@ MaskRow MaskBuilder::build_below(StateId state, uint32_t place) {
 
 void MaskBuilder::walk_whole(uint32_t place, std::span<const Thread> threads) {
   scratch().clear();  // an exception may have left something
+  many_widths_ = false;
   try {
     walk(vocabulary_.trie(), place, threads, true, nullptr);
   } catch (const ShapeTokens::TooMany&) {
@@ -247,7 +248,7 @@ void MaskBuilder::follow(const ShapeTokens::Answer& answer, const Thread& thread
     if (!reached) continue;
     switch (question.what) {
       case What::kArrival: arrive(*question.exit, t, skip); break;
-      case What::kNewline: leave_newline(question.width, question.obligation, question.exits, t, skip); break;
+      case What::kNewline: leave_newline(*question.newlines, t, skip); break;
       case What::kInside: stay(*question.inside, t, skip);
     }
   }
@@ -261,13 +262,12 @@ void MaskBuilder::read_on(const TokenTrie& trie, uint32_t place, const Thread& t
   const TokenReadings::Reading& reading = readings.reading(readings.place(trie, place, thread.obligation), lexeme);
   add(reading.inside, skip);
   for (const auto& inside : reading.doubtful) stay(inside, thread, skip);
-  for (const TokenReadings::Exit& exit : reading.exits) {
-    if (lexeme.kind == Kind::kMeasured) {
-      leave_newline(exit.width, exit.obligation, shapes_->exits({{&exit, thread.group}}), thread, skip);
-    } else {
-      for (uint32_t tag : exit.tags) leave(exit, tag, thread, skip);
-    }
+  if (lexeme.kind == Kind::kMeasured) {
+    leave_newline(shapes_->newlines(reading, thread.group), thread, skip);
+    return;
   }
+  for (const TokenReadings::Exit& exit : reading.exits)
+    for (uint32_t tag : exit.tags) leave(exit, tag, thread, skip);
 }
 
 void MaskBuilder::stay(const TokenReadings::Reading::Doubtful& inside, const Thread& lexeme, const Ranges* skip) {
@@ -311,16 +311,61 @@ void MaskBuilder::arrive(const TokenReadings::Exit& exit, const Thread& ended, c
   for (TokenReadings::PlaceId place : exit.next) visit(place, next, skip);
 }
 
-// A newline has ended in some place, whose exits go on.
-void MaskBuilder::leave_newline(Indentation::State width, Node obligation, ShapeTokens::ExitsId exits,
-                                const Thread& newline, const Ranges* skip) {
-  Thread t = newline;
-  t.indentation = engine_.indentation()->with_width(newline.indentation, width);
+// A newline ends in tokens. Tokens have many widths, few of which are those of open blocks; and where a block opens, what follows does not depend on its
+// width unless a further newline does.
+void MaskBuilder::leave_newline(const std::vector<ShapeTokens::Newline>& newlines, const Thread& newline,
+                                const Ranges* skip) {
+  if (many_widths_) {
+    width_matters_ = true;
+    return;
+  }
+  Indentation& indentation = *engine_.indentation();
+  Parser& parser = engine_.parser();
+  const Parser::Expected* expected = Parser::find(parser.lookahead(newline.parser), newline.group, 0);
+  bool doubtful = false, opens = false;
+  if (expected) {
+    ParserState next = parser.shift(newline.parser, *expected, kNoText, doubtful);
+    opens = Parser::find(parser.lookahead(next), indentation.indent(), 0) != nullptr;
+  }
   std::vector<Thread> after;
-  engine_.end_newline(t, obligation, after);
+  for (const ShapeTokens::Newline& end : newlines) {
+    if (end.behind_any != ShapeTokens::kNoExits) {
+      after.clear();
+      engine_.begin_comment_line(newline, end.before_comment, after);
+      for (const Thread& boundary : after)
+        follow(shapes_->answer_behind(end.behind_any, boundary.parser, boundary.indentation), boundary, skip);
+    }
+    if (!expected) continue;
+    auto width = [&](const TokenReadings::LineBreak* b) { return indentation.columns(b->width); };
+    // Not broken: no line break has been read, and the width does not count.
+    for (auto b = end.breaks.begin(); b != end.breaks.end() && !indentation.broken((*b)->width); ++b)
+      begin_line(newline, end, **b, shapes_->behind(end, **b), skip);
+    indentation.for_each_block(newline.indentation, [&](Indentation::Columns open) {
+      for (const TokenReadings::LineBreak* b : std::ranges::equal_range(end.breaks, open, {}, width))
+        if (indentation.broken(b->width)) begin_line(newline, end, *b, shapes_->behind(end, *b), skip);
+    });
+    if (!opens) continue;
+    const ShapeTokens::Wider& wider = shapes_->wider(end, indentation.innermost(newline.indentation));
+    if (wider.behind == ShapeTokens::kNoExits) continue;
+    width_matters_ = false;
+    many_widths_ = true;
+    begin_line(newline, end, *wider.breaks[0], wider.behind, skip);
+    many_widths_ = false;
+    if (!width_matters_) continue;
+    for (const TokenReadings::LineBreak* b : wider.breaks) begin_line(newline, end, *b, shapes_->behind(end, *b), skip);
+  }
+}
+
+void MaskBuilder::begin_line(const Thread& newline, const ShapeTokens::Newline& end,
+                             const TokenReadings::LineBreak& line_break, ShapeTokens::ExitsId exits,
+                             const Ranges* skip) {
+  if (exits == ShapeTokens::kNoExits) return;
+  Thread t = newline;
+  t.indentation = engine_.indentation()->with_width(newline.indentation, line_break.width);
+  std::vector<Thread> after;
+  engine_.begin_line(t, end.before_line, after);
   for (const Thread& boundary : after)
-    follow(shapes_->answer_behind(shapes_->owing(exits, boundary.obligation), boundary.parser, boundary.indentation),
-           boundary, skip);
+    follow(shapes_->answer_behind(exits, boundary.parser, boundary.indentation), boundary, skip);
 }
 
 // Is the obligation met, whatever byte the lexeme takes next? After white space it often says no more than 'no further white space'.

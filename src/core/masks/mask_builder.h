@@ -84,8 +84,9 @@ class MaskBuilder {
   void stay(const TokenReadings::Reading::Doubtful& inside, const Thread& lexeme, const Ranges* skip);
   void leave(const TokenReadings::Exit& exit, uint32_t tag, const Thread& lexeme, const Ranges* skip);
   void arrive(const TokenReadings::Exit& exit, const Thread& ended, const Ranges* skip);
-  void leave_newline(Indentation::State width, Node obligation, ShapeTokens::ExitsId exits, const Thread& newline,
-                     const Ranges* skip);
+  void leave_newline(const std::vector<ShapeTokens::Newline>& newlines, const Thread& newline, const Ranges* skip);
+  void begin_line(const Thread& newline, const ShapeTokens::Newline& end, const TokenReadings::LineBreak& line_break,
+                  ShapeTokens::ExitsId exits, const Ranges* skip);
   void add(const TokenSet& tokens, const Ranges* skip);
   bool owes_nothing_next(const Thread& thread);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
@@ -106,6 +107,8 @@ class MaskBuilder {
   Liveness* liveness_;
   ShapeTokens* shapes_;
   Reach* reach_ = nullptr;
+  bool many_widths_ = false;    // are lines of several widths followed as one,
+  bool width_matters_ = false;  // and was there a place where they differ?
   // Working memory, one per thread: a mask is built in microseconds, and allocating it anew would be a good part of them.
   struct Scratch {
     std::vector<Contribution> contributions;

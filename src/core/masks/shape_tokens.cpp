@@ -11,7 +11,9 @@ namespace {
 
 // A token has few readings, but a grammar with many terminals for the same texts may lead to a new state with each sequence of them.
 constexpr std::size_t kMaxAnswers = 20'000;
-constexpr uint64_t kBehindExits = uint64_t{1} << 32;  // beyond all places
+// Of a key; states that need more are walked byte by byte.
+constexpr unsigned kPlaceBits = 27, kShapeBits = 20, kBracketBits = 16;
+static_assert(1 + kPlaceBits + kShapeBits + kBracketBits == 64);
 
 // Answers that one question has led to.
 thread_local std::size_t answers_made = 0;
@@ -31,28 +33,36 @@ struct Depth {
 
 }  // namespace
 
-const ShapeTokens::Answer* ShapeTokens::known(const Key& key) {
-  std::lock_guard lock(mutex_);
-  auto found = answers_.find(key);
-  return found == answers_.end() ? nullptr : found->second.get();
+void ShapeTokens::charge(std::size_t bytes) {
+  bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  growth_of_this_thread += bytes;
 }
 
-const ShapeTokens::Answer& ShapeTokens::keep(const Key& key, Making& made) {
-  auto fresh = std::make_unique<Answer>();
-  fresh->tokens = TokenSet::of(made.sets, readings_.vocabulary().num_words());
+uint64_t ShapeTokens::key(bool exits, uint32_t where, uint32_t shape, Indentation::State indentation) const {
+  uint64_t brackets = engine_.indentation() ? engine_.indentation()->brackets(indentation) : 0;
+  if (where >> kPlaceBits || shape >> kShapeBits || (brackets + 1) >> kBracketBits) throw TooMany();
+  return (uint64_t{exits} << 63) | (uint64_t{where} << (kShapeBits + kBracketBits)) |
+         (uint64_t{shape} << kBracketBits) | brackets;
+}
+
+const ShapeTokens::Answer* ShapeTokens::known(uint64_t key) const {
+  uint32_t found = answer_ids_.find(key);
+  return found == PublishedMap::kUnknown ? nullptr : &answers_[found];
+}
+
+const ShapeTokens::Answer& ShapeTokens::keep(uint64_t key, Making& made) {
+  Answer fresh;
+  fresh.tokens = TokenSet::of(made.sets, readings_.vocabulary().num_words());
   for (auto& [where, arrivals] : made.returns)
-    fresh->returns.push_back({where.first, where.second, exits(std::move(arrivals))});
-  fresh->questions = std::move(made.questions);
-  std::size_t size = sizeof(Answer) + 96 + fresh->tokens.bytes_used() + fresh->returns.size() * sizeof(Return);
-  for (const Question& q : fresh->questions) size += sizeof(q) + q.path.size() * sizeof(Step);
+    fresh.returns.push_back({where.first, where.second, exits(std::move(arrivals))});
+  fresh.questions = std::move(made.questions);
+  std::size_t size = sizeof(Answer) + fresh.tokens.bytes_used() + fresh.returns.size() * sizeof(Return);
+  for (const Question& q : fresh.questions) size += sizeof(q) + q.path.size() * sizeof(Step);
   std::lock_guard lock(mutex_);
-  // Two threads may make the same, the first one stays.
-  auto [it, added] = answers_.try_emplace(key, std::move(fresh));
-  if (added) {
-    bytes_.fetch_add(size, std::memory_order_relaxed);
-    growth_of_this_thread += size;
-  }
-  return *it->second;
+  if (const Answer* answer = known(key)) return *answer;  // two threads may make the same, the first one stays
+  auto index = static_cast<uint32_t>(answers_.emplace_back(std::move(fresh)));
+  charge(size + answer_ids_.insert(key, index));
+  return answers_[index];
 }
 
 ShapeTokens::ExitsId ShapeTokens::exits(std::vector<Arrival> arrivals) {
@@ -62,39 +72,90 @@ ShapeTokens::ExitsId ShapeTokens::exits(std::vector<Arrival> arrivals) {
   auto [it, fresh] = exits_ids_.try_emplace(arrivals, 0);
   if (!fresh) return it->second;
   std::size_t size = 2 * arrivals.size() * sizeof(Arrival) + 128;
-  bytes_.fetch_add(size, std::memory_order_relaxed);
-  growth_of_this_thread += size;
+  charge(size);
   return it->second = static_cast<ExitsId>(exits_.emplace_back(std::move(arrivals)));
 }
 
-ShapeTokens::ExitsId ShapeTokens::owing(ExitsId which, Node obligation) {
+ShapeTokens::ExitsId ShapeTokens::together(const Newline& newline,
+                                           std::span<const TokenReadings::LineBreak* const> breaks, Node owed) {
+  auto exit = std::make_unique<const TokenReadings::Exit>(readings_.together(*newline.trie, breaks, owed));
+  if (exit->here.empty() && exit->next.empty()) return kNoExits;
+  ExitsId result = exits({{exit.get(), newline.group}});
+  charge(sizeof(*exit) + exit->here.bytes_used());
+  std::lock_guard lock(mutex_);
+  owned_exits_.push_back(std::move(exit));
+  return result;
+}
+
+const std::vector<ShapeTokens::Newline>& ShapeTokens::newlines(const TokenReadings::Reading& reading, Node group) {
+  std::pair which{&reading, group};
   {
     std::lock_guard lock(mutex_);
-    auto known = owing_.find({which, obligation});
-    if (known != owing_.end()) return known->second;
+    auto known = newlines_.find(which);
+    if (known != newlines_.end()) return *known->second;
   }
-  std::vector<Arrival> arrivals;
-  std::vector<std::unique_ptr<const TokenReadings::Exit>> fresh;
-  for (const Arrival& a : exits_[which]) {
-    auto exit = std::make_unique<TokenReadings::Exit>(*a.exit);
-    exit->obligation = obligation;
-    exit->certain = true;
-    for (TokenReadings::PlaceId& next : exit->next) {
-      const TokenReadings::Place place = readings_[next];
-      next = readings_.place(*place.trie, place.node, obligation);
+  auto fresh = std::make_unique<std::vector<Newline>>();
+  std::map<Node, std::size_t> by_obligation;
+  for (const TokenReadings::LineBreak& b : reading.breaks) {
+    auto [it, added] = by_obligation.try_emplace(b.obligation, fresh->size());
+    if (added) {
+      auto [of_comment, of_line] = engine_.owed_before_lines(b.obligation);
+      fresh->push_back({group, reading.trie, of_comment, of_line, 0, {}});
     }
-    std::erase_if(exit->next, [this](TokenReadings::PlaceId next) { return readings_[next].first.empty(); });
-    arrivals.push_back({exit.get(), a.group});
-    fresh.push_back(std::move(exit));
+    (*fresh)[it->second].breaks.push_back(&b);
   }
-  ExitsId result = exits(std::move(arrivals));
+  for (Newline& newline : *fresh) {
+    if (newline.before_comment != kNone) newline.behind_any = together(newline, newline.breaks, newline.before_comment);
+    if (newline.before_line == kNone) newline.breaks.clear();
+    ByteSet first = engine_.lexicon().first_bound(newline.before_line);
+    std::erase_if(newline.breaks, [&](const TokenReadings::LineBreak* b) {
+      return b->here.empty() && std::ranges::none_of(b->roots, [&](uint32_t root) {
+               return std::ranges::any_of(reading.trie->children(root),
+                                          [&](const TrieNode& child) { return first.has(child.byte); });
+             });
+    });
+    const Indentation& indentation = *engine_.indentation();
+    std::ranges::sort(newline.breaks, {}, [&](const auto* b) { return indentation.columns(b->width); });
+  }
+  std::erase_if(*fresh, [](const Newline& n) { return n.behind_any == kNoExits && n.breaks.empty(); });
+  std::size_t size = 128;
+  for (const Newline& newline : *fresh) size += sizeof(Newline) + newline.breaks.size() * sizeof(void*);
   std::lock_guard lock(mutex_);
-  for (auto& exit : fresh) {
-    bytes_.fetch_add(sizeof(*exit) + exit->here.bytes_used(), std::memory_order_relaxed);
-    growth_of_this_thread += sizeof(*exit) + exit->here.bytes_used();
-    owned_exits_.push_back(std::move(exit));
+  auto [it, added] = newlines_.try_emplace(which, std::move(fresh));
+  if (added) charge(size);
+  return *it->second;
+}
+
+ShapeTokens::ExitsId ShapeTokens::behind(const Newline& newline, const TokenReadings::LineBreak& line_break) {
+  std::pair which{&line_break, newline.before_line};
+  {
+    std::lock_guard lock(mutex_);
+    auto known = behind_.find(which);
+    if (known != behind_.end()) return known->second;
   }
-  return owing_.try_emplace({which, obligation}, result).first->second;
+  const TokenReadings::LineBreak* one[] = {&line_break};
+  ExitsId result = together(newline, one, newline.before_line);
+  std::lock_guard lock(mutex_);
+  return behind_.try_emplace(which, result).first->second;
+}
+
+const ShapeTokens::Wider& ShapeTokens::wider(const Newline& newline, Indentation::State than) {
+  const Indentation& indentation = *engine_.indentation();
+  std::pair which{&newline, than};
+  {
+    std::lock_guard lock(mutex_);
+    auto known = wider_.find(which);
+    if (known != wider_.end()) return *known->second;
+  }
+  auto fresh = std::make_unique<Wider>();
+  for (const TokenReadings::LineBreak* b : newline.breaks)
+    if (indentation.broken(b->width) && indentation.is_wider(b->width, than)) fresh->breaks.push_back(b);
+  if (!fresh->breaks.empty()) fresh->behind = together(newline, fresh->breaks, newline.before_line);
+  std::size_t size = sizeof(Wider) + fresh->breaks.size() * sizeof(void*) + 128;
+  std::lock_guard lock(mutex_);
+  auto [it, added] = wider_.try_emplace(which, std::move(fresh));
+  if (added) charge(size);
+  return *it->second;
 }
 
 const ShapeTokens::Answer& ShapeTokens::answer(TokenReadings::PlaceId place, ParserState parser,
@@ -102,24 +163,24 @@ const ShapeTokens::Answer& ShapeTokens::answer(TokenReadings::PlaceId place, Par
   const Parser::Lookahead& look = engine_.parser().lookahead(parser);
   const Thread boundary{kNone, kNone, parser, kNone, kAll, kNoText, indentation};
   if ((look.first & readings_[place].first).empty() && !engine_.reads_newline(boundary)) return nothing_;
-  Key key{place, look.number, engine_.indentation() ? engine_.indentation()->brackets_alone(indentation) : 0};
-  if (const Answer* answer = known(key)) return *answer;
+  uint64_t which = key(false, place, look.number, indentation);
+  if (const Answer* answer = known(which)) return *answer;
   Depth depth;
   Making made{engine_.parser().opened(parser), {}, {}, {}};
-  read(place, key.brackets, made);
-  return keep(key, made);
+  read(place, engine_.indentation() ? engine_.indentation()->brackets_alone(indentation) : 0, made);
+  return keep(which, made);
 }
 
 const ShapeTokens::Answer& ShapeTokens::answer_behind(ExitsId exits, ParserState parser,
                                                       Indentation::State indentation) {
   const Parser::Lookahead& look = engine_.parser().lookahead(parser);
-  Key key{exits | kBehindExits, look.number,
-          engine_.indentation() ? engine_.indentation()->brackets_alone(indentation) : 0};
-  if (const Answer* answer = known(key)) return *answer;
+  uint64_t which = key(true, exits, look.number, indentation);
+  if (const Answer* answer = known(which)) return *answer;
   Depth depth;
   Making made{engine_.parser().opened(parser), {}, {}, {}};
-  for (const Arrival& arrival : exits_[exits]) arrive(arrival, made.state, key.brackets, {}, made);
-  return keep(key, made);
+  Indentation::State brackets = engine_.indentation() ? engine_.indentation()->brackets_alone(indentation) : 0;
+  for (const Arrival& arrival : exits_[exits]) arrive(arrival, made.state, brackets, {}, made);
+  return keep(which, made);
 }
 
 void ShapeTokens::read(TokenReadings::PlaceId place, Indentation::State brackets, Making& to) {
@@ -144,39 +205,28 @@ void ShapeTokens::read(TokenReadings::PlaceId place, Node group, Indentation::St
   using Kind = TokenReadings::Lexeme::Kind;
   Parser& parser = engine_.parser();
   const Parser::Lookahead& look = parser.lookahead(to.state);
-  const TokenReadings::Lexeme lexeme = readings_.beginning(group, brackets);
-  const TokenReadings::Reading& reading = readings_.reading(place, lexeme);
+  const TokenReadings::Reading& reading = readings_.reading_of(place, group, brackets);
   add(reading.inside, to);
   for (const TokenReadings::Reading::Doubtful& inside : reading.doubtful) {
     // Is it known, and always the same, what is expected after the lexeme?
     std::optional<ParserState> after = to.state;
-    if (lexeme.kind != Kind::kDropped) {
+    if (reading.kind != Kind::kDropped) {
       const Parser::Expected* expected = Parser::find(look, group, 0);
       after = expected ? parser.shift_opened(to.state, *expected).known : std::nullopt;
     }
     if (after && engine_.viability()->viable_before_shape(parser.lookahead(*after), inside.lexeme, inside.competing,
-                                                          inside.obligation))
+                                                          inside.obligation, engine_.dropped(to.state, brackets)))
       add(inside.tokens, to);
     else
-      to.questions.push_back({Question::What::kInside, group, brackets, nullptr, &inside, 0, kAll, 0, {}});
+      to.questions.push_back({Question::What::kInside, group, brackets, nullptr, &inside, nullptr, {}});
   }
-  if (lexeme.kind == Kind::kMeasured) {
-    std::map<std::pair<Indentation::State, Node>, std::vector<Arrival>> by_width;
-    for (const TokenReadings::Exit& exit : reading.exits)
-      by_width[{exit.width, exit.obligation}].push_back({&exit, group});
-    for (auto& [key, arrivals] : by_width)
-      to.questions.push_back({Question::What::kNewline,
-                              group,
-                              brackets,
-                              nullptr,
-                              nullptr,
-                              key.first,
-                              key.second,
-                              exits(std::move(arrivals)),
-                              {}});
+  if (reading.kind == Kind::kMeasured) {
+    if (!reading.breaks.empty() && !newlines(reading, group).empty())
+      to.questions.push_back(
+          {Question::What::kNewline, group, brackets, nullptr, nullptr, &newlines(reading, group), {}});
     return;
   }
-  if (lexeme.kind == Kind::kDropped) {
+  if (reading.kind == Kind::kDropped) {
     for (const TokenReadings::Exit& exit : reading.exits) arrive({&exit, group}, to.state, brackets, {}, to);
     return;
   }
@@ -200,8 +250,9 @@ void ShapeTokens::read(TokenReadings::PlaceId place, Node group, Indentation::St
 void ShapeTokens::arrive(const Arrival& arrival, ParserState at, Indentation::State brackets, const Path& path,
                          Making& to) {
   const TokenReadings::Exit& exit = *arrival.exit;
-  if (!exit.certain && !engine_.viability()->viable_in_shape(engine_.parser().lookahead(at), exit.obligation)) {
-    to.questions.push_back({Question::What::kArrival, arrival.group, brackets, &exit, nullptr, 0, kAll, 0, path});
+  if (!exit.certain && !engine_.viability()->viable_in_shape(engine_.parser().lookahead(at), exit.obligation,
+                                                             engine_.dropped(at, brackets))) {
+    to.questions.push_back({Question::What::kArrival, arrival.group, brackets, &exit, nullptr, nullptr, path});
     return;
   }
   add(exit.here, to);

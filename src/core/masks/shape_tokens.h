@@ -16,11 +16,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <unordered_map>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "core/masks/token_readings.h"
+#include "core/published_map.h"
+#include "core/stable_vector.h"
 
 namespace guiderail {
 
@@ -28,6 +30,7 @@ namespace guiderail {
 class ShapeTokens {
  public:
   using ExitsId = uint32_t;
+  static constexpr ExitsId kNoExits = UINT32_MAX;  // no token is left there
   // After the lexeme of a group has ended.
   struct Arrival {
     const TokenReadings::Exit* exit;
@@ -44,21 +47,29 @@ class ShapeTokens {
     Node group;  // a terminal, by group and tag; kNone: a return
     uint32_t tag;
   };
+  // The ways in which a newline of a measured width (indentation.h) ends in tokens of a place and leaves the same. Which widths there may be depends on
+  // the blocks of a state, but before a comment all of them are one.
+  struct Newline {
+    Node group;
+    const TokenTrie* trie;
+    Node before_comment, before_line;  // owed; kNone: there is no such line
+    ExitsId behind_any = kNoExits;     // of all widths, owing before_comment
+    std::vector<const TokenReadings::LineBreak*>
+        breaks;  // ordered by width; those before a line that some tokens go on with, or end before
+  };
   struct Question {
     enum class What : uint8_t {
       kArrival,  // is the state viable there, and what then?
       kInside,   // is the lexeme?
-      kNewline,  // a newline of some width has ended
+      kNewline,  // where does a newline end?
     };
     What what;
     Node group;
     Indentation::State brackets;
     const TokenReadings::Exit* exit;                 // of an arrival
     const TokenReadings::Reading::Doubtful* inside;  // of a lexeme
-    Indentation::State width;                        // of a newline, and what it leaves
-    Node obligation;
-    ExitsId exits;
-    std::vector<Step> path;  // to the state that is asked
+    const std::vector<Newline>* newlines;            // of a newline
+    std::vector<Step> path;                          // to the state that is asked
   };
   struct Answer {
     TokenSet tokens;
@@ -76,22 +87,19 @@ class ShapeTokens {
   // Of a state that stands behind the exits, which lead to what they owe each for itself.
   const Answer& answer_behind(ExitsId exits, ParserState parser, Indentation::State indentation);
   ExitsId exits(std::vector<Arrival> arrivals);
-  // Newlines end with other obligations than lexemes do (Engine::end_newline): the same exits, owing this, and viable.
-  ExitsId owing(ExitsId exits, Node obligation);
+  // Of the reading of a measured newline.
+  const std::vector<Newline>& newlines(const TokenReadings::Reading& reading, Node group);
+  // Behind one of its breaks, owing before_line.
+  ExitsId behind(const Newline& newline, const TokenReadings::LineBreak& line_break);
+  // Those of its breaks that are wider than a width.
+  struct Wider {
+    std::vector<const TokenReadings::LineBreak*> breaks;
+    ExitsId behind = kNoExits;
+  };
+  const Wider& wider(const Newline& newline, Indentation::State than);
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed) + readings_.bytes_used(); }
 
  private:
-  struct Key {
-    uint64_t where;  // a place, or exits
-    uint32_t shape;
-    Indentation::State brackets;
-    bool operator==(const Key&) const = default;
-  };
-  struct KeyHash {
-    std::size_t operator()(const Key& k) const {
-      return (k.where * 0x9E3779B97F4A7C15ull) ^ ((uint64_t{k.shape} << 32 | k.brackets) * 0xFF51AFD7ED558CCDull);
-    }
-  };
   struct Making {
     ParserState state;
     std::vector<const TokenSet*> sets;
@@ -100,9 +108,13 @@ class ShapeTokens {
   };
   using Path = std::vector<Step>;
 
-  const Answer* known(const Key& key);
+  void charge(std::size_t bytes);
+  // A place or exits, a shape and how many brackets are open, in one number.
+  uint64_t key(bool exits, uint32_t where, uint32_t shape, Indentation::State indentation) const;
+  const Answer* known(uint64_t key) const;
   static void add(const TokenSet& tokens, Making& to);
-  const Answer& keep(const Key& key, Making& made);
+  const Answer& keep(uint64_t key, Making& made);
+  ExitsId together(const Newline& newline, std::span<const TokenReadings::LineBreak* const> breaks, Node owed);
   void read(TokenReadings::PlaceId place, Indentation::State brackets, Making& to);
   void read(TokenReadings::PlaceId place, Node group, Indentation::State brackets, Making& to);
   void arrive(const Arrival& arrival, ParserState at, Indentation::State brackets, const Path& path, Making& to);
@@ -111,10 +123,13 @@ class ShapeTokens {
   Engine& engine_;
   TokenReadings readings_;
   std::mutex mutex_;
-  std::unordered_map<Key, std::unique_ptr<const Answer>, KeyHash> answers_;
+  StableVector<Answer> answers_;
+  PublishedMap answer_ids_;
   StableVector<std::vector<Arrival>> exits_;
   std::map<std::vector<Arrival>, ExitsId> exits_ids_;
-  std::map<std::pair<ExitsId, Node>, ExitsId> owing_;
+  std::map<std::pair<const TokenReadings::Reading*, Node>, std::unique_ptr<const std::vector<Newline>>> newlines_;
+  std::map<std::pair<const TokenReadings::LineBreak*, Node>, ExitsId> behind_;  // by what is owed
+  std::map<std::pair<const Newline*, Indentation::State>, std::unique_ptr<const Wider>> wider_;
   std::vector<std::unique_ptr<const TokenReadings::Exit>> owned_exits_;
   const Answer nothing_;
   std::atomic<std::size_t> bytes_{0};

@@ -138,10 +138,25 @@ const TokenReadings::Reading& TokenReadings::reading(PlaceId place, const Lexeme
     std::size_t size = sizeof(Reading) + 96 + fresh->inside.bytes_used();
     for (const auto& d : fresh->doubtful) size += sizeof(d) + d.tokens.bytes_used();
     for (const auto& e : fresh->exits) size += sizeof(e) + e.here.bytes_used();
+    for (const auto& b : fresh->breaks) size += sizeof(b) + b.here.bytes_used() + b.roots.size() * sizeof(uint32_t);
     charge(size);
     owned_.push_back(std::move(fresh));
   }
   return *it->second;
+}
+
+const TokenReadings::Reading& TokenReadings::reading_of(PlaceId place, Node group, Indentation::State indentation) {
+  const Indentation* blocks = engine_.indentation();
+  uint64_t dropped = blocks && blocks->suspended(indentation);
+  uint64_t which = key(place, id(group)) | dropped << 31;  // beyond all nodes
+  if (uint32_t known = begun_ids_.find(which); known != PublishedMap::kUnknown) return *begun_[known];
+  const Reading& result = reading(place, beginning(group, indentation));
+  std::lock_guard lock(mutex_);
+  if (begun_ids_.find(which) == PublishedMap::kUnknown) {
+    auto index = static_cast<uint32_t>(begun_.emplace_back(&result));
+    charge(sizeof(&result) + begun_ids_.insert(which, index));
+  }
+  return result;
 }
 
 std::unique_ptr<const TokenReadings::Reading> TokenReadings::read(const Place& place, const Lexeme& start) {
@@ -257,6 +272,8 @@ std::unique_ptr<const TokenReadings::Reading> TokenReadings::read(const Place& p
     }
   }
   auto result = std::make_unique<Reading>();
+  result->trie = &trie;
+  result->kind = start.kind;
   uint32_t words = vocabulary_.num_words();
   result->inside = TokenSet::of(std::move(inside), words);
   for (std::size_t i = 0; i < doubtful.size(); ++i) {
@@ -264,13 +281,29 @@ std::unique_ptr<const TokenReadings::Reading> TokenReadings::read(const Place& p
     result->doubtful.push_back({s.lexeme, s.competing, s.obligation, TokenSet::of(std::move(doubtful[i]), words)});
   }
   for (OpenExit& e : exits) {
+    if (measured) {
+      e.roots.shrink_to_fit();
+      result->breaks.push_back({e.width, e.obligation, TokenSet::of(std::move(e.here), words), std::move(e.roots)});
+      continue;
+    }
     std::vector<PlaceId> next = below(trie, std::move(e.roots), e.obligation);
     if (next.empty() && e.here.empty()) continue;
     bool certain = start.kind == Lexeme::Kind::kPlain && viability.surely_viable_after(group, e.obligation);
     result->exits.push_back(
-        {std::move(e.tags), e.obligation, certain, TokenSet::of(std::move(e.here), words), std::move(next), e.width});
+        {std::move(e.tags), e.obligation, certain, TokenSet::of(std::move(e.here), words), std::move(next)});
   }
   return result;
+}
+
+TokenReadings::Exit TokenReadings::together(const TokenTrie& trie, std::span<const LineBreak* const> breaks,
+                                            Node obligation) {
+  std::vector<const TokenSet*> here;
+  std::vector<uint32_t> roots;
+  for (const LineBreak* b : breaks) {
+    here.push_back(&b->here);
+    roots.insert(roots.end(), b->roots.begin(), b->roots.end());
+  }
+  return {{}, obligation, true, TokenSet::of(here, vocabulary_.num_words()), below(trie, std::move(roots), obligation)};
 }
 
 const std::vector<TokenReadings::Exit>& TokenReadings::exits(const LexRow& row, Node group) {
@@ -300,7 +333,7 @@ const std::vector<TokenReadings::Exit>& TokenReadings::exits(const LexRow& row, 
     std::vector<PlaceId> next = below(vocabulary_.trie(), std::move(e.roots), e.obligation);
     if (next.empty()) continue;
     bool certain = viability.surely_viable_after(group, e.obligation);
-    fresh->push_back({std::move(e.tags), e.obligation, certain, {}, std::move(next), 0});
+    fresh->push_back({std::move(e.tags), e.obligation, certain, {}, std::move(next)});
   }
   std::lock_guard lock(mutex_);
   charge(sizeof(*fresh) + fresh->size() * sizeof(Exit) + 64);

@@ -27,6 +27,7 @@
 #include "core/masks/token_set.h"
 #include "core/masks/token_trie.h"
 #include "core/masks/vocabulary.h"
+#include "core/published_map.h"
 #include "core/stable_vector.h"
 
 namespace guiderail {
@@ -44,11 +45,17 @@ class TokenReadings {
   // One way to end.
   struct Exit {
     std::vector<uint32_t> tags;
-    Node obligation;               // at the boundary
-    bool certain;                  // viable in whatever parser state (MunchViability::surely_viable_after)
-    TokenSet here;                 // tokens that end right here, those of Reading::inside left out
-    std::vector<PlaceId> next;     // what is left of the others
-    Indentation::State width = 0;  // read, of a measured newline
+    Node obligation;            // at the boundary
+    bool certain;               // viable in whatever parser state (MunchViability::surely_viable_after)
+    TokenSet here;              // tokens that end right here, those of Reading::inside left out
+    std::vector<PlaceId> next;  // what is left of the others
+  };
+  // Where a measured newline (indentation.h) may end: in few of the many widths that tokens have does anybody ask what comes next.
+  struct LineBreak {
+    Indentation::State width;
+    Node obligation;              // at the boundary, before it is known what the line holds
+    TokenSet here;                // tokens that end right here
+    std::vector<uint32_t> roots;  // above what is left of the others
   };
   // A lexeme that is being read, or that begins.
   struct Lexeme {
@@ -67,7 +74,9 @@ class TokenReadings {
     };
     std::vector<Doubtful> doubtful;  // tokens that end inside of it elsewhere
     std::vector<Exit> exits;
-    bool empty() const { return inside.empty() && doubtful.empty() && exits.empty(); }
+    std::vector<LineBreak> breaks;  // of a measured newline, in place of exits
+    const TokenTrie* trie;          // of their roots
+    Lexeme::Kind kind;
   };
 
   TokenReadings(Engine& engine, const Vocabulary& vocabulary) : engine_(engine), vocabulary_(vocabulary) {}
@@ -79,12 +88,16 @@ class TokenReadings {
   PlaceId place(const TokenTrie& trie, uint32_t node, Node obligation);
   const Place& operator[](PlaceId place) const { return places_[place]; }
   const Reading& reading(PlaceId place, const Lexeme& lexeme);
+  // Of a lexeme that begins there.
+  const Reading& reading_of(PlaceId place, Node group, Indentation::State indentation);
   // Of a thread at a boundary that begins `group`.
   Lexeme beginning(Node group, Indentation::State indentation) const;
   // Of a thread inside a lexeme.
   Lexeme going_on(const Thread& thread) const;
   // The exits of a row of the whole vocabulary, of a lexeme of `group` that nothing is owed in; `here` is empty.
   const std::vector<Exit>& exits(const LexRow& row, Node group);
+  // An exit for some of a reading's line breaks together, which owes this and is viable.
+  Exit together(const TokenTrie& trie, std::span<const LineBreak* const> breaks, Node obligation);
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
@@ -136,6 +149,8 @@ class TokenReadings {
   std::unordered_map<PlaceKey, PlaceId, PlaceHash> place_ids_;
   std::unordered_map<ReadingKey, const Reading*, ReadingHash> readings_;
   std::vector<std::unique_ptr<const Reading>> owned_;
+  PublishedMap begun_ids_;  // place, group and whether newlines are dropped → index in begun_
+  StableVector<const Reading*> begun_;
   std::map<std::pair<const LexRow*, Node>, std::unique_ptr<const std::vector<Exit>>> row_exits_;
   std::unordered_multimap<uint64_t, Merged> merged_;
   std::atomic<std::size_t> bytes_{0};

@@ -95,9 +95,8 @@ TokenTrie TokenTrie::merge_below(const TokenTrie& whole, std::vector<uint32_t> r
   TokenTrie trie;
   trie.nodes_.push_back({1, 0, 0, 1, 0, 0});
   trie.nodes_.push_back({0, 0, 0, 0, byte, 0});
-  Sources open;
-  open.emplace_back(1u, std::move(roots));
-  trie.merge_from(whole, std::move(open));
+  std::vector<Merging> open{{1u, 0u, static_cast<uint32_t>(roots.size())}};
+  trie.merge_from(whole, std::move(open), std::move(roots));
   return trie;
 }
 
@@ -110,38 +109,45 @@ TokenTrie TokenTrie::merge(const TokenTrie& whole, std::span<const uint32_t> roo
     }
   TokenTrie trie;
   trie.nodes_.push_back({1, 0, 0, 0, 0, 0});
-  Sources open;
+  std::vector<Merging> open;
+  std::vector<uint32_t> sources;
   for (unsigned byte = 0; byte < 256; ++byte) {
     if (by_byte[byte].empty()) continue;
-    open.emplace_back(static_cast<uint32_t>(trie.nodes_.size()), std::move(by_byte[byte]));
+    uint32_t begin = static_cast<uint32_t>(sources.size());
+    sources.insert(sources.end(), by_byte[byte].begin(), by_byte[byte].end());
+    open.push_back({static_cast<uint32_t>(trie.nodes_.size()), begin, static_cast<uint32_t>(sources.size())});
     trie.nodes_.push_back({0, 0, 0, 0, static_cast<uint8_t>(byte), 0});
     ++trie.nodes_[0].num_children;
   }
-  trie.merge_from(whole, std::move(open));
+  trie.merge_from(whole, std::move(open), std::move(sources));
   return trie;
 }
 
-void TokenTrie::merge_from(const TokenTrie& whole, Sources open) {
+void TokenTrie::merge_from(const TokenTrie& whole, std::vector<Merging> open, std::vector<uint32_t> sources) {
+  std::vector<std::pair<uint64_t, uint32_t>> children;  // byte and order, node
   while (!open.empty()) {
-    auto [at, sources] = std::move(open.back());
+    auto [at, begin, end] = open.back();
     open.pop_back();
     nodes_[at].first_token = static_cast<uint32_t>(tokens_.size());
-    for (uint32_t s : sources) tokens_.insert(tokens_.end(), whole.tokens(s).begin(), whole.tokens(s).end());
+    children.clear();
+    for (uint32_t i = begin; i < end; ++i) {
+      const TrieNode& source = whole.node(sources[i]);
+      std::span<const uint32_t> tokens = whole.tokens(sources[i]);
+      tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+      for (uint32_t c = source.first_child; c < source.first_child + source.num_children; ++c)
+        children.emplace_back(uint64_t{whole.node(c).byte} << 32 | children.size(), c);
+    }
+    if (end - begin > 1) std::ranges::sort(children);
+    // What is open is worked off from the last, so the sources of a node are the last ones when its turn comes.
+    sources.resize(begin);
     nodes_[at].num_tokens = static_cast<uint32_t>(tokens_.size()) - nodes_[at].first_token;
     nodes_[at].first_child = static_cast<uint32_t>(nodes_.size());
-    std::vector<std::pair<uint8_t, uint32_t>> children;
-    for (uint32_t s : sources)
-      for (uint32_t k = 0; k < whole.node(s).num_children; ++k) {
-        uint32_t c = whole.node(s).first_child + k;
-        children.emplace_back(whole.node(c).byte, c);
-      }
-    if (sources.size() > 1) std::ranges::stable_sort(children, {}, [](const auto& c) { return c.first; });
     for (std::size_t i = 0; i < children.size();) {
-      std::vector<uint32_t> same;
-      uint8_t byte = children[i].first;
-      for (; i < children.size() && children[i].first == byte; ++i) same.push_back(children[i].second);
-      open.emplace_back(static_cast<uint32_t>(nodes_.size()), std::move(same));
-      nodes_.push_back({0, 0, 0, 0, byte, 0});
+      uint64_t byte = children[i].first >> 32;
+      uint32_t first = static_cast<uint32_t>(sources.size());
+      for (; i < children.size() && children[i].first >> 32 == byte; ++i) sources.push_back(children[i].second);
+      open.push_back({static_cast<uint32_t>(nodes_.size()), first, static_cast<uint32_t>(sources.size())});
+      nodes_.push_back({0, 0, 0, 0, static_cast<uint8_t>(byte), 0});
       ++nodes_[at].num_children;
     }
   }

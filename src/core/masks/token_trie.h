@@ -84,9 +84,12 @@ class TokenTrie {
   static TokenTrie merge(const TokenTrie& whole, std::span<const uint32_t> roots, const ByteSet& first);
 
  private:
-  // Adds to each node of `open` what stands below it: what is at and below nodes of `whole`.
-  using Sources = std::vector<std::pair<uint32_t, std::vector<uint32_t>>>;
-  void merge_from(const TokenTrie& whole, Sources open);
+  // Adds to each node of `open` what stands below it: what is at and below nodes of `whole`, which are sources[begin .. end). The ranges follow one
+  // another.
+  struct Merging {
+    uint32_t node, begin, end;
+  };
+  void merge_from(const TokenTrie& whole, std::vector<Merging> open, std::vector<uint32_t> sources);
   void measure();
   uint32_t child_among(const TrieNode& parent, uint8_t byte) const;
   bool continues_character(uint32_t node, int bytes, uint8_t first, uint8_t last) const;

@@ -602,9 +602,11 @@ Parser::Partial Parser::partial(std::vector<uint32_t> kernels, std::vector<uint3
   return result;
 }
 
-const Parser::Partial& Parser::keep(std::unordered_map<uint64_t, Partial>& in, uint64_t key, Partial partial) {
-  charge(sizeof(Partial) + 48 + 4 * partial.open.size());
-  return in.emplace(key, std::move(partial)).first->second;
+const Parser::Partial& Parser::keep(PublishedMap& in, uint64_t key, Partial partial) {
+  charge(sizeof(Partial) + 4 * partial.open.size());
+  auto index = static_cast<uint32_t>(partials_.emplace_back(std::move(partial)));
+  charge(in.insert(key, index));
+  return partials_[index];
 }
 
 const Parser::Partial& Parser::shift_opened(ParserState from, const Expected& expected) {
@@ -612,8 +614,9 @@ const Parser::Partial& Parser::shift_opened(ParserState from, const Expected& ex
   const Shape& shape = *s.shape.load(std::memory_order_acquire);
   auto place = static_cast<std::size_t>(&expected - shape.lookahead.expected.data());
   uint64_t key = (uint64_t{static_cast<uint32_t>(from)} << 32) | place;
+  if (uint32_t known = shifted_opened_.find(key); known != PublishedMap::kUnknown) return partials_[known];
   std::lock_guard lock(mutex_);
-  if (auto known = shifted_opened_.find(key); known != shifted_opened_.end()) return known->second;
+  if (uint32_t known = shifted_opened_.find(key); known != PublishedMap::kUnknown) return partials_[known];
   if (expected.num_entries == 0) return keep(shifted_opened_, key, {from, {}});  // ignored
   std::vector<uint32_t> kernels, completed;
   std::vector<Entry> at_captures;
@@ -625,8 +628,9 @@ const Parser::Partial& Parser::shift_opened(ParserState from, const Expected& ex
 
 const Parser::Partial& Parser::returned(ParserState from, uint32_t item) {
   uint64_t key = (uint64_t{static_cast<uint32_t>(from)} << 32) | item;
+  if (uint32_t known = returned_.find(key); known != PublishedMap::kUnknown) return partials_[known];
   std::lock_guard lock(mutex_);
-  if (auto known = returned_.find(key); known != returned_.end()) return known->second;
+  if (uint32_t known = returned_.find(key); known != PublishedMap::kUnknown) return partials_[known];
   State& s = states_[static_cast<uint32_t>(from)];
   return keep(returned_, key, partial({}, {kernels_[s.kernels[item]].context}, s.lexer));
 }

@@ -33,6 +33,7 @@
 #include "core/lexer/lexicon.h"
 #include "core/parser/captured_text.h"
 #include "core/parser/grammar.h"
+#include "core/published_map.h"
 #include "core/stable_vector.h"
 
 namespace guiderail {
@@ -221,7 +222,7 @@ class Parser {
   std::vector<Entry> waiting(std::vector<uint32_t> group, uint32_t nonterminal);
   const Completion& complete(uint32_t context);
   ParserState after(std::span<const Entry> entries, uint32_t lexer, uint32_t text, bool& captured, bool& doubtful);
-  const Partial& keep(std::unordered_map<uint64_t, Partial>& in, uint64_t key, Partial partial);
+  const Partial& keep(PublishedMap& in, uint64_t key, Partial partial);
   Partial partial(std::vector<uint32_t> kernels, std::vector<uint32_t> completed, uint32_t lexer);
   std::vector<Entry> advancing(State& state, const Shape& shape, const Expected& expected);
   // Called before something is built, never in the middle of it: a table is whole or not there.
@@ -245,9 +246,10 @@ class Parser {
   std::vector<bool> context_captures_;
   std::unordered_multimap<uint64_t, uint32_t> context_ids_;
   std::vector<std::unique_ptr<Completion>> completions_;
-  std::unordered_map<uint64_t, Partial> returned_;        // state, place of a kernel item
-  std::unordered_map<uint64_t, Partial> shifted_opened_;  // state, place of a terminal
-  std::vector<uint32_t> canonical_;                       // by context; kUnknown until asked for
+  StableVector<Partial> partials_;
+  PublishedMap returned_;            // state, place of a kernel item → index in partials_
+  PublishedMap shifted_opened_;      // state, place of a terminal → the same
+  std::vector<uint32_t> canonical_;  // by context; kUnknown until asked for
   std::unordered_multimap<uint64_t, uint32_t> by_completion_;
   StableVector<State> states_;
   std::unordered_multimap<uint64_t, std::unique_ptr<const Shape>> shapes_;
