@@ -53,8 +53,10 @@ uint32_t Epoch::most_after(StateId state, bool first) {
   if (std::optional<uint32_t> known = completion.known_most_after(state, first)) return *known;
   Store& store = this->store(first);
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-  if (StateId general = this->general(state); general != state)
-    return completion.most_after(state, first, most_after(general, first));
+  if (StateId general = this->general(state); general != state) {
+    most_after(general, first);
+    return completion.most_after(state, first, general);
+  }
   Reach reach;
   if (completion.can_estimate()) {
     MaskRow row = builder(store).build(state, &reach);
@@ -80,8 +82,9 @@ Completion& Epoch::completion() {
   if (Completion* made = completion_made_.load(std::memory_order_acquire)) return *made;
   std::lock_guard lock(mutex_);
   if (!completion_) {
-    completion_ = std::make_unique<Completion>(engine_, *main_.vocabulary, first_ ? first_->vocabulary.get() : nullptr,
-                                               liveness_.get());
+    completion_ =
+        std::make_unique<Completion>(engine_, *main_.vocabulary, first_ ? first_->vocabulary.get() : nullptr,
+                                     [this](StateId s, uint32_t token, bool f) { return after(s, token, f); });
     completion_made_.store(completion_.get(), std::memory_order_release);
   }
   return *completion_;
@@ -226,10 +229,10 @@ Matcher::Matcher(std::shared_ptr<CompiledGrammar> compiled, std::string prefix, 
 
 // The plan of the state after the token, if there is room for it, or what is left of the plan there is, if the token keeps to it.
 std::optional<Matcher::Reserve> Matcher::after(Reserve& reserve, uint32_t room, uint32_t token, StateId from,
-                                               bool first, StateId to) {
+                                               bool first, StateId to, bool whole) {
   if (room == 0) return std::nullopt;
-  if (epoch_->completion().cost(to, false) < room) return Reserve{};
-  plan_of(reserve, from, first);
+  if (epoch_->completion().cost(to, false) < room || (whole && !near(from, first, room))) return Reserve{};
+  plan_of(reserve, from, first, room);
   Completion::Plan fresh = epoch_->completion().plan(to, false);
   bool keeps = reserve.next() == token;
   if (fresh && fresh->size() < room && !(keeps && reserve.rest().size() - 1 < fresh->size()))
@@ -238,9 +241,9 @@ std::optional<Matcher::Reserve> Matcher::after(Reserve& reserve, uint32_t room, 
   return std::nullopt;
 }
 
-Matcher::Reserve& Matcher::plan_of(Reserve& reserve, StateId state, bool first) {
+Matcher::Reserve& Matcher::plan_of(Reserve& reserve, StateId state, bool first, uint32_t room) {
   if (!reserve.plan) {
-    reserve.plan = epoch_->completion().plan(state, first);
+    reserve.plan = epoch_->completion().plan_within(state, first, room);
     if (!reserve.plan) throw LimitError("max_tokens", "no way to complete the text is known");
   }
   return reserve;
@@ -314,7 +317,7 @@ void Matcher::fill_pending(uint32_t* words, StateId state, uint32_t left, Reserv
       if (infill_ || reserve) {
         StateId to = after(*epoch_, state, token, false, none);
         if (to == kDead || (infill_ && !infill_->possible(to))) continue;
-        if (reserve && !after(*reserve, room, token, state, false, to)) continue;
+        if (reserve && !after(*reserve, room, token, state, false, to, false)) continue;
       }
       words[i] |= bits & (0 - bits);
     }
@@ -331,7 +334,7 @@ bool Matcher::accept_token(uint32_t token) {
     std::optional<Reserve> reserve;
     if (infill_ && to != kDead && !infill_->possible(to)) to = kDead;
     if (max_tokens_ && to != kDead && !spells) {
-      reserve = after(reserve_.back(), room(), token, from, at_first(), to);
+      reserve = after(reserve_.back(), room(), token, from, at_first(), to, before == 0);
       if (!reserve) to = kDead;
     }
     if (to == kDead) {
@@ -384,7 +387,7 @@ void Matcher::fill(uint32_t* words, StateId state, bool first, Reserve& reserve,
   if (!narrow) return;
   Completion& completion = epoch_->completion();
   completion.narrow(completion.lengths(state, first), epoch_->engine().accepting(state), room,
-                    plan_of(reserve, state, first).next(), words);
+                    plan_of(reserve, state, first, room).next(), words);
 }
 
 bool Matcher::fill_known(uint32_t* words) {
@@ -433,7 +436,8 @@ void Matcher::fill_draft(std::span<const int32_t> parents, std::span<const uint3
         auto& [before, left] = parents[i] < 0 ? root : reserves[static_cast<std::size_t>(parents[i])];
         if (spells)
           reserves[i] = {before, left};
-        else if (auto reserve = after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i]))
+        else if (auto reserve =
+                     after(before, left, tokens[i], from, parents[i] < 0 && at_first(), states[i], before_left == 0))
           reserves[i] = {std::move(*reserve), left - 1};
         else
           states[i] = kDead;
@@ -463,8 +467,9 @@ bool Matcher::closed_early() {
       uint32_t room = *max_tokens_ - static_cast<uint32_t>(looked_at_ - spelling_);
       bool first = looked_at_ == 0 && prefix_.empty() && pending_.empty();
       StateId state = states_[looked_at_];
-      if (near(state, first, room) &&
-          epoch_->completion().lengths(state, first).narrows(room, plan_of(reserve_[looked_at_], state, first).next()))
+      if (near(state, first, room) && epoch_->completion()
+                                          .lengths(state, first)
+                                          .narrows(room, plan_of(reserve_[looked_at_], state, first, room).next()))
         early_ = looked_at_;
     }
     return early_ != SIZE_MAX;
@@ -542,7 +547,7 @@ bool Matcher::must_stop() {
     if (!ends(states_.back())) return false;
     if (max_tokens_ && near(states_.back(), at_first(), room()) &&
         epoch_->completion().lengths(states_.back(), at_first()).least_room() > room() &&
-        plan_of(reserve_.back(), states_.back(), at_first()).rest().empty())
+        plan_of(reserve_.back(), states_.back(), at_first(), room()).rest().empty())
       return true;
     if (!next_bytes(states_.back()).empty()) return false;
     return std::ranges::all_of(engine.threads(states_.back()), [&](const Thread& t) {

@@ -196,10 +196,12 @@ class Matcher {
 
   template <typename F>
   auto with_epoch(F f);
-  // What is reserved after a token that the grammar allows, which leads to `to`; nothing if the token does not fit.
-  std::optional<Reserve> after(Reserve& reserve, uint32_t room, uint32_t token, StateId from, bool first, StateId to);
+  // What is reserved after a token that the grammar allows, which leads to `to`; nothing if the token does not fit. `whole`: the token begins at `from`, none
+  // of it was pending.
+  std::optional<Reserve> after(Reserve& reserve, uint32_t room, uint32_t token, StateId from, bool first, StateId to,
+                               bool whole);
   // Writes out the plan of a reserve that leaves it to its state.
-  Reserve& plan_of(Reserve& reserve, StateId state, bool first);
+  Reserve& plan_of(Reserve& reserve, StateId state, bool first, uint32_t room);
   // Can some token that the state allows be too much for this room?
   bool near(StateId state, bool first, uint32_t room) { return epoch_->most_after(state, first) >= room; }
   // Tokens that may still be written; without a limit kUnlimited.

@@ -411,6 +411,15 @@ StateId Engine::forgetful(StateId state) {
   return intern(all);
 }
 
+StateId Engine::unnamed(StateId state) {
+  std::span<const Thread> now = threads(state);
+  if (std::ranges::none_of(now, [](const Thread& t) { return NameScopes::in_name(t.scope); })) return state;
+  std::vector<Thread> all(now.begin(), now.end());
+  for (Thread& t : all)
+    if (NameScopes::in_name(t.scope)) t.scope = scopes_.forgetful(scopes_.name(t.scope).second);
+  return intern(all);
+}
+
 void Engine::forget(std::span<Thread> threads) {
   for (Thread& t : threads) t.scope = NameScopes::in_name(t.scope) ? NameScopes::kSome : scopes_.forgetful(t.scope);
 }

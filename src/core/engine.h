@@ -77,12 +77,16 @@ class Engine {
   // The same state but for the text of the name that is being read, taking no note of further names.
   StateId forgetful(StateId state);
   void forget(std::span<Thread> threads);
+  // The same state but for the text of the name that is being read. Itself if there is none.
+  StateId unnamed(StateId state);
   // Was a text or a name that decides whether the thread lives not known?
   bool doubtful(const Thread& t) {
     if (t.text == kSomeTextTwice && (t.at_boundary() || !lexicon().certainly_infinite(t.lexeme))) return true;
     return t.text == kDoubtful || t.scope == NameScopes::kDoubtful ||
            (t.scope == NameScopes::kSomeNamed && behind_name(t.group).contains(t.lexeme));
   }
+  // The lexeme of a name that is none of those in `seen`; kNone if there is none.
+  Node without_names(const SymbolTable::Name& name, Node seen);
   // What may be left of a name's lexeme once the name is whole.
   const std::set<Node>& behind_name(Node group);
   // Is everything known that may decide about the thread's future?
@@ -179,7 +183,6 @@ class Engine {
   // The lexeme and the scope with which `group` begins at a boundary: names that the scope has had are taken out.
   std::pair<Node, uint32_t> begin_scope(const Thread& boundary, Node group);
   uint32_t scope_after(const Thread& ended, ScopeRole role);
-  Node without_names(const SymbolTable::Name& name, Node seen);
   bool thread_accepts(const Thread& thread);
   bool blocks_close(ParserState parser, Indentation::State indentation);
   // Is this a place where blocks are made by indentation?

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,6 +86,38 @@ def _with_year_zero(check: Callable[[object], bool]) -> Callable[[object], bool]
     return lambda text: check("0004" + text[4:] if isinstance(text, str) and text.startswith("0000-") else text)
 
 
+_ECMA = {".": r"[^\n\r\u2028\u2029]", "$": r"\Z", r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[A-Za-z0-9_]"}
+
+
+def as_python(pattern: str) -> str:
+    """A pattern of ECMA-262 for Python: `.` takes no carriage return, `$` stands at the very end, digits are ASCII's."""
+    result, in_class = "", False
+    for part in re.findall(r"\\.|[^\\]", pattern, re.DOTALL):
+        if in_class:
+            result += {r"\d": "0-9", r"\w": "A-Za-z0-9_"}.get(part, part)
+            in_class = part != "]"
+        else:
+            result += _ECMA.get(part, part)
+            in_class = part == "["
+    return result
+
+
+def _patterns_as_python(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_patterns_as_python(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {}
+    for key, value in schema.items():
+        if key == "pattern" and isinstance(value, str):
+            result[key] = as_python(value)
+        elif key == "patternProperties" and isinstance(value, dict):
+            result[key] = {as_python(name): _patterns_as_python(each) for name, each in value.items()}
+        else:
+            result[key] = value if key in ("enum", "const") else _patterns_as_python(value)
+    return result
+
+
 def judge(schema: Any) -> Callable[[str], str | None]:
     """What is wrong with a text, or None. May raise what `jsonschema` raises where it cannot read the schema."""
     base = validators.validator_for(schema, default=jsonschema.Draft202012Validator)
@@ -95,7 +128,8 @@ def judge(schema: Any) -> Callable[[str], str | None]:
         if name in formats.checkers:
             check, raises = formats.checkers[name]
             formats.checkers[name] = (_with_year_zero(check), raises)
-    validator = extended(json.loads(json.dumps(schema), parse_float=Decimal), format_checker=formats)
+    schema = _patterns_as_python(json.loads(json.dumps(schema), parse_float=Decimal))
+    validator = extended(schema, format_checker=formats)
 
     def problem(text: str) -> str | None:
         with localcontext(prec=5000):

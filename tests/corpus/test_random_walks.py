@@ -93,3 +93,13 @@ def test_the_judge_finds_faults() -> None:
     assert judge({"format": "date"})('"0000-02-30"')
     with pytest.raises(ValueError, match="Expecting"):
         problem("{")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [("^.$", r'"\r"', False), ("^[.]$", r'"."', True), ("^a$", r'"a\n"', False), (r"^[\d]\d\.$", '"12."', True)],
+)
+def test_the_judge_reads_patterns_as_ecma_262_does(pattern: str, text: str, matches: bool) -> None:
+    assert (judge({"pattern": pattern})(text) is None) == matches
+    named = judge({"patternProperties": {pattern: False}})
+    assert (named(f"{{{text}: 1}}") is None) == (not matches)

@@ -41,6 +41,8 @@ std::vector<bool> known(const std::vector<int64_t>& ids) {
   return result;
 }
 
+std::size_t bytes_of(const Completion::Plan& plan) { return 64 + (plan ? plan->size() * sizeof(uint32_t) : 0); }
+
 }  // namespace
 
 bool Completion::Lengths::narrows(uint32_t room, uint32_t planned) const {
@@ -61,14 +63,22 @@ uint32_t Completion::Lengths::least_room() const {
 
 Completion::Store::~Store() {
   for (std::size_t i = 0; i < plans.size(); ++i) delete plans[i].load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < shared.size(); ++i) delete shared[i].load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < named.size(); ++i) delete named[i].load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < lengths.size(); ++i) delete lengths[i].load(std::memory_order_relaxed);
 }
 
-Completion::Completion(Engine& engine, const Vocabulary& vocabulary, const Vocabulary* first, Liveness* liveness)
-    : engine_(engine), vocabulary_(vocabulary), first_(first), liveness_(liveness),
+Completion::Completion(Engine& engine, const Vocabulary& vocabulary, const Vocabulary* first, After after)
+    : engine_(engine), vocabulary_(vocabulary), first_(first), after_(std::move(after)),
       special_(special_ids(engine, vocabulary)), shortest_(engine, bytes_by_preference(vocabulary), known(special_)) {}
 
 Completion::~Completion() = default;
+
+template <typename T>
+const T* Completion::look_up(const StableVector<std::atomic<const T*>>& table, StateId state) {
+  std::size_t index = static_cast<std::size_t>(state);
+  return index < table.size() ? table[index].load(std::memory_order_acquire) : nullptr;
+}
 
 template <typename T>
 const T& Completion::publish(StableVector<std::atomic<const T*>>& table, StateId state, std::unique_ptr<T> value,
@@ -88,12 +98,106 @@ const T& Completion::publish(StableVector<std::atomic<const T*>>& table, StateId
 Completion::Plan Completion::plan(StateId state, bool first) {
   first = first && first_;
   auto& table = store(first).plans;
-  std::size_t index = static_cast<std::size_t>(state);
-  if (index < table.size())
-    if (const Plan* there = table[index].load(std::memory_order_acquire)) return *there;
-  Plan fresh = make_plan(state, first);
-  std::size_t bytes = sizeof(Plan) + 64 + (fresh ? fresh->size() * sizeof(uint32_t) : 0);
+  if (const Plan* there = look_up(table, state)) return *there;
+  StateId nameless = first ? state : engine_.untracked(state);
+  Plan fresh = nameless != state ? shared_plan(state, nameless) : make_plan(state, first);
+  std::size_t bytes = sizeof(Plan) + bytes_of(fresh);
   return publish(table, state, std::make_unique<Plan>(std::move(fresh)), bytes);
+}
+
+Completion::Plan Completion::shared_plan(StateId state, StateId nameless) {
+  const Shared* shared = look_up(main_store_.shared, nameless);
+  if (shared && shared->any) return shared->plan;
+  StateId unnamed = engine_.unnamed(state);
+  if (shared && unnamed != state)
+    if (const Named* named = look_up(main_store_.named, unnamed))
+      return named->plan && !repeats(state, named->names) ? named->plan : make_plan(state, false);
+  Plan mine = make_plan(state, false);
+  std::optional<Names> names = mine ? names_of(state, *mine) : std::nullopt;
+  if (!shared) {
+    auto fresh = std::make_unique<Shared>(Shared{mine, names && names->further.empty()});
+    shared = &publish(main_store_.shared, nameless, std::move(fresh), sizeof(Shared) + bytes_of(mine));
+    if (shared->any) return shared->plan;
+  }
+  if (unnamed == state || !names) return mine;
+  std::size_t bytes = sizeof(Named) + bytes_of(mine) + (names->rest ? names->rest->size() : 0);
+  for (const std::string& name : names->further) bytes += sizeof(std::string) + name.size();
+  const Named& named =
+      publish(main_store_.named, unnamed, std::make_unique<Named>(Named{mine, std::move(*names)}), bytes);
+  return named.plan == mine || repeats(state, named.names) ? mine : named.plan;
+}
+
+Completion::Plan Completion::plan_within(StateId state, bool first, uint32_t room) {
+  Plan kept = plan(state, first);
+  if (kept && kept->size() <= room) return kept;
+  Plan fresh = make_plan(state, first && first_);
+  return fresh && (!kept || fresh->size() < kept->size()) ? fresh : kept;
+}
+
+// Nothing if that is not known.
+std::optional<Completion::Names> Completion::names_of(StateId state, const std::vector<uint32_t>& plan) {
+  NameScopes& scopes = engine_.scopes();
+  auto depth = [&](uint32_t scope) {
+    uint32_t depth = 0;
+    for (; NameScopes::known(scope); scope = scopes[scope].parent) ++depth;
+    return depth;
+  };
+  Names names;
+  std::vector<Thread> now(engine_.threads(state).begin(), engine_.threads(state).end()), next;
+  // A lexeme that may be a name: where it began, what has been written of it, and whether it is the one that was begun before.
+  struct Reading {
+    uint32_t scope;
+    std::string text;
+    bool before;
+    RuleProvider* provider;
+  };
+  std::optional<Reading> reading;
+  uint32_t open = UINT32_MAX;  // the depth of the innermost scope that is still open of those of the beginning
+  auto look_at = [&](bool before, std::string text) {
+    bool in_name = false;
+    for (const Thread& t : now) {
+      uint32_t scope = NameScopes::in_name(t.scope) ? scopes.name(t.scope).second : t.scope;
+      uint32_t deep = depth(scope);
+      if (NameScopes::in_name(t.scope)) {
+        in_name = true;
+        if (!reading && (before || deep <= open))
+          reading = Reading{scope, text, before, engine_.symbols().name_info(t.group)->provider};
+      } else if (reading && scope != reading->scope && deep == depth(reading->scope)) {
+        // Its scope knows the name now.
+        if (reading->before)
+          names.rest = std::move(reading->text);
+        else
+          names.further.push_back(reading->provider->name_of(reading->text));
+        reading.reset();
+      }
+      if (!NameScopes::in_name(t.scope) || before) open = std::min(open, deep);
+    }
+    if (!in_name) reading.reset();
+  };
+  look_at(true, "");
+  for (uint32_t token : plan) {
+    if (!vocabulary_.is_text(token)) return std::nullopt;
+    for (char byte : vocabulary_.token(token)) {
+      next.clear();
+      engine_.step(now, static_cast<uint8_t>(byte), next);
+      engine_.merge(next);
+      now.swap(next);
+      if (now.empty()) return std::nullopt;
+      if (reading) reading->text.push_back(byte);
+      look_at(false, {byte});
+    }
+  }
+  return names;
+}
+
+// Is the name that is being read, once it has ended so, one of those that follow?
+bool Completion::repeats(StateId state, const Names& names) {
+  return names.rest && std::ranges::any_of(engine_.threads(state), [&](const Thread& t) {
+           if (!NameScopes::in_name(t.scope)) return false;
+           std::string name = engine_.symbols().name_info(t.group)->provider->name_of(
+               engine_.scopes().name(t.scope).first + *names.rest);
+           return std::ranges::find(names.further, name) != names.further.end();
+         });
 }
 
 Completion::Plan Completion::make_plan(StateId state, bool first) {
@@ -111,11 +215,11 @@ Completion::Plan Completion::make_plan(StateId state, bool first) {
   // The text cannot begin with one of its own bytes here: the best of what can.
   Plan best;
   uint32_t begin = kNoToken;
-  for (const auto& [next, tokens] : successors(state, true)) {
-    Plan rest = plan(next, false);
+  for (const Successor& successor : successors(state, true)) {
+    Plan rest = plan(successor.next, false);
     if (!rest || (best && best->size() <= rest->size())) continue;
     best = rest;
-    begin = tokens.front();
+    begin = successor.tokens.front();
   }
   if (!best) return nullptr;
   std::vector<uint32_t> whole{begin};
@@ -175,15 +279,25 @@ void Completion::write(StableVector<std::atomic<uint32_t>>& table, StateId state
 uint32_t Completion::cost(StateId state, bool first) {
   // A first token may be written otherwise than the same bytes later.
   if (!can_estimate() || (first && first_)) return kUnknown;
+  auto of_plan = [](const Plan& plan) { return plan ? static_cast<uint32_t>(plan->size()) : kUnknown; };
+  if (const Plan* made = look_up(main_store_.plans, state)) return of_plan(*made);
   auto& costs = main_store_.costs;
-  std::optional<uint32_t> known = read(costs, state);
-  if (!known) {
-    Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
-    std::lock_guard lock(engine_.parser().mutex());
-    known = shortest_.bound(engine_.threads(state));
-    write(costs, state, *known);
+  std::optional<uint32_t> cost = read(costs, state);
+  if (!cost) {
+    StateId nameless = engine_.untracked(state);
+    if (nameless != state)
+      if (const Shared* shared = look_up(main_store_.shared, nameless))
+        return shared->any ? of_plan(shared->plan) : kUnknown;
+    cost = read(costs, nameless);
+    if (!cost) {
+      Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+      std::lock_guard lock(engine_.parser().mutex());
+      cost = shortest_.bound(engine_.threads(state));
+      write(costs, nameless, *cost);
+    }
+    if (nameless != state) write(costs, state, *cost);
   }
-  return *known >= kTooLong ? kUnknown : *known;
+  return *cost >= kTooLong ? kUnknown : *cost;
 }
 
 std::optional<uint32_t> Completion::known_most_after(StateId state, bool first) const {
@@ -200,47 +314,102 @@ uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
     for (std::size_t i = 0; i < reach.size() && most != kUnknown; ++i)
       most = std::max(most, shortest_.bound(reach.set(i)));
   }
+  std::vector<Reach::Name> names;
+  if (most != kUnknown) {
+    std::lock_guard lock(engine_.parser().mutex());
+    names = open_names(reach);
+  }
+  if (!names.empty()) {
+    std::lock_guard lock(mutex_);
+    bytes_.fetch_add(64 + names.size() * sizeof(Reach::Name), std::memory_order_relaxed);
+    growth_of_this_thread += 64 + names.size() * sizeof(Reach::Name);
+    store(first).names.try_emplace(static_cast<uint32_t>(state), std::move(names));
+  }
   write(store(first).most_after, state, most);
   return most >= kTooLong ? kUnknown : most;
 }
 
-uint32_t Completion::most_after(StateId state, bool first, uint32_t of_general) {
-  write(store(first).most_after, state, of_general);
-  return of_general >= kTooLong ? kUnknown : of_general;
+uint32_t Completion::most_after(StateId state, bool first, StateId general) {
+  uint32_t most = *known_most_after(general, first);
+  std::vector<Reach::Name> names;
+  {
+    std::lock_guard lock(mutex_);
+    const auto& known = store(first).names;
+    if (auto found = known.find(static_cast<uint32_t>(general)); found != known.end()) names = found->second;
+  }
+  if (uint32_t more = most == kUnknown ? 0 : more_than_general(state, names); more < kTooLong - most)
+    most += more;
+  else
+    most = kUnknown;
+  write(store(first).most_after, state, most);
+  return most >= kTooLong ? kUnknown : most;
+}
+
+// The names that may be begun after a token in scopes that are not known: the shortest of them may be one that the scope has.
+std::vector<Reach::Name> Completion::open_names(const Reach& reach) {
+  std::vector<Reach::Name> names;
+  auto look_at = [&](const Thread& t) {
+    if (t.at_boundary() || (t.scope != NameScopes::kSomeNamed && t.scope != NameScopes::kDoubtful)) return;
+    if (!engine_.symbols().name_info(t.group)) return;
+    const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
+    auto [expected, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
+    for (; expected != last; ++expected)
+      if (Reach::Name name{t.group, expected->tag}; std::ranges::find(names, name) == names.end())
+        names.push_back(name);
+  };
+  for (const Reach::Kept& kept : reach.kept()) look_at(kept.thread);
+  for (std::size_t i = 0; i < reach.size(); ++i) std::ranges::for_each(reach.set(i), look_at);
+  return names;
+}
+
+// By how much the names that the state's scopes have had can make a completion longer than one that does not know them.
+uint32_t Completion::more_than_general(StateId state, std::span<const Reach::Name> names) {
+  if (names.empty()) return 0;
+  Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+  std::lock_guard lock(engine_.parser().mutex());
+  NameScopes& scopes = engine_.scopes();
+  uint32_t more = 0;
+  for (const Thread& t : engine_.threads(state)) {
+    uint32_t scope = NameScopes::in_name(t.scope) ? scopes.name(t.scope).second : t.scope;
+    for (; NameScopes::known(scope); scope = scopes[scope].parent)
+      if (Node seen = scopes[scope].seen; seen != kNone)
+        for (const Reach::Name& name : names) more = std::max(more, shortest_.longest_rest(name, seen));
+  }
+  return more;
 }
 
 // --- lengths --------------------------------------------------------------------------------------------------------
 
-// The distinct states after one token, each with the tokens that lead there.
-std::vector<std::pair<StateId, std::vector<uint32_t>>> Completion::successors(StateId state, bool first) {
+std::vector<Completion::Successor> Completion::successors(StateId state, bool first) {
   const TokenTrie& trie = (first && first_ ? *first_ : vocabulary_).trie();
-  std::vector<std::pair<StateId, std::vector<uint32_t>>> found;
-  std::unordered_map<uint32_t, std::size_t> numbers;
-  constexpr std::size_t kOpen = SIZE_MAX, kRefused = SIZE_MAX - 1;
-  auto number_of = [&](StateId next) {
-    auto [it, fresh] = numbers.try_emplace(static_cast<uint32_t>(next), found.size());
-    if (fresh) {
-      if (liveness_ && !liveness_->live(next))
-        it->second = kRefused;
-      else
-        found.push_back({next, {}});
-    }
+  std::vector<Successor> found;
+  std::unordered_map<uint64_t, std::size_t> numbers;
+  constexpr std::size_t kOpen = SIZE_MAX;
+  auto number_of = [&](StateId next, Way way) {
+    auto [it, fresh] = numbers.try_emplace(
+        uint64_t{static_cast<uint32_t>(next)} << 2 | (way.ended ? 2 : 0) | (way.named ? 1 : 0), found.size());
+    if (fresh) found.push_back({next, way, {}});
     return it->second;
+  };
+  // Scopes that are not known well are those of names that were begun: is one over?
+  auto over = [&](const Thread& t) {
+    return NameScopes::is_some(t.scope) && (t.at_boundary() || !engine_.symbols().name_info(t.group));
   };
   // Depth first along live branches; threads of a place are stack[begin .. end).
   struct Frame {
     uint32_t place, child;
     std::size_t begin, end, number;
     ByteSet bytes;
+    Way way;
   };
   std::vector<Thread> stack(engine_.threads(state).begin(), engine_.threads(state).end()), out;
   std::vector<Frame> frames;
-  auto enter = [&](uint32_t place, std::size_t begin, std::size_t number) {
+  auto enter = [&](uint32_t place, std::size_t begin, std::size_t number, Way way) {
     ByteSet bytes;
     for (std::size_t i = begin; i < stack.size(); ++i) bytes = bytes | engine_.first_bound(stack[i]);
-    frames.push_back({place, trie.node(place).first_child, begin, stack.size(), number, bytes});
+    frames.push_back({place, trie.node(place).first_child, begin, stack.size(), number, bytes, way});
   };
-  enter(TokenTrie::kRoot, 0, kOpen);
+  enter(TokenTrie::kRoot, 0, kOpen, {});
   while (!frames.empty()) {
     Frame& f = frames.back();
     if (f.child == trie.node(f.place).first_child + trie.node(f.place).num_children) {
@@ -257,20 +426,25 @@ std::vector<std::pair<StateId, std::vector<uint32_t>>> Completion::successors(St
     engine_.merge(out);
     // Most bytes of a string or a word leave everything as it was.
     bool same = std::ranges::equal(std::span(stack.data() + f.begin, f.end - f.begin), out);
-    std::size_t number = same ? f.number : kOpen;
+    std::size_t number = same ? f.number : kOpen;  // then the way is the same as well
+    Way way = f.way;
+    if (!same) {
+      way.ended = way.ended || std::ranges::any_of(out, &Thread::at_boundary);
+      way.named = way.named || std::ranges::any_of(out, over);
+    }
     if (node.num_tokens) {
       if (number == kOpen) {
         std::vector<Thread> threads(out);
-        number = number_of(engine_.intern(threads));
+        number = number_of(engine_.intern(threads), way);
         if (same) f.number = number;
       }
-      if (number != kRefused)
-        found[number].second.insert(found[number].second.end(), trie.tokens(child).begin(), trie.tokens(child).end());
+      auto& tokens = found[number].tokens;
+      tokens.insert(tokens.end(), trie.tokens(child).begin(), trie.tokens(child).end());
     }
     if (node.num_children) {
       std::size_t begin = stack.size();
       stack.insert(stack.end(), out.begin(), out.end());
-      enter(child, begin, number);
+      enter(child, begin, number, way);
     }
   }
   for (const Thread& t : engine_.threads(state)) {
@@ -280,9 +454,7 @@ std::vector<std::pair<StateId, std::vector<uint32_t>>> Completion::successors(St
       int64_t token = special_[look.expected[i].tag];
       StateId next = token < 0 ? kDead : engine_.advance_special(state, look.expected[i].tag);
       if (next == kDead) continue;
-      std::size_t number = number_of(next);
-      if (number == kRefused) continue;
-      auto& tokens = found[number].second;
+      auto& tokens = found[number_of(next, {true, false})].tokens;
       if (std::ranges::find(tokens, static_cast<uint32_t>(token)) == tokens.end())
         tokens.push_back(static_cast<uint32_t>(token));
     }
@@ -291,9 +463,48 @@ std::vector<std::pair<StateId, std::vector<uint32_t>>> Completion::successors(St
 }
 
 const Completion::Lengths* Completion::known_lengths(StateId state, bool first) const {
-  const auto& table = store(first).lengths;
-  std::size_t index = static_cast<std::size_t>(state);
-  return index < table.size() ? table[index].load(std::memory_order_acquire) : nullptr;
+  return look_up(store(first).lengths, state);
+}
+
+std::vector<uint32_t> Completion::to_be_asked(Successor& successor, StateId state, bool first) {
+  std::span<const Thread> threads = engine_.threads(successor.next);
+  auto some = [](const Thread& t) { return NameScopes::is_some(t.scope); };
+  if (std::ranges::none_of(threads, some)) return {};
+  auto doubtful = [](const Thread& t) { return t.scope == NameScopes::kSomeNamed || t.scope == NameScopes::kDoubtful; };
+  StateId one = kDead;
+  if (!successor.way.named && std::ranges::none_of(threads, doubtful))
+    one = after_(state, successor.tokens.front(), first);
+  if (one == kDead) return std::exchange(successor.tokens, {});
+  // All tokens go on in a name.
+  plan(one, false);
+  const Shared* shared = look_up(main_store_.shared, engine_.untracked(one));
+  if (shared && shared->any) return {};
+  const Named* named = look_up(main_store_.named, engine_.unnamed(one));
+  std::span<const Thread> from = engine_.threads(state);
+  auto in_name = [](const Thread& t) { return NameScopes::in_name(t.scope); };
+  auto reading = std::ranges::find_if(from, in_name);
+  if (!named || successor.way.ended || reading == from.end() || std::ranges::count_if(from, in_name) != 1)
+    return std::exchange(successor.tokens, {});
+  // Without a backslash names are as long as what is written of them, apart from what stands around all of them alike.
+  const std::string text = engine_.scopes().name(reading->scope).first;
+  const Names& names = named->names;
+  if (!names.rest) return {};
+  if (text.find('\\') != std::string::npos) return std::exchange(successor.tokens, {});
+  RuleProvider& provider = *engine_.symbols().name_info(reading->group)->provider;
+  std::vector<uint32_t> ask, rest;
+  std::optional<std::size_t> around;
+  for (uint32_t token : successor.tokens) {
+    std::string_view more = vocabulary_.token(token);
+    std::size_t whole = text.size() + more.size() + names.rest->size();
+    bool plain = more.find('\\') == std::string_view::npos;
+    if (plain && !around) around = whole - provider.name_of(text + std::string(more) + *names.rest).size();
+    bool may_repeat = !plain || std::ranges::any_of(names.further, [&](const std::string& name) {
+      return name.size() + *around == whole;
+    });
+    (may_repeat ? ask : rest).push_back(token);
+  }
+  successor.tokens = std::move(rest);
+  return ask;
 }
 
 const Completion::Lengths& Completion::lengths(StateId state, bool first) {
@@ -302,25 +513,34 @@ const Completion::Lengths& Completion::lengths(StateId state, bool first) {
     throw LimitError("mask_bytes", "known completions of one compiled grammar fill the memory budget of its masks");
   Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
   std::map<uint32_t, std::vector<uint32_t>, std::greater<>> by_length;
-  // Names that are being read would make a state of every token: which one it is matters to few.
-  StateId general = engine_.forgetful(state);
-  const Vocabulary& vocabulary = first && first_ ? *first_ : vocabulary_;
-  for (auto& [next, tokens] : successors(general, first)) {
+  auto length = [&](uint32_t token) -> std::optional<uint32_t> {
+    StateId next = after_(state, token, first);
+    if (next == kDead) return std::nullopt;
+    Plan rest = plan(next, false);
+    return rest ? static_cast<uint32_t>(rest->size()) : kUnknown;
+  };
+  auto is_special = [&](uint32_t token) { return std::ranges::find(special_, int64_t{token}) != special_.end(); };
+  // Names that are being read would make a state of every token.
+  for (Successor& successor : successors(engine_.forgetful(state), first)) {
+    std::vector<uint32_t>& tokens = successor.tokens;
     // A token that both ends the text and is named by the grammar may always end it.
     if (engine_.accepting(state)) std::erase_if(tokens, [this](uint32_t token) { return vocabulary_.is_eos(token); });
+    // A token of text that is also one symbol leads to both.
+    std::erase_if(tokens, [&](uint32_t token) {
+      if (!is_special(token)) return false;
+      if (std::optional<uint32_t> own = length(token)) by_length[*own].push_back(token);
+      return true;
+    });
     if (tokens.empty()) continue;
-    Plan rest = plan(next, false);
-    if (general == state || rest) {
-      auto& all = by_length[rest ? static_cast<uint32_t>(rest->size()) : kUnknown];
-      all.insert(all.end(), tokens.begin(), tokens.end());
-      continue;
-    }
-    for (uint32_t token : tokens) {
-      StateId own = vocabulary.is_text(token) ? engine_.advance(state, vocabulary.token(token)) : next;
-      if (own == kDead) continue;
-      rest = plan(own, false);
-      by_length[rest ? static_cast<uint32_t>(rest->size()) : kUnknown].push_back(token);
-    }
+    for (uint32_t token : to_be_asked(successor, state, first))
+      if (std::optional<uint32_t> own = length(token)) by_length[*own].push_back(token);
+    if (tokens.empty()) continue;
+    if (std::optional<uint32_t> all = length(tokens.front()))
+      by_length[*all].insert(by_length[*all].end(), tokens.begin(), tokens.end());
+  }
+  for (auto& [length, tokens] : by_length) {
+    std::ranges::sort(tokens);
+    tokens.erase(std::ranges::unique(tokens).begin(), tokens.end());
   }
   auto fresh = std::make_unique<Lengths>();
   std::size_t bytes = sizeof(Lengths), most = 1;
@@ -350,12 +570,12 @@ void Completion::narrow(const Lengths& lengths, bool accepting, uint32_t room, u
       for (uint32_t token : group.tokens) words[token >> 5] &= ~(uint32_t{1} << (token & 31));
     }
   } else {
-    std::fill(words, words + vocabulary_.num_words(), 0u);
+    std::vector<uint32_t> fits(vocabulary_.num_words(), 0);
+    auto fit = [&fits](uint32_t token) { fits[token >> 5] |= uint32_t{1} << (token & 31); };
     for (const Lengths::Group& group : lengths.groups)
-      if (group.length < room)
-        for (uint32_t token : group.tokens) set(token);
-    if (accepting)
-      for (uint32_t eos : vocabulary_.eos_token_ids()) set(eos);
+      if (group.length < room) std::ranges::for_each(group.tokens, fit);
+    if (accepting) std::ranges::for_each(vocabulary_.eos_token_ids(), fit);
+    for (std::size_t i = 0; i < fits.size(); ++i) words[i] &= fits[i];
   }
   if (planned != kNoToken) set(planned);
 }

@@ -5,21 +5,33 @@
 // with room for r more tokens and a plan of at most r: a token is allowed if the state after it has a plan of at most r - 1, and the
 // plan's own first token always is. No such sequence ends up without room, however far the bounds are from the optimum.
 //
-// For masks, `lengths(state)` says how long the plans are after each token. Far from the limit the longest of them is all that is looked at.
+// For masks, `lengths(state)` says how long the plans are after each token. Far from the limit a bound on them all is looked at (`most_after`).
+//
+// Masks and acceptance must agree although what a search finds depends on what was asked before. So whatever decides is found once and kept: a
+// state has one plan, and one bound on what its tokens may cost. A token is allowed if that bound leaves room, or else if the plan of the
+// state after it does. `cost` is only a quicker way to the same answer: it never is below the plan's length. A bound is a promise made before the plan
+// is; `plan_within` keeps it by looking again, should the plan that is kept be longer: what is known of short texts only gets better.
+//
+// States that differ only in the names they have read (name_scopes.h) share a plan that writes no further name in their scopes, and states
+// that differ only in the name they are reading share one that writes others than that. So the tokens that go on in a name, each of which leads to a
+// state of its own, need not be looked at one by one.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/closing/reach.h"
 #include "core/closing/shortest_text.h"
 #include "core/engine.h"
-#include "core/masks/liveness.h"
 #include "core/masks/vocabulary.h"
 #include "core/stable_vector.h"
 
@@ -50,17 +62,24 @@ class Completion {
     uint32_t least_room() const;
   };
 
-  // `first` and `liveness` may be null, as in Epoch.
-  Completion(Engine& engine, const Vocabulary& vocabulary, const Vocabulary* first, Liveness* liveness);
+  // The state after a token, kDead if that is not allowed: Epoch::after.
+  using After = std::function<StateId(StateId state, uint32_t token, bool first)>;
+
+  // `first` may be null, as in Epoch.
+  Completion(Engine& engine, const Vocabulary& vocabulary, const Vocabulary* first, After after);
   ~Completion();
 
   // Any thread may call these. `first`: the state stands at the first position of a text.
   Plan plan(StateId state, bool first);
-  // Plans of the state have at most so many tokens; kUnknown if only making one tells. Cheap, and the same at every call.
+  // A plan of at most so many tokens, if there is one among the plan that is kept and what a search finds today; else the shorter of them.
+  Plan plan_within(StateId state, bool first, uint32_t room);
+  // The plan of the state has at most so many tokens; kUnknown if only making it tells. Cheap.
   uint32_t cost(StateId state, bool first);
-  // As cost, of all states that `reach` was told of when the mask of `state` was built: tokens far from the limit need no looking at.
+  // After each of the state's tokens, plans of at most so many tokens can be found, now and later: none of the tokens needs looking at while there is
+  // more room. kUnknown if that is not known. `reach` was told where they lead when the mask of `state` was built.
   uint32_t most_after(StateId state, bool first, const Reach& reach);
-  uint32_t most_after(StateId state, bool first, uint32_t of_general);
+  // The same from the answer for `general` (Engine::generalised), which does not know the names that have been read.
+  uint32_t most_after(StateId state, bool first, StateId general);
   std::optional<uint32_t> known_most_after(StateId state, bool first) const;
   // Under longest match the symbols' texts one after the other need not be a text.
   bool can_estimate() const { return engine_.lexing() == Lexing::kFree && !engine_.indentation(); }
@@ -68,17 +87,50 @@ class Completion {
   const Lengths* known_lengths(StateId state, bool first) const;
   // Takes what does not fit out of the state's mask.
   void narrow(const Lengths& lengths, bool accepting, uint32_t room, uint32_t planned, uint32_t* words) const;
-  // The distinct states after one token, each with the tokens that lead there; what cannot be spelled on is left out.
-  std::vector<std::pair<StateId, std::vector<uint32_t>>> successors(StateId state, bool first);
+  // The distinct states after one token, each with the tokens that lead there.
+  struct Way {
+    bool ended = false;  // a lexeme, on the way
+    bool named = false;  // a name of those that the state does not know well
+    bool operator==(const Way&) const = default;
+  };
+  struct Successor {
+    StateId next;
+    Way way;
+    std::vector<uint32_t> tokens;
+  };
+  std::vector<Successor> successors(StateId state, bool first);
+  // Is the token allowed, limits apart?
+  bool takes(StateId state, uint32_t token, bool first) const { return after_(state, token, first) != kDead; }
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
+  // Of states that differ only in names. `any`: the plan writes no further name in their scopes, so it is that of all of them.
+  struct Shared {
+    Plan plan;
+    bool any;
+  };
+  // What a plan writes of names: how the one that is being read ends, if it turns out to be one, and which follow in the scopes that are open.
+  struct Names {
+    std::optional<std::string> rest;
+    std::vector<std::string> further;
+  };
+  // Of states that differ only in the name that is being read: the plan of all whose name is not among `further`.
+  struct Named {
+    Plan plan;
+    Names names;
+  };
   struct Store {
     ~Store();
     StableVector<std::atomic<const Plan*>> plans;
+    StableVector<std::atomic<const Shared*>> shared;
+    StableVector<std::atomic<const Named*>> named;
+    // Of states that do not know the names read: names that begin after some token.
+    std::unordered_map<uint32_t, std::vector<Reach::Name>> names;
     StableVector<std::atomic<const Lengths*>> lengths;
     StableVector<std::atomic<uint32_t>> costs, most_after;  // plus 1; 0: not asked yet
   };
+  template <typename T>
+  static const T* look_up(const StableVector<std::atomic<const T*>>& table, StateId state);
   template <typename T>
   const T& publish(StableVector<std::atomic<const T*>>& table, StateId state, std::unique_ptr<T> value,
                    std::size_t bytes);
@@ -87,12 +139,19 @@ class Completion {
   Store& store(bool first) { return first && first_ ? first_store_ : main_store_; }
   const Store& store(bool first) const { return first && first_ ? first_store_ : main_store_; }
   Plan make_plan(StateId state, bool first);
+  Plan shared_plan(StateId state, StateId nameless);
+  std::optional<Names> names_of(StateId state, const std::vector<uint32_t>& plan);
+  bool repeats(StateId state, const Names& names);
+  std::vector<Reach::Name> open_names(const Reach& reach);
+  uint32_t more_than_general(StateId state, std::span<const Reach::Name> names);
+  // Moves the tokens that must be asked one by one out of a successor of `state`; those that are left lead to states with one plan.
+  std::vector<uint32_t> to_be_asked(Successor& successor, StateId state, bool first);
   Plan cut(const std::vector<ShortestText::Piece>& text, bool first) const;
 
   Engine& engine_;
   const Vocabulary& vocabulary_;
   const Vocabulary* first_;
-  Liveness* liveness_;
+  After after_;
   std::vector<int64_t> special_;  // of the grammar's special tokens: their ids, or -1
   ShortestText shortest_;
   Store main_store_, first_store_;

@@ -20,6 +20,13 @@ class Reach {
     bool operator==(const Kept&) const = default;
   };
 
+  // A terminal that writes names.
+  struct Name {
+    Node group;
+    uint32_t tag;
+    bool operator==(const Name&) const = default;
+  };
+
   // Some token leads to these threads, which have been merged.
   void add(std::span<const Thread> threads) {
     uint64_t hash = hash_of(threads);

@@ -270,7 +270,11 @@ bool ShortestText::may_be_empty(Symbol terminal) {
 uint32_t ShortestText::terminal(Symbol symbol) {
   const auto& info = engine_.symbols().terminal_info(symbol);
   if (may_be_empty(symbol)) return 0;  // stands for no text
-  if (info.start != kNone) return lexeme(info.start, info.tag);
+  if (info.start != kNone) {
+    uint32_t length = lexeme(info.start, info.tag);
+    const SymbolTable::Name* name = engine_.symbols().name_info(info.start);
+    return name && !name->alone ? sum(length, kDoubtful) : length;
+  }
   return info.tag < special_.size() && special_[info.tag] ? 1 : kUnknown;
 }
 
@@ -557,6 +561,11 @@ uint32_t ShortestText::bound(const Reach::Kept& kept) {
   return kUnknown;
 }
 
+uint32_t ShortestText::longest_rest(const Reach::Name& name, Node seen) {
+  Node left = engine_.without_names(*engine_.symbols().name_info(name.group), seen);
+  return left == kNone ? 0 : longest_rest(left, {name.tag}).length;
+}
+
 uint32_t ShortestText::cost(StateId state) {
   auto known = state_costs_.find(static_cast<uint32_t>(state));
   if (known != state_costs_.end()) return known->second;
@@ -579,6 +588,24 @@ void ShortestText::write_lexeme(Node node, uint32_t tag, std::vector<Piece>& out
     out.push_back(step.byte);
     node = engine_.lexicon().step(node, step.byte);
   }
+}
+
+Node ShortestText::name_behind(Node start, uint32_t tag, Spacing& spacing, const std::vector<Piece>& out) {
+  std::vector<Thread> next;
+  for (; spacing.read_to < out.size() && !spacing.threads.empty(); ++spacing.read_to) {
+    next.clear();
+    if (out[spacing.read_to] < kSpecial)
+      engine_.step(spacing.threads, static_cast<uint8_t>(out[spacing.read_to]), next);
+    engine_.merge(next);
+    spacing.threads.swap(next);
+  }
+  for (const Thread& t : spacing.threads) {
+    next.clear();
+    if (t.at_boundary()) engine_.begin_all(t, next);
+    for (const Thread& begun : next)
+      if (begun.group == start && lexeme(begun.lexeme, tag) != kUnknown) return begun.lexeme;
+  }
+  return start;
 }
 
 uint32_t ShortestText::gap() {
@@ -616,7 +643,8 @@ void ShortestText::write_terminal(Symbol terminal, Spacing& spacing, std::vector
     out.push_back(gap());
   spacing.line = newline;
   spacing.read = 0;
-  write_lexeme(info.start, info.tag, out);
+  const bool name = !spacing.threads.empty() && engine_.symbols().name_info(info.start);
+  write_lexeme(name ? name_behind(info.start, info.tag, spacing, out) : info.start, info.tag, out);
 }
 
 void ShortestText::write_item(uint32_t first, Spacing& spacing, std::vector<Piece>& out) {
@@ -639,6 +667,7 @@ void ShortestText::write(const Thread& t, bool spaced, std::vector<Piece>& out) 
   Spacing spacing{spaced};
   if (spaced && engine_.indentation())
     for (Indentation::Columns c : engine_.indentation()->blocks(t.indentation)) spacing.blocks.push_back(c.columns);
+  if (NameScopes::known(t.scope)) spacing.threads.push_back(t);
   ParserState state = t.parser;
   if (!t.at_boundary()) {
     const Parser::Expected* end = nullptr;
@@ -685,7 +714,9 @@ std::optional<std::vector<ShortestText::Piece>> ShortestText::find(StateId state
     if (uint32_t c = cost(t); length(c) < kMaxBytes) ways.emplace_back(c, &t);
   if (ways.empty()) return std::nullopt;
   std::ranges::stable_sort(ways, {}, &std::pair<uint32_t, const Thread*>::first);
-  if (!hops_.contains(static_cast<uint32_t>(state))) {
+  // A text that a search has passed by may be longer than the symbols' own.
+  if (auto hop = hops_.find(static_cast<uint32_t>(state));
+      hop == hops_.end() || hop->second.cost > length(ways[0].first)) {
     write(*ways[0].second, false, text);
     if (completes(state, text)) return text;
     if (engine_.viability())

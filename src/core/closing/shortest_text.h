@@ -44,6 +44,8 @@ class ShortestText {
   uint32_t bound(std::span<const Thread> threads);
   // As the other, after any token that keeps the lexeme going.
   uint32_t bound(const Reach::Kept& kept);
+  // The longest that the shortest rest of a name becomes while it is read, where it must be none of those in `seen`.
+  uint32_t longest_rest(const Reach::Name& name, Node seen);
 
  private:
   struct LexemeStep {
@@ -71,7 +73,8 @@ class ShortestText {
     uint32_t cost;
   };
 
-  // A cost with this bit is that of a text in which a captured text decides what follows: it may turn out not to fit. Others are preferred.
+  // A cost with this bit is that of a text that may turn out not to fit: a captured text decides what follows, or a name is written that may have come
+  // before. Others are preferred.
   static constexpr uint32_t kDoubtful = uint32_t{1} << 31;
   static uint32_t length(uint32_t cost) { return cost == kUnknown ? kUnknown : cost & ~kDoubtful; }
   static uint32_t sum(uint32_t a, uint32_t b) {
@@ -118,10 +121,15 @@ class ShortestText {
     bool spaced = false, line = false;
     uint32_t read = 0;
     std::vector<uint32_t> blocks{};
+    // Where names must not come twice: the threads after `read_to` pieces of the text.
+    std::vector<Thread> threads{};
+    std::size_t read_to = 0;
   };
   // A byte that is an ignored lexeme by itself, or kNoGap.
   uint32_t gap();
   void write_lexeme(Node node, uint32_t tag, std::vector<Piece>& out);
+  // The lexeme that a name begins with behind the text, the names of its scope left out.
+  Node name_behind(Node start, uint32_t tag, Spacing& spacing, const std::vector<Piece>& out);
   void write_terminal(Symbol terminal, Spacing& spacing, std::vector<Piece>& out);
   void write_item(uint32_t position, Spacing& spacing, std::vector<Piece>& out);
   void write(const Thread& thread, bool spaced, std::vector<Piece>& out);

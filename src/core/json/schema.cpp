@@ -48,10 +48,12 @@ class JsonSchemaRules : public RuleProvider {
     return items(rest, rule.place, false, rule.owner, rule.names);
   }
 
-  Node with_name(Node seen, std::string_view lexeme) override {
+  Node with_name(Node seen, std::string_view lexeme) override { return text_.with_spelled(seen, name_of(lexeme)); }
+
+  std::string name_of(std::string_view lexeme) override {
     std::size_t begin = lexeme.find('"'), end = lexeme.rfind('"');
     JsonStore store;
-    return text_.with_spelled(seen, store.text(store.parse(lexeme.substr(begin, end + 1 - begin))));
+    return std::string(store.text(store.parse(lexeme.substr(begin, end + 1 - begin))));
   }
 
   void productions(uint32_t local, Productions& out) override {
@@ -233,17 +235,22 @@ class JsonSchemaRules : public RuleProvider {
     }
     Node names = entries.empty() ? kNone : lexicon_.concat(before, lexicon_.literals(std::move(entries)));
     JsonPlace place = text_.member_place(rule.place);
-    for (const MemberStep& step : steps) {
+    auto emit = [&](const MemberStep& step) {
       Symbol key{};
       if (step.key < plan.size()) {
         key = symbols_.terminal(names, step.key + 1, spelling(plan.key(step.key)).name);
       } else {
         Node tail = plan.others[step.key - plan.size()].tail;
         key = symbols_.terminal(lexicon_.concat(before, lexicon_.concat(tail, text_.colon())), 0, "another property");
-        symbols_.as_name(key, this, before, tail, text_.colon());
+        symbols_.as_name(key, this, before, tail, text_.colon(), rule.first);
       }
       out.add({key, value(step.value, place), members(step.next, rule.place, false, rule.owner)});
-    }
+    };
+    // First what brings the object closer to its end, for those who look for a way there (shortest_text.h).
+    for (const MemberStep& step : steps)
+      if (step.next.rest != rule.object.rest) emit(step);
+    for (const MemberStep& step : steps)
+      if (step.next.rest == rule.object.rest) emit(step);
   }
 
   void item_productions(const Rule& rule, Productions& out) {

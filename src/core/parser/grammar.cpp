@@ -51,8 +51,12 @@ Node RuleProvider::with_name(Node, std::string_view) {
   throw std::logic_error("a name was registered by a provider that has none");
 }
 
-void SymbolTable::as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after) {
-  names_.try_emplace(static_cast<uint32_t>(terminal_info(terminal).start), Name{provider, before, name, after});
+std::string RuleProvider::name_of(std::string_view) {
+  throw std::logic_error("a name was registered by a provider that has none");
+}
+
+void SymbolTable::as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after, bool alone) {
+  names_.try_emplace(static_cast<uint32_t>(terminal_info(terminal).start), Name{provider, before, name, after, alone});
 }
 
 Symbol SymbolTable::special_token(const std::string& text) {

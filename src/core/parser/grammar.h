@@ -55,6 +55,8 @@ class RuleProvider {
   virtual Symbol captured(uint32_t local, std::string_view text);
   // `seen`: the names of a scope, none of them kNone; with the one that `lexeme` wrote, the text of a terminal registered with `as_name`.
   virtual Node with_name(Node seen, std::string_view lexeme);
+  // The name itself: equal for all ways to write it.
+  virtual std::string name_of(std::string_view lexeme);
   // A name for people: the rule, the JSON pointer.
   virtual std::string name(uint32_t local) const = 0;
 };
@@ -101,8 +103,8 @@ class SymbolTable {
   Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
   void set_role(Symbol terminal, ScopeRole role) { terminals_[index_of(terminal)].role = role; }
   // The terminal, whose start is before·name·after, writes names: those that the scope has had, as `provider` tells them, are taken out of
-  // `name`.
-  void as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after);
+  // `name`. `alone`: no name can stand before it in its scope.
+  void as_name(Symbol terminal, RuleProvider* provider, Node before, Node name, Node after, bool alone = false);
   // One special token of the vocabulary, by its text; matches as a whole token only. The lexer of what is being opened reads on behind it.
   Symbol special_token(const std::string& text);
 
@@ -151,6 +153,7 @@ class SymbolTable {
   struct Name {
     RuleProvider* provider;
     Node before, name, after;
+    bool alone;
   };
   // What is known of a start node whose terminal writes names, else null.
   const Name* name_info(Node start) const {

@@ -118,8 +118,9 @@ void Infill::fill(StateId state, bool first, Completion& completion, uint32_t* w
   refuse_captures();
   std::vector<uint32_t> mask(num_words, 0);
   auto allow = [&](uint32_t token) { mask[token / 32] |= uint32_t{1} << (token % 32); };
-  for (const auto& [next, tokens] : completion.successors(state, first))
-    if (possible(next)) std::ranges::for_each(tokens, allow);
+  for (const Completion::Successor& successor : completion.successors(state, first))
+    if (completion.takes(state, successor.tokens.front(), first) && possible(successor.next))
+      std::ranges::for_each(successor.tokens, allow);
   if (complete(state)) std::ranges::for_each(vocabulary_.eos_token_ids(), allow);
   std::ranges::copy(mask, words);
   std::lock_guard lock(mutex_);
