@@ -120,7 +120,7 @@ const LexRowCache::Plan& LexRowCache::plan(Node remainder) {
 
 LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   // A lexeme that this many bytes may begin is worth a row for all of it.
-  constexpr int kManyBytes = 8;
+  constexpr int kManyBytes = 8, kFewBytes = 16;
   Plan plan;
   plan.reference = remainder;
   Lexicon::Exclusion exclusion;
@@ -147,6 +147,9 @@ LexRowCache::Plan LexRowCache::make_plan(Node remainder) {
   switch (lexicon_.shape(plan.reference, plan.first, plan.rest)) {
     case Lexicon::Shape::kLiteral: return plan;
     case Lexicon::Shape::kSequence:
+      // The rest of an escape, then so many characters as are left: there is a row of these below each of a few bytes, whatever their number.
+      if (lexicon_.first_bound(plan.first).count() <= kFewBytes && !is_broad(plan.first) && begins_counted(plan.rest))
+        return plan;
       // A rest that begins like `first` could begin nearly everywhere in it ('any text, then one of these words').
       if ((lexicon_.first_bound(plan.first) & lexicon_.first_bound(plan.rest)).empty() && is_broad(plan.first)) break;
       if (lexicon_.first_bound(plan.reference).count() < kManyBytes || !is_broad(plan.reference)) return plan;
@@ -187,6 +190,14 @@ const std::vector<uint32_t>& LexRowCache::tokens_into(Node remainder, const std:
   std::lock_guard lock(mutex_);
   bytes_.fetch_add(64 + found.size() * sizeof(uint32_t), std::memory_order_relaxed);
   return tokens_into_.try_emplace(key, std::move(found)).first->second;
+}
+
+// A repetition of a definite number of times, alone or before something.
+bool LexRowCache::begins_counted(Node remainder) {
+  Node first = remainder, rest, body;
+  uint32_t min, max;
+  lexicon_.shape(remainder, first, rest);
+  return lexicon_.counted(first, body, min, max) && (min > 1 || max != kUnbounded);
 }
 
 // What is excluded and may go on for ever is looked for token by token below its first bytes (MaskBuilder::decide_excluded): that pays
@@ -432,12 +443,15 @@ std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, const
           list.insert(list.end(), tokens.begin(), tokens.end());
         }
         if (counting) {
-          for_each_below(trie, c, [&](uint32_t node, uint32_t more, bool) {
-            for (uint32_t token : trie.tokens(node)) {
-              counts->tokens.emplace_back(count + more, token);
-              if (!vocabulary_.byte_complete()) tokens_ending(next, rival, count + more).push_back(token);
-            }
-          });
+          // What stands below is whole characters, but for the last ones of tokens, and each begins a body.
+          std::span<const uint16_t> characters = trie.characters().subspan(
+              static_cast<std::size_t>(tokens.data() - trie.all_tokens().data()), tokens.size());
+          const uint32_t before = trie.characters_to(c);
+          for (std::size_t k = 0; k < tokens.size(); ++k) {
+            const uint32_t bodies = count + characters[k] - before;
+            counts->tokens.emplace_back(bodies, tokens[k]);
+            if (!vocabulary_.byte_complete()) tokens_ending(next, rival, bodies).push_back(tokens[k]);
+          }
         }
         if (last.exit && (counting || !vocabulary_.byte_complete())) {
           last.exit->spans.push_back({c, count});

@@ -157,6 +157,7 @@ class LexRowCache {
   };
   Plan make_plan(Node remainder);
   bool is_broad(Node remainder);
+  bool begins_counted(Node remainder);
   bool excludes_little(Node excluded);
   using Rows = std::unordered_map<Key, std::unique_ptr<LexRow>, KeyHash>;
   const LexRow& keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh);

@@ -184,6 +184,15 @@ void TokenTrie::summarize() {
   first_level_.assign(256, 0);
   for (uint32_t k = 0; k < nodes_[kRoot].num_children; ++k)
     first_level_[nodes_[nodes_[kRoot].first_child + k].byte] = nodes_[kRoot].first_child + k;
+  // Parents come before their children.
+  characters_to_.assign(nodes_.size(), 0);
+  characters_.assign(tokens_.size(), 0);
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const TrieNode& node = nodes_[i];
+    std::fill_n(characters_.begin() + node.first_token, node.num_tokens, characters_to_[i]);
+    for (uint32_t child = node.first_child; child < node.first_child + node.num_children; ++child)
+      characters_to_[child] = static_cast<uint16_t>(characters_to_[i] + ((nodes_[child].byte & 0xC0) != 0x80));
+  }
   below_.assign(nodes_.size(), {});
   for (std::size_t i = nodes_.size(); i-- > 0;) {
     Below& b = below_[i];

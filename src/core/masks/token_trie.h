@@ -59,7 +59,8 @@ class TokenTrie {
   }
   uint32_t find(uint32_t from, std::string_view text) const;
   std::size_t bytes_used() const {
-    return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4 + below_.size() * sizeof(Below);
+    return nodes_.size() * (sizeof(TrieNode) + 8) + tokens_.size() * 4 + below_.size() * sizeof(Below) +
+           (characters_to_.size() + characters_.size()) * sizeof(uint16_t);
   }
 
   // What the strings strictly below a node are made of: a lexeme that surely reads all of it need not be walked there.
@@ -73,10 +74,13 @@ class TokenTrie {
       return byte < 0xC0 ? !utf8 || leads : leads >> (byte & 63) & 1;
     }
   };
-  // Computes below() for every node; not done for tries of what is left over.
+  // Computes below() for every node and the characters of every string; not done for tries of what is left over.
   void summarize();
   bool summarized() const { return !below_.empty(); }
   const Below& below(uint32_t i) const { return below_[i]; }
+  // How many characters begin on the way to a node, and in each of all_tokens(): bytes that do not continue one.
+  uint32_t characters_to(uint32_t i) const { return characters_to_[i]; }
+  std::span<const uint16_t> characters() const { return characters_; }
 
   // The trie of `byte` followed by all strings at or below any of `roots` (nodes of `whole` that all stand for `byte`), with their tokens.
   static TokenTrie merge_below(const TokenTrie& whole, std::vector<uint32_t> roots, uint8_t byte);
@@ -97,7 +101,8 @@ class TokenTrie {
   std::vector<uint32_t> tokens_;
   std::vector<uint32_t> subtree_, subtree_tokens_;
   std::vector<Below> below_;
-  std::vector<uint32_t> first_level_;  // the root's children by byte, once summarized
+  std::vector<uint16_t> characters_to_, characters_;  // at most 65,535
+  std::vector<uint32_t> first_level_;                 // the root's children by byte, once summarized
 };
 
 }  // namespace guiderail
