@@ -94,3 +94,36 @@ def test_no_go_program_holds_a_null(text: str) -> None:
     grammar = gr.Grammar.builtin("go")
     assert grammar.accepts("package a\n" + text.replace("{}", "\x01"))
     assert not grammar.accepts("package a\n" + text.replace("{}", "\x00"))
+    assert not grammar.accepts("package a\n" + text.replace("{}", "\ufeff"))
+
+
+# After a lexeme that takes line breaks into itself, a semicolon is a written one (judged by `gofmt -e`).
+@pytest.mark.parametrize(
+    ("body", "valid"),
+    [
+        ("", True), (";\n;", True), ("a:", True), ("a:;", True), ("a: b: x\n;y", True), ("a:\n;b:\nx", True),
+        ("switch x { case y:; z: case w: }", False), ("switch x { case y:; z:; case w: }", True),
+        ("switch ; { default: ; }", True), ("for ;; {}", True), ("for ;\nx\n{}", True), ("for ;\n\n{}", False), ("for x\n;{}", True),
+        ("if ;x {}", True), ("if x\nx {}", True), ("x y", False), ("a: }", False),
+    ],
+)  # fmt: skip
+def test_go_statements_that_are_empty(body: str, valid: bool) -> None:
+    assert gr.Grammar.builtin("go").accepts("package a\nfunc f() {" + body + "}\n") == valid
+
+
+@pytest.mark.parametrize("text", ["SELECT 1 --{}", "SELECT 1 /*{}*/"])
+def test_no_sql_comment_holds_a_null(text: str) -> None:
+    grammar = gr.Grammar.builtin("sql")
+    assert grammar.accepts(text.replace("{}", "\x01"))
+    assert not grammar.accepts(text.replace("{}", "\x00"))
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("int é;", True), ("int a\u0300;", True), ("int \u0300;", False), ("int a\u2028b;", False), ("int 名;", True),
+        ("int \x80;", False), ('char *a = "b\rc";', False), ("int a; // b\rint c;", True), ("int a; // b\rc", False),
+    ],
+)  # fmt: skip
+def test_c_names_and_line_breaks_are_those_of_gcc(text: str, valid: bool) -> None:
+    assert gr.Grammar.builtin("c").accepts(text) == valid
