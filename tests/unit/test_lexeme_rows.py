@@ -201,20 +201,27 @@ def test_counted_rows_where_tokens_lack_bytes(name: str, seed: int) -> None:
             text += [*tokens, b""][token]
 
 
-def test_a_row_of_few_tokens_does_not_answer_for_names_that_are_taken_out() -> None:
-    numbers = [str(n) for n in range(10, 600)]
-    tokens = [bytes([b]) for b in range(256)]
-    tokens += [n.encode() for n in numbers] + [f'{n}"'.encode() for n in numbers[::3]] + [b'7":', b'345":1']
-    tokens += [f"word{n}".encode() for n in range(5_000)]
+def test_a_row_of_few_tokens_does_not_answer_for_texts_that_are_taken_out() -> None:
+    # Hardly a token begins as the excluded text does, so the row is looked at for each of them.
+    numbers = [*map(str, range(200, 900)), "13", "135"]
+    words = [f"word{n}" for n in range(9_000)]
+    tokens = [bytes([b]) for b in range(256)] + [text.encode() for text in numbers + words]
     vocabulary = gr.Vocabulary.from_bytes([*tokens, b""], eos_token_ids=[len(tokens)])
-    schema = {
-        "properties": {"7": False, "13": False, "345": False},
-        "patternProperties": {"^[0-9]+$": {"type": "integer"}},
-        "additionalProperties": False,
-    }
-    grammar = gr.Grammar.from_json_schema(schema)
-    for text in (b'{"', b'{"1', b'{"34'):
-        bitmask = gr.allocate_token_bitmask(1, vocabulary)
-        gr.compile(grammar, vocabulary).matcher(prefix=text).fill_next_token_bitmask(bitmask)
-        allowed = mask_to_set(bitmask[0], len(vocabulary))
-        assert allowed == {i for i, token in enumerate(tokens) if grammar.accepts_prefix(text + token)}
+    grammar = gr.Grammar.from_json_schema({"type": "string", "pattern": "^[0-9]{1,3}$", "not": {"const": "135"}})
+    bitmask = gr.allocate_token_bitmask(1, vocabulary)
+    gr.compile(grammar, vocabulary).matcher(prefix=b'"').fill_next_token_bitmask(bitmask)
+    allowed = mask_to_set(bitmask[0], len(vocabulary))
+    assert allowed == {i for i, token in enumerate(tokens) if grammar.accepts_prefix(b'"' + token)}
+
+
+@pytest.mark.parametrize("start", ['"', '"aaaa'])
+@pytest.mark.parametrize("said", [{"pattern": "ab"}, {"pattern": "(a-b|aa)$"}, {"format": "uri"}], ids=str)
+def test_no_token_goes_beyond_a_largest_length_that_is_close(said: dict[str, object], start: str) -> None:
+    words = ["a" * n for n in range(2, 24)] + ["a-" * n + "b" for n in range(1, 12)] + [f"w{n}" for n in range(400)]
+    tokens = [bytes([b]) for b in range(256)] + [word.encode() for word in words]
+    vocabulary = gr.Vocabulary.from_bytes([*tokens, b""], eos_token_ids=[len(tokens)])
+    grammar = gr.Grammar.from_json_schema({"type": "string", "maxLength": 12, **said})
+    bitmask = gr.allocate_token_bitmask(1, vocabulary)
+    gr.compile(grammar, vocabulary).matcher(prefix=start.encode()).fill_next_token_bitmask(bitmask)
+    allowed = mask_to_set(bitmask[0], len(vocabulary))
+    assert allowed == {i for i, token in enumerate(tokens) if grammar.accepts_prefix(start.encode() + token)}
