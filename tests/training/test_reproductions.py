@@ -106,7 +106,7 @@ def test_speech_is_read_back_exactly() -> None:
         sentence = voxinstruct.Sentence(rng)
         ids, segments = sentence.spoken(rng)
         start = segments.index(2)
-        heard, style = voxinstruct.understood(ids[start:-1], sentence.pace)
+        heard, style = voxinstruct.understood(ids[start:-1])
         assert heard == sentence.content
         for name in ("pitch", "voice", "pace"):
             assert set(style[name]) == {getattr(sentence, name)}
