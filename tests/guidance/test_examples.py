@@ -19,9 +19,10 @@ ROOT = Path(__file__).parents[2]
     [
         ("guidance_token_models.py", "(4.5, -3.0, -0.5)", "Emu3: ['visual', 'visual', 'visual', 'eol', 'visual',"),
         ("guidance_captioning.py", "scale 3.0: [["),
-        pytest.param(("guidance_gedi.py", "classifier of whole texts: 9"), marks=pytest.mark.slow),
+        ("guidance_gedi.py", "classifier of whole texts: 9"),
     ],
 )
+@pytest.mark.slow
 def test_example(example: tuple[str, ...]) -> None:
     name, *shown = example
     # The package under test, wherever it was imported from: a checkout has no compiled core.

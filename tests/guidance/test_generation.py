@@ -388,6 +388,7 @@ def test_a_static_cache_that_is_full_is_filled_again() -> None:
     assert runner.counts.prefills > 2
 
 
+@pytest.mark.slow
 def test_compiled_decoding_passes() -> None:
     """Traced by torch.compile as on a GPU, then run as they are (backend "eager" needs no C++ compiler)."""
     torch._dynamo.reset()

@@ -148,6 +148,7 @@ print("checked", checked)
 """
 
 
+@pytest.mark.slow
 def test_the_triton_kernel_in_interpreter_mode() -> None:
     pytest.importorskip("triton")
     # The interpreter is chosen when triton is imported, so it needs a process of its own.

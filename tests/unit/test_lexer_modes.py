@@ -103,7 +103,8 @@ def test_no_go_program_holds_a_null(text: str) -> None:
     [
         ("", True), (";\n;", True), ("a:", True), ("a:;", True), ("a: b: x\n;y", True), ("a:\n;b:\nx", True),
         ("switch x { case y:; z: case w: }", False), ("switch x { case y:; z:; case w: }", True),
-        ("switch ; { default: ; }", True), ("for ;; {}", True), ("for ;\nx\n{}", True), ("for ;\n\n{}", False), ("for x\n;{}", True),
+        ("switch ; { default: ; }", True), ("for ;; {}", True), ("for ;\nx\n{}", True),
+        ("for ;\n\n{}", False), ("for x\n;{}", True),
         ("if ;x {}", True), ("if x\nx {}", True), ("x y", False), ("a: }", False),
     ],
 )  # fmt: skip
