@@ -11,14 +11,16 @@ namespace guiderail {
 
 Epoch::Epoch(std::shared_ptr<const GrammarSource> source, std::shared_ptr<const Vocabulary> vocabulary,
              std::shared_ptr<const Vocabulary> first, const Limits& limits)
-    : engine_(std::move(source), limits), main_(std::move(vocabulary), engine_) {
-  if (first) first_ = std::make_unique<Store>(std::move(first), engine_);
+    : engine_(std::move(source), limits),
+      liveness_(Liveness::needed(engine_, *vocabulary) ? std::make_unique<Liveness>(engine_, *vocabulary) : nullptr),
+      main_(std::move(vocabulary), engine_, liveness_ ? liveness_->by_single_bytes() : nullptr) {
+  if (first)
+    first_ = std::make_unique<Store>(std::move(first), engine_, liveness_ ? liveness_->by_single_bytes() : nullptr);
   const TokenTrie& trie = main_.vocabulary->trie();
   for (uint32_t byte = 0x20; byte < 0x7F; ++byte) {
     uint32_t place = trie.child(TokenTrie::kRoot, static_cast<uint8_t>(byte));
     prints_ascii_ = prints_ascii_ && place != 0 && trie.node(place).num_tokens > 0;
   }
-  if (Liveness::needed(engine_, *main_.vocabulary)) liveness_ = std::make_unique<Liveness>(engine_, *main_.vocabulary);
 }
 
 Epoch::~Epoch() = default;

@@ -69,9 +69,11 @@ class Epoch {
  private:
   // The masks of one vocabulary.
   struct Store {
-    Store(std::shared_ptr<const Vocabulary> vocabulary, Engine& engine)
+    // `live`: see TokenReadings.
+    Store(std::shared_ptr<const Vocabulary> vocabulary, Engine& engine, MunchViability* live)
         : vocabulary(std::move(vocabulary)), lex_rows(this->vocabulary->rows(engine.symbols().shared_lexicon())),
-          shapes(TokenReadings::usable(engine) ? std::make_unique<ShapeTokens>(engine, *this->vocabulary) : nullptr) {}
+          shapes(TokenReadings::usable(engine, live) ? std::make_unique<ShapeTokens>(engine, *this->vocabulary, live)
+                                                     : nullptr) {}
     ~Store();
     std::shared_ptr<const Vocabulary> vocabulary;
     std::shared_ptr<LexRowCache> lex_rows;
@@ -88,9 +90,9 @@ class Epoch {
   const MaskRow& publish(Store& store, StateId state, std::unique_ptr<MaskRow> row);
 
   Engine engine_;
-  Store main_;
   std::unique_ptr<Liveness> liveness_;  // null if every byte is a token
-  bool prints_ascii_ = true;            // is each printable ASCII character a token?
+  Store main_;
+  bool prints_ascii_ = true;  // is each printable ASCII character a token?
   std::unique_ptr<Store> first_;
   std::unique_ptr<Completion> completion_;
   std::atomic<Completion*> completion_made_{nullptr};

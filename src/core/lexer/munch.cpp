@@ -17,10 +17,11 @@ constexpr uint32_t id(Node n) { return static_cast<uint32_t>(n); }
 
 MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, const LexerModes& modes, bool marked,
                                uint32_t num_lexers, bool shadowed, std::size_t max_states, Node rests,
-                               std::vector<bool> special)
+                               std::vector<bool> special, bool surveys)
     : parser_(parser), symbols_(symbols), lexicon_(symbols.lexicon()), modes_(modes), rests_(rests),
-      num_lexers_(num_lexers), mixed_(symbols.parts().mixed()), special_(std::move(special)), effort_(max_states),
-      obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
+      num_lexers_(num_lexers), mixed_(symbols.parts().mixed()),
+      surveys_(rests == kAll || (surveys && !mixed_ && !modes.unions().empty())), special_(std::move(special)),
+      effort_(max_states), obligations_(lexicon_, parser.mutex(), effort_), ends_(lexicon_, obligations_, effort_) {
   std::lock_guard lock(parser_.mutex());
   MunchEffort::Question question(effort_);
   std::unordered_map<uint32_t, uint32_t> tags;
@@ -28,15 +29,14 @@ MunchViability::MunchViability(Parser& parser, SymbolTable& symbols, const Lexer
     const auto& info = symbols_.terminal_info(Symbol{static_cast<uint32_t>(t) | kTerminalBit});
     if (info.start != kNone && tags.emplace(id(info.start), info.tag).first->second != info.tag) no_tags_ = false;
   }
-  if (rests_ != kAll) no_tags_ = false;  // free lexing: terminals with tags may still be registered
+  if (!surveys_) no_tags_ = false;  // free lexing: terminals with tags may still be registered
   if (marked) obligations_.expect_markers();
   if (no_tags_ && !mixed_) ends_.promise_no_tags();
   // The separator stands for 'any productive rule can be completed', which holds of bytes, of special tokens that
   // there are, and of lexers that give what they are asked for.
-  if (rests_ == kAll && modes_.single() && !mixed_ && std::ranges::count(special_, false) == 0 && !shadowed)
-    find_separator();
+  if (surveys_ && modes_.single() && !mixed_ && std::ranges::count(special_, false) == 0 && !shadowed) find_separator();
   if (mixed_) no_tags_ = false;  // parts may register more
-  if (rests_ == kAll && separator_ == kNoSeparator && (mixed_ || (no_tags_ && num_lexers_ == 1))) find_followers();
+  if (surveys_ && separator_ == kNoSeparator && (mixed_ || (no_tags_ && num_lexers_ == 1))) find_followers();
 }
 
 // --- terminals ------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ bool MunchViability::clean(uint32_t candidate, Situation from) {
 
 bool MunchViability::known_clean(Node obligation, uint32_t lexer) const {
   if (separator_ == kNoSeparator) return false;
-  return obligation == kAll || clean_.find(key(separator_ * num_lexers_ + lexer, id(obligation))) == 1;
+  return obligation == rests_ || clean_.find(key(separator_ * num_lexers_ + lexer, id(obligation))) == 1;
 }
 
 bool MunchViability::separates(uint32_t candidate) {
@@ -172,10 +172,10 @@ void MunchViability::find_separator() {
   };
   for (uint32_t lexer = 0; lexer < num_lexers_; ++lexer) {
     std::vector<Situation> left;
-    for (Symbol ignored : parser_.ignored()) ends_of(ignored, situation(kAll, lexer), left);
+    for (Symbol ignored : parser_.ignored()) ends_of(ignored, situation(rests_, lexer), left);
     for (Situation s : left) add(obligation_of(s));
   }
-  add(kAll);
+  add(rests_);
   for (uint32_t candidate = 0; candidate < candidates_.size(); ++candidate)
     if (separates(candidate)) {
       separator_ = candidate;
@@ -695,7 +695,7 @@ bool MunchViability::surely_viable_after(Node group, Node obligation) {
 
 // A terminal that looks past its end may demand what a longer match forbids; then part of its lexeme leads nowhere.
 bool MunchViability::every_state_ends(Node group) {
-  std::vector<uint32_t> queue{ends_.state(group, modes_.competing_with(group), kAll)};
+  std::vector<uint32_t> queue{ends_.state(group, modes_.competing_with(group), rests_)};
   std::unordered_set<uint32_t> seen(queue.begin(), queue.end());
   for (std::size_t at = 0; at < queue.size(); ++at) {
     uint32_t state = queue[at];
@@ -710,7 +710,7 @@ const MunchViability::GroupEnds& MunchViability::group_ends(Node group) {
   auto known = group_ends_.find(id(group));
   if (known != group_ends_.end()) return known->second;
   GroupEnds found{false, false, {}};
-  found.known = ends_.all_ends(ends_.state(group, modes_.competing_with(group), kAll), kMaxGroupStates, found.ends);
+  found.known = ends_.all_ends(ends_.state(group, modes_.competing_with(group), rests_), kMaxGroupStates, found.ends);
   if (found.known && lexicon_.after_marker(group) != kAll) found.known = every_state_ends(group);
   found.clean = found.known && no_tags_ && separator_ != kNoSeparator && num_lexers_ == 1 &&
                 std::ranges::all_of(found.ends, [this](const LexemeEnds::End& end) {

@@ -52,9 +52,11 @@ class MunchViability {
  public:
   // Every terminal of the grammar is registered in `symbols` by now. `marked`: some look past their end (OpenGrammar). `max_states` bounds a single question (LimitError
   // `munch_states`). `rests`: what the text after a special token must lie in, for obligations that say so of all other
-  // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may.
+  // text (see liveness.h). `special[i]`: may special token i be used? Those beyond the list may. `surveys`: is it worth while to look for separators
+  // and safe ends, which takes `rests` through all terminals?
   MunchViability(Parser& parser, SymbolTable& symbols, const LexerModes& modes, bool marked, uint32_t num_lexers,
-                 bool shadowed, std::size_t max_states, Node rests = kAll, std::vector<bool> special = {});
+                 bool shadowed, std::size_t max_states, Node rests = kAll, std::vector<bool> special = {},
+                 bool surveys = true);
 
   // What the text after a lexeme must not do: complete a longer match from `competing`, the remainder of all terminals
   // of the lexeme's mode.
@@ -87,6 +89,8 @@ class MunchViability {
   bool viable_in_shape(const Parser::Lookahead& look, Node obligation, Dropped newline = kNone);
   bool viable_before_shape(const Parser::Lookahead& after, Node lexeme, Node competing, Node obligation,
                            Dropped newline = kNone);
+  // What all obligations say.
+  Node rests() const { return rests_; }
   // Is every thread that reads a lexeme of `group`, begun under no obligation, viable, and every boundary after it?
   // False also means 'not known'.
   bool always_viable(Node group, ParserState parser, Dropped newline = kNone);
@@ -151,7 +155,7 @@ class MunchViability {
   // What is owed behind a newline that the parser will not see.
   std::vector<Situation> after_dropped(Situation situation, Node newline);
   bool leads_into_shape(const Parser::Lookahead& after, uint32_t state, Dropped newline);
-  bool shapes_tell() const { return num_lexers_ == 1 && !mixed_ && no_tags_ && rests_ == kAll; }
+  bool shapes_tell() const { return surveys_ && num_lexers_ == 1 && !mixed_ && no_tags_; }
   // Does the state of `ends_`, inside a lexeme of `group`, lead to a safe end?
   bool leads_to_safe_end(Node group, uint32_t state);
 
@@ -179,7 +183,8 @@ class MunchViability {
   const LexerModes& modes_;
   Node rests_;
   uint32_t num_lexers_;
-  bool mixed_;  // a grammar with parts that are lexed in different ways
+  bool mixed_;    // a grammar with parts that are lexed in different ways
+  bool surveys_;  // and all terminals are known
   std::vector<bool> special_;
   MunchEffort effort_;
   Obligations obligations_;

@@ -45,6 +45,7 @@ Liveness::Liveness(Engine& engine, const Vocabulary& vocabulary)
     throw GrammarError(
         "a grammar whose parts are lexed in different ways needs a vocabulary in which every byte of a token is a "
         "token");
+  if (engine_.viability()) open(singles_, &Liveness::single_bytes);
 }
 
 Liveness::~Liveness() = default;
@@ -57,7 +58,30 @@ bool Liveness::live(std::span<const Thread> threads) {
   return std::ranges::any_of(threads, [this](const Thread& t) { return live(t); });
 }
 
+// Whatever the parser state.
+bool Liveness::surely_live(const Thread& t) {
+  if (!singles_.viability || t.at_boundary()) return false;
+  auto number = [](PublishedMap& map, uint64_t k, uint32_t first) {
+    if (uint32_t known = map.find(k); known != PublishedMap::kUnknown) return known;
+    uint32_t fresh = static_cast<uint32_t>(map.size()) + first;
+    growth_of_this_thread += map.insert(k, fresh);
+    return fresh;
+  };
+  uint64_t lexeme_key = key(id(t.group), id(t.lexeme)), demand_key = key(id(t.competing), id(t.obligation));
+  uint32_t lexeme = lexemes_.find(lexeme_key), demand = demands_.find(demand_key);
+  if (lexeme != PublishedMap::kUnknown && demand != PublishedMap::kUnknown)
+    if (uint32_t answer = surely_.find(key(lexeme, demand)); answer != PublishedMap::kUnknown) return answer == 1;
+  std::lock_guard lock(engine_.parser().mutex());
+  Node obligation = engine_.lexicon().both({t.obligation, singles_.language});
+  bool answer = obligation != kNone && engine_.lexicon().alive(obligation) &&
+                singles_.viability->surely_viable(t.group, t.lexeme, t.competing, obligation);
+  growth_of_this_thread +=
+      surely_.insert(key(number(lexemes_, lexeme_key, 0), number(demands_, demand_key, 1)), answer ? 1 : 0);
+  return answer;
+}
+
 bool Liveness::live(const Thread& t) {
+  if (surely_live(t)) return true;
   uint64_t place_key = key(id(t.group), static_cast<uint32_t>(t.parser)),
            demand_key = key(id(t.competing), id(t.obligation));
   uint32_t place = places_.find(place_key), demand = 0;
@@ -95,14 +119,16 @@ bool Liveness::decide(const Thread& t) {
   return completable(t, sequences_, &Liveness::token_sequences);
 }
 
+void Liveness::open(Rests& rests, Node (Liveness::*language)()) {
+  rests.language = (this->*language)();
+  rests.viability = std::make_unique<MunchViability>(
+      engine_.parser(), engine_.symbols(), engine_.modes(), engine_.marked(), engine_.num_lexers(), engine_.shadowed(),
+      engine_.limits().munch_states, rests.language, special_, &rests == &singles_);
+}
+
 bool Liveness::completable(const Thread& thread, Rests& rests, Node (Liveness::*language)()) {
   Lexicon& lexicon = engine_.lexicon();
-  if (!rests.viability) {
-    rests.language = (this->*language)();
-    rests.viability = std::make_unique<MunchViability>(engine_.parser(), engine_.symbols(), engine_.modes(),
-                                                       engine_.marked(), engine_.num_lexers(), engine_.shadowed(),
-                                                       engine_.limits().munch_states, rests.language, special_);
-  }
+  if (!rests.viability) open(rests, language);
   Thread t = thread;
   t.obligation = lexicon.both({t.obligation, rests.language});
   if (t.obligation == kNone || !lexicon.alive(t.obligation)) return false;

@@ -37,6 +37,8 @@ class Liveness {
   // Any thread may call these. Throws LimitError if the answer takes too many states.
   bool live(StateId state) { return live(engine_.threads(state)); }
   bool live(std::span<const Thread> threads);
+  // Under longest match, the first question: viable means live. Null under free lexing. `MunchViability::rests` is part of all obligations asked.
+  MunchViability* by_single_bytes() { return singles_.viability.get(); }
 
  private:
   // Longest match and one of the sets of rests above.
@@ -46,7 +48,9 @@ class Liveness {
   };
 
   bool live(const Thread& thread);
+  bool surely_live(const Thread& thread);
   bool decide(const Thread& thread);
+  void open(Rests& rests, Node (Liveness::*language)());
   bool completable(const Thread& thread, Rests& rests, Node (Liveness::*language)());
   Node single_bytes();
   Node any_bytes();
@@ -59,6 +63,8 @@ class Liveness {
   std::vector<bool> special_;  // of the grammar's special tokens, which the vocabulary has
   ByteSpelling by_single_, by_any_;
   Rests singles_, anys_, short_sequences_, sequences_;
+  PublishedMap lexemes_;     // group, remainder → number
+  PublishedMap surely_;      // number of the lexeme, number of the demand → 0, 1
   PublishedMap places_;      // group, parser state → number
   PublishedMap remainders_;  // number of the place, remainder → number
   PublishedMap demands_;     // competing, obligation → number

@@ -275,7 +275,7 @@ void MaskBuilder::stay(const TokenReadings::Reading::Doubtful& inside, const Thr
   t.lexeme = inside.lexeme;
   t.competing = inside.competing;
   t.obligation = inside.obligation;
-  if (engine_.viability()->viable(t, engine_.dropped(t))) add(inside.tokens, skip);
+  if (engine_.viability()->viable(t, engine_.dropped(t)) && spellable({&t, 1})) add(inside.tokens, skip);
 }
 
 // What follows where the thread's lexeme has ended.
@@ -307,7 +307,7 @@ void MaskBuilder::arrive(const TokenReadings::Exit& exit, const Thread& ended, c
                 : !viability.viable_after(ended.group, next.parser, next.obligation, dropped))
       return;
   }
-  add(exit.here, skip);
+  if (exit.certain || exit.here.empty() || spellable({&next, 1})) add(exit.here, skip);
   for (TokenReadings::PlaceId place : exit.next) visit(place, next, skip);
 }
 
@@ -332,8 +332,7 @@ void MaskBuilder::leave_newline(const std::vector<ShapeTokens::Newline>& newline
     if (end.behind_any != ShapeTokens::kNoExits) {
       after.clear();
       engine_.begin_comment_line(newline, end.before_comment, after);
-      for (const Thread& boundary : after)
-        follow(shapes_->answer_behind(end.behind_any, boundary.parser, boundary.indentation), boundary, skip);
+      for (const Thread& boundary : after) go_on_behind(end.behind_any, boundary, skip);
     }
     if (!expected) continue;
     auto width = [&](const TokenReadings::LineBreak* b) { return indentation.columns(b->width); };
@@ -364,8 +363,13 @@ void MaskBuilder::begin_line(const Thread& newline, const ShapeTokens::Newline& 
   t.indentation = engine_.indentation()->with_width(newline.indentation, line_break.width);
   std::vector<Thread> after;
   engine_.begin_line(t, end.before_line, after);
-  for (const Thread& boundary : after)
-    follow(shapes_->answer_behind(exits, boundary.parser, boundary.indentation), boundary, skip);
+  for (const Thread& boundary : after) go_on_behind(exits, boundary, skip);
+}
+
+// Of a boundary that is viable. What stands behind exits does not tell tokens that end there from others.
+void MaskBuilder::go_on_behind(ShapeTokens::ExitsId exits, const Thread& boundary, const Ranges* skip) {
+  if (!spellable({&boundary, 1})) throw ShapeTokens::TooMany();
+  follow(shapes_->answer_behind(exits, boundary.parser, boundary.indentation), boundary, skip);
 }
 
 // Is the obligation met, whatever byte the lexeme takes next? After white space it often says no more than 'no further white space'.

@@ -49,8 +49,7 @@ class MaskBuilder {
   // `liveness` is null if every byte is a token: then alive in bytes is alive in tokens.
   // `shapes` is null where lexing depends on the parser (TokenReadings::usable).
   MaskBuilder(Engine& engine, const Vocabulary& vocabulary, LexRowCache& rows, Liveness* liveness, ShapeTokens* shapes)
-      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness),
-        shapes_(liveness ? nullptr : shapes) {}
+      : engine_(engine), vocabulary_(vocabulary), rows_(rows), liveness_(liveness), shapes_(shapes) {}
 
   // `reach`, if not null, is told where the tokens lead.
   MaskRow build(StateId state, Reach* reach = nullptr);
@@ -87,6 +86,7 @@ class MaskBuilder {
   void leave_newline(const std::vector<ShapeTokens::Newline>& newlines, const Thread& newline, const Ranges* skip);
   void begin_line(const Thread& newline, const ShapeTokens::Newline& end, const TokenReadings::LineBreak& line_break,
                   ShapeTokens::ExitsId exits, const Ranges* skip);
+  void go_on_behind(ShapeTokens::ExitsId exits, const Thread& boundary, const Ranges* skip);
   void add(const TokenSet& tokens, const Ranges* skip);
   bool owes_nothing_next(const Thread& thread);
   bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);

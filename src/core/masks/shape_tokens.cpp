@@ -214,8 +214,7 @@ void ShapeTokens::read(TokenReadings::PlaceId place, Node group, Indentation::St
       const Parser::Expected* expected = Parser::find(look, group, 0);
       after = expected ? parser.shift_opened(to.state, *expected).known : std::nullopt;
     }
-    if (after && engine_.viability()->viable_before_shape(parser.lookahead(*after), inside.lexeme, inside.competing,
-                                                          inside.obligation, engine_.dropped(to.state, brackets)))
+    if (after && readings_.surely_good(parser.lookahead(*after), inside, engine_.dropped(to.state, brackets)))
       add(inside.tokens, to);
     else
       to.questions.push_back({Question::What::kInside, group, brackets, nullptr, &inside, nullptr, {}});
@@ -250,8 +249,8 @@ void ShapeTokens::read(TokenReadings::PlaceId place, Node group, Indentation::St
 void ShapeTokens::arrive(const Arrival& arrival, ParserState at, Indentation::State brackets, const Path& path,
                          Making& to) {
   const TokenReadings::Exit& exit = *arrival.exit;
-  if (!exit.certain && !engine_.viability()->viable_in_shape(engine_.parser().lookahead(at), exit.obligation,
-                                                             engine_.dropped(at, brackets))) {
+  if (!exit.certain &&
+      !readings_.surely_good(engine_.parser().lookahead(at), exit.obligation, engine_.dropped(at, brackets))) {
     to.questions.push_back({Question::What::kArrival, arrival.group, brackets, &exit, nullptr, nullptr, path});
     return;
   }

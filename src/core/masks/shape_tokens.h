@@ -79,7 +79,8 @@ class ShapeTokens {
   // A text has too many readings: the caller has to walk byte by byte.
   struct TooMany {};
 
-  ShapeTokens(Engine& engine, const Vocabulary& vocabulary) : engine_(engine), readings_(engine, vocabulary) {}
+  ShapeTokens(Engine& engine, const Vocabulary& vocabulary, MunchViability* live)
+      : engine_(engine), readings_(engine, vocabulary, live) {}
 
   TokenReadings& readings() { return readings_; }
   // Of a state at a boundary that stands at the place. All of these may throw TooMany.

@@ -26,9 +26,29 @@ constexpr uint32_t kManyNodes = 2'000;
 }  // namespace
 
 // Lexing does not depend on the parser if one lexer reads everything, no lexeme is remembered for what it says, and longest match seldom asks.
-bool TokenReadings::usable(Engine& engine) {
+bool TokenReadings::usable(Engine& engine, MunchViability* live) {
   return engine.viability() && !engine.mixed() && engine.num_lexers() == 1 && !engine.symbols().has_captures() &&
-         engine.viability()->tells_ends();
+         (live ? live : engine.viability())->tells_ends();
+}
+
+Node TokenReadings::within_rests(Node obligation) {
+  if (sure_.rests() == kAll) return obligation;
+  if (uint32_t known = within_rests_.find(id(obligation)); known != PublishedMap::kUnknown) return Node{known};
+  Node both = engine_.lexicon().both({obligation, sure_.rests()});
+  if (both != kNone && !engine_.lexicon().alive(both)) both = kNone;
+  std::lock_guard lock(mutex_);
+  charge(within_rests_.insert(id(obligation), id(both)));
+  return both;
+}
+
+bool TokenReadings::surely_good(const Parser::Lookahead& look, Node obligation, MunchViability::Dropped newline) {
+  return sure_.viable_in_shape(look, within_rests(obligation), newline);
+}
+
+bool TokenReadings::surely_good(const Parser::Lookahead& after, const Reading::Doubtful& inside,
+                                MunchViability::Dropped newline) {
+  Node obligation = within_rests(inside.obligation);
+  return obligation != kNone && sure_.viable_before_shape(after, inside.lexeme, inside.competing, obligation, newline);
 }
 
 void TokenReadings::charge(std::size_t bytes) {
@@ -211,7 +231,9 @@ std::unique_ptr<const TokenReadings::Reading> TokenReadings::read(const Place& p
         if (same == exits.end()) exits.push_back({{tags.begin(), tags.end()}, left, width, {}, {}});
       }
     }
-    s.certain = s.goes_on && !dropped && viability.surely_viable(group, lexeme, competing, obligation);
+    if (s.goes_on && !dropped)
+      if (Node owed = within_rests(obligation); owed != kNone)
+        s.certain = sure_.surely_viable(group, lexeme, competing, owed);
     return states.size() - 1;
   };
   auto step = [&](State& from, uint8_t byte) {
@@ -288,7 +310,7 @@ std::unique_ptr<const TokenReadings::Reading> TokenReadings::read(const Place& p
     }
     std::vector<PlaceId> next = below(trie, std::move(e.roots), e.obligation);
     if (next.empty() && e.here.empty()) continue;
-    bool certain = start.kind == Lexeme::Kind::kPlain && viability.surely_viable_after(group, e.obligation);
+    bool certain = start.kind == Lexeme::Kind::kPlain && sure_.surely_viable_after(group, within_rests(e.obligation));
     result->exits.push_back(
         {std::move(e.tags), e.obligation, certain, TokenSet::of(std::move(e.here), words), std::move(next)});
   }
@@ -332,7 +354,7 @@ const std::vector<TokenReadings::Exit>& TokenReadings::exits(const LexRow& row, 
   for (OpenExit& e : open) {
     std::vector<PlaceId> next = below(vocabulary_.trie(), std::move(e.roots), e.obligation);
     if (next.empty()) continue;
-    bool certain = viability.surely_viable_after(group, e.obligation);
+    bool certain = sure_.surely_viable_after(group, within_rests(e.obligation));
     fresh->push_back({std::move(e.tags), e.obligation, certain, {}, std::move(next)});
   }
   std::lock_guard lock(mutex_);

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "core/engine.h"
+#include "core/lexer/munch.h"
 #include "core/masks/lex_row.h"
 #include "core/masks/token_set.h"
 #include "core/masks/token_trie.h"
@@ -46,7 +47,7 @@ class TokenReadings {
   struct Exit {
     std::vector<uint32_t> tags;
     Node obligation;            // at the boundary
-    bool certain;               // viable in whatever parser state (MunchViability::surely_viable_after)
+    bool certain;               // viable, and live, in whatever parser state (MunchViability::surely_viable_after)
     TokenSet here;              // tokens that end right here, those of Reading::inside left out
     std::vector<PlaceId> next;  // what is left of the others
   };
@@ -79,10 +80,12 @@ class TokenReadings {
     Lexeme::Kind kind;
   };
 
-  TokenReadings(Engine& engine, const Vocabulary& vocabulary) : engine_(engine), vocabulary_(vocabulary) {}
+  // `live`: of a vocabulary that lacks bytes, what says in which states text can go on in tokens (Liveness::by_single_bytes); else null.
+  TokenReadings(Engine& engine, const Vocabulary& vocabulary, MunchViability* live)
+      : engine_(engine), vocabulary_(vocabulary), sure_(live ? *live : *engine.viability()) {}
 
   // Does what is said here hold of the grammar?
-  static bool usable(Engine& engine);
+  static bool usable(Engine& engine, MunchViability* live);
 
   // `trie` lives as long as the epoch or the vocabulary.
   PlaceId place(const TokenTrie& trie, uint32_t node, Node obligation);
@@ -98,6 +101,10 @@ class TokenReadings {
   const std::vector<Exit>& exits(const LexRow& row, Node group);
   // An exit for some of a reading's line breaks together, which owes this and is viable.
   Exit together(const TokenTrie& trie, std::span<const LineBreak* const> breaks, Node obligation);
+
+  // Is every state that expects this viable under the obligation, and live? Every lexeme after which what is expected is this? False: not known.
+  bool surely_good(const Parser::Lookahead& look, Node obligation, MunchViability::Dropped newline);
+  bool surely_good(const Parser::Lookahead& after, const Reading::Doubtful& inside, MunchViability::Dropped newline);
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   std::size_t bytes_used() const { return bytes_.load(std::memory_order_relaxed); }
@@ -140,11 +147,15 @@ class TokenReadings {
   // What is below some nodes, under an obligation.
   std::vector<PlaceId> below(const TokenTrie& trie, std::vector<uint32_t> roots, Node obligation);
   bool met_by_first_byte(Node obligation, Node lexeme);
+  // What `sure_` is asked of.
+  Node within_rests(Node obligation);
   void charge(std::size_t bytes);
 
   Engine& engine_;
   const Vocabulary& vocabulary_;
+  MunchViability& sure_;
   std::mutex mutex_;
+  PublishedMap within_rests_;
   StableVector<Place> places_;
   std::unordered_map<PlaceKey, PlaceId, PlaceHash> place_ids_;
   std::unordered_map<ReadingKey, const Reading*, ReadingHash> readings_;
