@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -232,6 +234,8 @@ def settings(**changes):
         "scheduler_cls": SCHEDULER,
         "logits_processors": [LOGITS_PROCESSOR],
         "use_v2_model_runner": False,
+        "sharded": False,
+        "additional_config": None,
         "async_scheduling": False,
         "speculative_config": None,
         "pipeline_parallel_size": 1,
@@ -249,7 +253,10 @@ def settings(**changes):
             logprobs_mode="raw_logprobs",
             max_model_len=32,
         ),
-        parallel_config=SimpleNamespace(pipeline_parallel_size=values["pipeline_parallel_size"]),
+        parallel_config=SimpleNamespace(
+            pipeline_parallel_size=values["pipeline_parallel_size"], enable_batch_sharded_sampling=values["sharded"]
+        ),
+        additional_config=values["additional_config"],
         use_v2_model_runner=values["use_v2_model_runner"],
         speculative_config=values["speculative_config"],
         kv_transfer_config=values["kv_transfer_config"],
@@ -258,6 +265,8 @@ def settings(**changes):
 
 def test_settings_that_guide():
     assert server_obstacle(settings()) is None
+    assert server_obstacle(settings(use_v2_model_runner=True)) is None
+    assert server_obstacle(settings(additional_config={"guiderail": {"guide_models": {"small": "a"}}})) is None
 
 
 @pytest.mark.parametrize(
@@ -265,7 +274,11 @@ def test_settings_that_guide():
     [
         ({"scheduler_cls": None}, "--scheduler-cls"),
         ({"logits_processors": None}, "--logits-processors"),
-        ({"use_v2_model_runner": True}, "VLLM_USE_V2_MODEL_RUNNER=0"),
+        (
+            {"use_v2_model_runner": True, "additional_config": {"guiderail": {"guide_models": {"small": "a"}}}},
+            "VLLM_USE_V2_MODEL_RUNNER=0",
+        ),
+        ({"use_v2_model_runner": True, "sharded": True}, "--enable-batch-sharded-sampling"),
         ({"async_scheduling": True}, "--no-async-scheduling"),
         ({"speculative_config": object()}, "--speculative-config"),
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size"),
@@ -319,12 +332,14 @@ def test_serve_names_guide_models():
         guide_models(SimpleNamespace(additional_config={"guiderail": {"guide_models": ["a"]}}))
 
 
-def test_serve_refuses_what_excludes_guidance(monkeypatch, capsys):
+def test_serve_refuses_what_excludes_guidance(capsys):
     assert cli.main(["serve", "m", "--speculative-config", "{}"]) == 2
     assert "remove --speculative-config" in capsys.readouterr().err
+
+
+def test_serve_leaves_the_runner_that_is_set(monkeypatch):
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
-    with pytest.raises(ValueError, match="VLLM_USE_V2_MODEL_RUNNER"):
-        arguments_for_vllm("m", [])
+    assert arguments_for_vllm("m", [])[1] == {"VLLM_USE_V2_MODEL_RUNNER": "1"}
 
 
 # --- the plugin ------------------------------------------------------------------------------------------------------
@@ -372,8 +387,7 @@ def test_counters_of_processes_are_summed(monkeypatch, tmp_path):
 # --- SGLang, against its interface classes ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sglang_backend(monkeypatch):
+def recorded_sglang(monkeypatch):
     """Stand-ins with the members that SGLang 0.5.23's classes have, and its registry."""
     registry = {}
     base = types.ModuleType("sglang.srt.constrained.base_grammar_backend")
@@ -393,6 +407,33 @@ def sglang_backend(monkeypatch):
     base.BaseGrammarBackend = type("BaseGrammarBackend", (), {})
     base.GrammarStats = type("GrammarStats", (), {})
     base.register_grammar_backend = registry.__setitem__
+    return base, registry
+
+
+def installed_sglang(monkeypatch):
+    """SGLang's own file of interface classes; what that imports of its server is left empty."""
+    found = importlib.util.find_spec("sglang")
+    if found is None or found.origin is None:
+        pytest.skip("SGLang is not installed; `make vllm-test` has an environment with its files")
+    for name, members in {
+        "parser.reasoning_parser": ["ReasoningParser"],
+        "runtime_context": ["get_context", "get_exec", "get_resources", "get_serving"],
+        "server_args": ["ServerArgs"],
+    }.items():
+        module = types.ModuleType(f"sglang.srt.{name}")
+        module.__dict__.update(dict.fromkeys(members, object))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    path = Path(found.origin).parent / "srt" / "constrained" / "base_grammar_backend.py"
+    spec = importlib.util.spec_from_file_location("sglang.srt.constrained.base_grammar_backend", path)
+    base = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, base.__name__, base)
+    spec.loader.exec_module(base)
+    return base, base.GRAMMAR_BACKEND_REGISTRY
+
+
+@pytest.fixture(params=[recorded_sglang, installed_sglang])
+def sglang_backend(request, monkeypatch):
+    base, registry = request.param(monkeypatch)
     for name in ("sglang", "sglang.srt", "sglang.srt.constrained"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, base.__name__, base)
@@ -401,6 +442,8 @@ def sglang_backend(monkeypatch):
     import guiderail.integrations.sglang as integration
 
     integration.register()
+    with pytest.raises(ValueError, match="--reasoning-parser"):
+        registry["guiderail"](types.SimpleNamespace(reasoning_parser="qwen3"), None, 258, {256})
     yield registry["guiderail"](None, None, 258, {256})
     sys.modules.pop("guiderail.integrations.sglang", None)
 

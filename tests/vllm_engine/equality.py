@@ -33,7 +33,7 @@ def references(kind: str) -> list[list[int]]:
     tokens, name = (TOKENS, f"{TOKENS}") if kind == "free" else (BOUND_TOKENS, f"sentence-{BOUND_TOKENS}")
     path = CACHE / f"vllm-guidance-reference-{name}.json"
     found = json.loads(path.read_text()) if path.exists() else []
-    constraint = _sentence() if kind == "grammar" else None
+    constraint = sentence() if kind == "grammar" else None
     asked = [(prompt, negative, scale) for prompt, negative in PAIRS for scale in SCALES]
     for arguments in asked[len(found) :]:  # kept one by one: it takes minutes
         found.append(reference(*arguments, tokens, constraint))
@@ -41,7 +41,7 @@ def references(kind: str) -> list[list[int]]:
     return found
 
 
-def _sentence() -> Any:
+def sentence() -> Any:
     from transformers import AutoTokenizer
 
     import guiderail

@@ -55,6 +55,17 @@ def test_interfaces_are_as_recorded():
     assert contract.differences() == []
 
 
+def test_metrics_are_at_the_endpoint_of_several_api_servers(llm, monkeypatch, tmp_path):
+    from prometheus_client import generate_latest
+    from vllm.v1.metrics import prometheus
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    llm.generate(["x"], SamplingParams(max_tokens=2, structured_outputs=StructuredOutputsParams(regex="[ab]{1,4}")))
+    lines = generate_latest(prometheus.get_prometheus_registry()).decode().splitlines()
+    counted = dict(line.split() for line in lines if line.startswith("guiderail:"))
+    assert float(counted["guiderail:fill_rows_total"]) > 0
+
+
 def test_guidance_equals_transformers_while_the_cache_starves(llm):
     pairs = PAIRS[:5]
     outputs = llm.generate(

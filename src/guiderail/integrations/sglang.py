@@ -5,8 +5,9 @@
 
 Requests are SGLang's: `json_schema`, `regex`, `ebnf` (GBNF, Lark or the name of a built-in grammar, see
 request_grammars.py), `structural_tag`. A constraint that is refused becomes SGLang's `InvalidGrammarObject` with our
-message, which fails that request. Written against SGLang 0.5.23. Jump-forward is off: SGLang re-tokenises what was
-jumped over, which changes the distribution.
+message, which fails that request. A server with `--reasoning-parser` is refused: SGLang hands reasoning to its own
+backends only, and thoughts would be held to the constraint. Written against SGLang 0.5.23. Jump-forward is off: SGLang
+re-tokenises what was jumped over, which changes the distribution.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ def register() -> None:
 
 
 def _create(server_args: Any, tokenizer: Any, vocab_size: int, eos_token_ids: Any = None) -> GuiderailGrammarBackend:
+    if getattr(server_args, "reasoning_parser", None):
+        raise ValueError(
+            "guiderail: SGLang's registered grammar backends cannot follow --reasoning-parser: leave it out"
+        )
     return GuiderailGrammarBackend(tokenizer, vocab_size, eos_token_ids or ())
 
 

@@ -75,6 +75,7 @@ INTERFACES: dict[str, tuple[str, ...]] = {
         "model_runner_output",
     ),
     "vllm.v1.core.sched.scheduler:Scheduler._preempt_request": ("self", "request", "timestamp"),
+    "vllm.v1.metrics.prometheus:get_prometheus_registry": (),
     "vllm.v1.sample.sampler:Sampler.sample": ("self", "logits", "sampling_metadata"),
     "vllm.model_executor.layers.logits_processor:LogitsProcessor.forward": ("self", "lm_head", "hidden_states"),
     "vllm.v1.sample.logits_processor.interface:LogitsProcessor.apply": ("self", "logits"),

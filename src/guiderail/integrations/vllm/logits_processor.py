@@ -18,14 +18,15 @@ Most groups need no logits of their companions: they are mixed before the model'
 without its constant per row. Left for here is what that constant or the order would change: plausibility, guide models,
 GeDi, `repetition_penalty` (which multiplies) and `logit_bias` (which is added to c, and weighted with it).
 
-One class for both runner interfaces of vLLM 0.32: it loads by name under either. Under V2 it declines guided requests,
-with the setting that helps (settings.py has the reason), and leaves all others alone.
+One class for both runner interfaces of vLLM 0.32: it loads by name under either. Runner V2 tells a processor neither
+which rows sample nor how to take one back, so there the sampler asks (runner_v2.py), before bias and penalties.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class _Row:
         role: int,
         request: GuidanceRequest | None,
         prompt: tuple[int, ...],
-        output: list[int],
+        output: Sequence[int],
         seed: int | None,
         shift_free: bool,
     ) -> None:
@@ -63,7 +64,9 @@ class _Row:
         self.prompt = prompt
         self.role = role
         self.request = request
-        self.output = output  # vLLM's own list: it grows, and shrinks when a position is taken back
+        # Under V1 vLLM's own list: it grows, and shrinks when a position is taken back. V2 keeps tokens on the device:
+        # a range of as many.
+        self.output = output
         self.seed = seed
         self.shift_free = shift_free  # a constant added to all its scores changes nothing
 
@@ -93,14 +96,22 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
     """See the head of this file.
 
     Args:
-        vllm_config, interface: what either runner gives: V1 the device and whether memory is pinned.
-    Raises: ValueError for a guide model that does not fit the served one.
+        vllm_config, interface: what either runner gives: V1 the device and whether memory is pinned, V2 the state of
+            its requests.
+    Raises: ValueError for a guide model that does not fit the served one; RuntimeError where V2's sampler differs from
+        what was recorded.
     """
 
     def __init__(self, vllm_config: Any, *interface: Any) -> None:
         self._rows: dict[int, _Row] = {}
         self._guides: GuideModels | None = None
-        if guide_models(vllm_config) and not vllm_config.use_v2_model_runner:
+        self._slots: dict[int, _Row] = {}  # V2: by the request's place in the runner
+        if vllm_config.use_v2_model_runner:
+            from guiderail.integrations.vllm.runner_v2 import wrap_sampler
+
+            wrap_sampler()
+            self._prompt_lengths = interface[0].prompt_len
+        elif guide_models(vllm_config):
             self._guides = GuideModels(vllm_config, interface[0])
         # (row of the request, rows of its companions in the order of their roles), for this step
         self._groups: list[tuple[int, list[int]]] = []
@@ -133,14 +144,11 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         for index in batch_update.removed:
             rows.pop(index, None)
         for index, params, prompt, output in batch_update.added:
-            stamp = (params.extra_args or {}).get(STAMP)
-            if stamp is None:
+            row = _row_of(params, tuple(prompt or ()), output)
+            if row is None:
                 rows.pop(index, None)
-                continue
-            group, role = stamp
-            request = GuidanceRequest.from_extra_args(params.extra_args) if role == 0 else None
-            shift_free = params.repetition_penalty == 1.0 and not params.logit_bias
-            rows[index] = _Row(group, role, request, tuple(prompt or ()), output, params.seed, shift_free)
+            else:
+                rows[index] = row
         for source, target, direction in batch_update.moved:
             moved, displaced = rows.pop(source, None), rows.pop(target, None)
             if moved is not None:
@@ -189,10 +197,46 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         self._plans = [plan for plan in found if plan is not None]
         return self._plans
 
+    # --- runner V2 -------------------------------------------------------------------------------------
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """A request gets a place. Returns: False, for nothing is left to do when processors are applied."""
+        row = _row_of(sampling_params, (), ())
+        if row is None:
+            self._slots.pop(req_idx, None)
+        else:
+            self._slots[req_idx] = row
+        return False
+
+    def begin_step(self, slots: Sequence[int], lengths: Sequence[int], samples: Sequence[bool]) -> bool:
+        """The rows of this step, in their order. Returns: whether any of them is guided.
+
+        Args:
+            slots: place of each row's request; lengths: tokens that its next one follows; samples: whether it gets one
+                (False while its prompt is read in chunks).
+        """
+        self._rows = {}
+        for index, (slot, length, sampled) in enumerate(zip(slots, lengths, samples, strict=True)):
+            row = self._slots.get(slot)
+            if row is not None and sampled:
+                written = range(length - int(self._prompt_lengths.np[slot]))
+                self._rows[index] = _Row(row.group, row.role, row.request, (), written, None, row.shift_free)
+        self._plans = None
+        return bool(self._rows)
+
+    @property
+    def lonely_rows(self) -> list[int]:
+        """Rows whose group is not complete in this step: their position is to be taken back."""
+        together = {index for own, companions in self._groups for index in (own, *companions)}
+        return [index for index in self._rows if index not in together]
+
     # --- both runners ----------------------------------------------------------------------------------
 
     def apply(self, logits: torch.Tensor, ctx: Any = None) -> torch.Tensor:
-        """Guide. Args: logits, float32 (rows, vocab), changed in place; ctx, given by runner V2 only."""
+        """Guide. Args: logits, float32 (rows, vocab), changed in place; ctx, given by runner V2's chain of processors.
+
+        By then V2's sampler has had it done.
+        """
         if ctx is not None:
             return logits
         if self._plans is None:
@@ -205,10 +249,6 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         for alike in shapes.values():
             self._guide(logits, alike, evaluated)
         return logits
-
-    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Runner V2: nothing to do. Guided requests were refused in the front end."""
-        return False
 
     def _complete_groups(self) -> list[tuple[int, list[int]]]:
         members: dict[int, list[tuple[int, int]]] = {}
@@ -282,6 +322,17 @@ class GuidanceLogitsProcessor(LogitsProcessor, LogitsProcessorV2):
         else:
             guided = _combined(own, streams, plans, plausibility or None)
         logits[owners] = guided
+
+
+def _row_of(params: Any, prompt: tuple[int, ...], output: Sequence[int]) -> _Row | None:
+    """The row of a request with these parameters; None if it is of no group."""
+    stamp = (params.extra_args or {}).get(STAMP)
+    if stamp is None:
+        return None
+    group, role = stamp
+    request = GuidanceRequest.from_extra_args(params.extra_args) if role == 0 else None
+    shift_free = params.repetition_penalty == 1.0 and not params.logit_bias
+    return _Row(group, role, request, prompt, output, params.seed, shift_free)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

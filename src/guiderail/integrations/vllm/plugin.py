@@ -17,6 +17,8 @@ function otherwise:
     Scheduler.update_from_output                  EngineCore: the reason of a request that never began is handed on
     LogitsProcessor.forward                       worker: streams of a group are mixed before the model's head
     Sampler.sample                                worker: companions get the token of the request that they guide
+    get_prometheus_registry                       metrics are at the endpoint of several API servers as well
+    Sampler.__call__ of model runner V2           worker: the same, and mixing; where that runner is used (runner_v2.py)
 
 Registering never stops vLLM from starting: on any other version, or where an interface differs from what was recorded
 (contract.py), a warning says so and nothing is changed. The backend's name is then unknown to vLLM, which refuses it.
@@ -28,6 +30,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
@@ -490,8 +493,23 @@ def _patch_head() -> None:
 
 
 def _publish_metrics() -> None:
+    """At prometheus_client's own registry, and at those that vLLM makes where a machine has several API servers."""
     from prometheus_client import REGISTRY
+    from vllm.v1.metrics import prometheus
 
     from guiderail.integrations.vllm.metrics import METRICS
 
     REGISTRY.register(METRICS)
+    get = prometheus.get_prometheus_registry
+
+    @functools.wraps(get)
+    def _get_prometheus_registry() -> Any:
+        registry = get()
+        if registry is not REGISTRY:
+            registry.register(METRICS)
+        return registry
+
+    prometheus.get_prometheus_registry = _get_prometheus_registry
+    endpoint = sys.modules.get("vllm.entrypoints.serve.instrumentator.metrics")
+    if endpoint is not None:  # it has taken the function by its name already
+        endpoint.get_prometheus_registry = _get_prometheus_registry  # type: ignore[attr-defined]

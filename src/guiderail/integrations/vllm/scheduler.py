@@ -17,6 +17,9 @@ Two things could stop a group for ever, and are prevented:
 - members of different groups that hold the blocks or places which the others wait for (`_unstick`): the first group in
 the
   order of service gets them.
+
+Under model runner V2 the position of a row is taken back on the device as well (runner_v2.py). Both sides decide by the
+same counts; where they should ever differ, the request ends as an error.
 """
 
 from __future__ import annotations
@@ -249,16 +252,22 @@ class GuidedScheduler(Scheduler):
         rows = model_runner_output.req_id_to_index
         touched = {id(g): g for g in map(self._member_of.get, scheduler_output.num_scheduled_tokens) if g is not None}
         for group in touched.values():
-            ready = [
-                member
-                for member in group.members
-                if member.request_id in scheduler_output.num_scheduled_tokens
-                and sampled
-                and sampled[rows[member.request_id]]
-            ]
+            scheduled = [m for m in group.members if m.request_id in scheduler_output.num_scheduled_tokens]
+            tokens = {m.request_id: sampled[rows[m.request_id]] if sampled else [] for m in scheduled}
+            if self.use_v2_model_runner:  # it has emptied what it took back (runner_v2.py)
+                ready = [member for member in scheduled if member.num_computed_tokens >= member.num_tokens]
+            else:
+                ready = [member for member in scheduled if tokens[member.request_id]]
             if not ready:
                 continue
-            if len(ready) == len(group.members) and group.launched:
+            complete = len(ready) == len(group.members) and group.launched
+            found = {tuple(tokens[member.request_id]) for member in ready}
+            # One token for all of a complete group; of another, V2 has taken back whatever it sampled.
+            right = len(found) == 1 and () not in found if complete else found == {()} or not self.use_v2_model_runner
+            if not right:
+                logger.error("guiderail: request %s: the sampler took its streams apart", group.own.request_id)
+                self._give_up(group.own, "the sampler did not keep the request's streams together")
+            if complete:
                 group.held = 0
                 continue
             group.held += 1

@@ -11,8 +11,8 @@ What is added, unless it is given:
     --tool-strict-level parameter              arguments of tool calls are constrained whether or not a tool says strict
     and for guidance (left out with --no-guidance):
     --scheduler-cls, --logits-processors       ours
-    --no-async-scheduling, VLLM_USE_V2_MODEL_RUNNER=0    streams are kept in step by taking a position back
-    (scheduler.py)
+    --no-async-scheduling                      streams are kept in step by taking a position back (scheduler.py)
+    VLLM_USE_V2_MODEL_RUNNER=0                 1, if it is set, stays: runner V2 guides too, without guide models
     --logprobs-mode processed_logprobs         log-probabilities with guidance and grammar, not without
 
 Tool calls. vLLM writes their constraint as a structural tag. Left to itself (--tool-strict-level auto) it constrains
@@ -65,16 +65,12 @@ def arguments_for_vllm(model: str, given: Sequence[str]) -> tuple[list[str], dic
     for flag, what in _AGAINST_GUIDANCE.items():
         if _has(arguments, flag):
             raise ValueError(f"{what} and guidance exclude each other: remove {flag}, or serve with {_NO_GUIDANCE}")
-    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0") not in ("", "0"):
-        raise ValueError(
-            f"guidance needs the V1 model runner: unset VLLM_USE_V2_MODEL_RUNNER, or serve with {_NO_GUIDANCE}"
-        )
     _default(arguments, "--scheduler-cls", SCHEDULER)
     _default(arguments, "--logits-processors", LOGITS_PROCESSOR)
     _default(arguments, "--logprobs-mode", "processed_logprobs")
     if not _has(arguments, "--no-async-scheduling"):
         arguments.append("--no-async-scheduling")
-    return arguments, {"VLLM_USE_V2_MODEL_RUNNER": "0"}
+    return arguments, {"VLLM_USE_V2_MODEL_RUNNER": os.environ.get("VLLM_USE_V2_MODEL_RUNNER") or "0"}
 
 
 def serve(model: str, given: Sequence[str]) -> int:

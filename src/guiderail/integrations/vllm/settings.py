@@ -33,10 +33,14 @@ def server_obstacle(vllm_config: Any, *, in_engine: bool = False) -> str | None:
     processors = [name for given in vllm_config.model_config.logits_processors or () for name in _names(given)]
     if not any(name.endswith("GuidanceLogitsProcessor") for name in processors):
         return f"guidance needs --logits-processors {LOGITS_PROCESSOR}"
-    # Streams are kept in step by taking a position back in the scheduler. Runner V2 advances its counters on the
-    # device, and asynchronous scheduling has sent the next step before this one is known.
-    if vllm_config.use_v2_model_runner:
-        return "guidance needs the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
+    # Runner V2 keeps tokens on the device, where guide models do not see them, and may sample a group's rows on
+    # different ranks.
+    if vllm_config.use_v2_model_runner and guide_models(vllm_config):
+        return "guide models need the V1 model runner: set VLLM_USE_V2_MODEL_RUNNER=0"
+    if vllm_config.use_v2_model_runner and vllm_config.parallel_config.enable_batch_sharded_sampling:
+        return "guidance needs a batch in one place: remove --enable-batch-sharded-sampling"
+    # Streams are kept in step by taking a position back in the scheduler, and asynchronous scheduling has sent the next
+    # step before this one is known.
     if scheduler.async_scheduling:
         return "guidance needs --no-async-scheduling"
     # vLLM's V1 runner does not call custom processors under speculative decoding.
