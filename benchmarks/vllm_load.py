@@ -18,12 +18,14 @@ import random
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import jsonschema
 import lark
 from openai import APIStatusError, AsyncOpenAI
+
+STAGES = (1, 8, 16)  # requests at a time
 
 TOOLS: list[Any] = [
     {
@@ -306,11 +308,15 @@ async def stage(load: Load, work: list[tuple[Ask, int]], at_once: int) -> tuple[
     return tally, time.perf_counter() - start
 
 
-async def mixed(load: Load, schemas: int, tools: int, grammars: int) -> list[dict[str, Any]]:
-    """The whole load: a third of it at 1, at 8 and at 16 at a time. Returns one entry per stage."""
+async def mixed(
+    load: Load, schemas: int, tools: int, grammars: int, stages: Sequence[int] = STAGES
+) -> list[dict[str, Any]]:
+    """The whole load: a third of it at 1, at 8 and at 16 at a time, or some of these. Returns one entry per stage."""
     await load.prepare()
     entries = []
-    for number, at_once in enumerate((1, 8, 16)):
+    for number, at_once in enumerate(STAGES):
+        if at_once not in stages:
+            continue
         shares = [count // 3 + (number < count % 3) for count in (schemas, tools, grammars)]
         tally, seconds = await stage(load, jobs(*shares, seed=at_once), at_once)
         entry = {

@@ -3,7 +3,8 @@
 Starts `guiderail serve` on loopback, asks it through the openai client, and writes benchmarks/results/vllm_server.json
 and .md; a part that is not run keeps its last figures. Parts:
 
-    load      vllm_load.py's mixture: everything valid, nothing disturbed, the server alive
+    load      vllm_load.py's mixture: everything valid, nothing disturbed, the server alive; --at-once takes some of its
+              stages, and the others keep their last figures too
     memory    2,000 different schemas; resident memory of all its processes, every 250. Answered by a model of the same
               vocabulary with random weights, made here: what memory grows by does not depend on the model
     speed     tokens per second at 16 sequences: free, by schema, guided, guided by schema; taking turns, the median of
@@ -266,15 +267,18 @@ def _load_section(entry: dict[str, Any]) -> list[str]:
     for stage in entry["stages"]:
         counts = ", ".join(f"{what} {count}" for what, count in stage["counts"].items())
         slowest = max(stage["slowest_s"].values())
-        rows.append([str(stage["at_once"]), str(stage["seconds"]), counts, str(len(stage["wrong"])), str(slowest)])
+        when = stage.get("machine", entry["machine"]).partition(";")[0]
+        rows.append(
+            [str(stage["at_once"]), when, str(stage["seconds"]), counts, str(len(stage["wrong"])), str(slowest)]
+        )
     return [
         "## Load",
         "",
-        table(["at a time", "seconds", "answers", "wrong", "slowest request, s"], rows),
+        table(["at a time", "ended", "seconds", "answers", "wrong", "slowest request, s"], rows),
         "",
         f"Alive afterwards: {'yes' if entry['healthy'] else 'NO'}. Counters: "
         + ", ".join(f"{name} {value:g}" for name, value in entry["counters"].items())
-        + ".",
+        + " (of the last run).",
     ]
 
 
@@ -365,8 +369,15 @@ def measure(part: str, server: Server, load: vllm_load.Load, options: argparse.N
         return {"times": load.run(first(load, random.randrange(10**8, 10**9)))}
     if part == "memory":
         return load.run(memory(server, load))
-    stages = load.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars))
-    return {"stages": stages, "healthy": load.healthy(), "counters": load.metrics()}
+    stages = load.run(vllm_load.mixed(load, options.schemas, options.tools, options.grammars, options.at_once))
+    for stage in stages:
+        stage["machine"] = machine()
+    kept = {stage["at_once"]: stage for stage in [*options.stages_before, *stages]}
+    return {
+        "stages": [kept[at_once] for at_once in vllm_load.STAGES if at_once in kept],
+        "healthy": load.healthy(),
+        "counters": load.metrics(),
+    }
 
 
 def run(parts: list[str], options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -411,6 +422,7 @@ def main() -> int:
     parser.add_argument("--schemas", type=int, default=100)
     parser.add_argument("--tools", type=int, default=50)
     parser.add_argument("--grammars", type=int, default=30)
+    parser.add_argument("--at-once", type=int, nargs="+", choices=vllm_load.STAGES, default=vllm_load.STAGES)
     options = parser.parse_args()
     unknown = set(options.parts) - set(PARTS)
     if unknown:
@@ -419,6 +431,7 @@ def main() -> int:
     options.logs.mkdir(parents=True, exist_ok=True)
     path = options.out / "vllm_server.json"
     found = json.loads(path.read_text()) if path.exists() else {}
+    options.stages_before = found.get("load", {}).get("stages", [])
     for part, entry in run(options.parts or list(PARTS), options):
         found[part] = entry
         path.write_text(json.dumps(found, indent=1) + "\n")
