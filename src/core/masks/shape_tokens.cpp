@@ -107,7 +107,7 @@ const std::vector<ShapeTokens::Newline>& ShapeTokens::newlines(const TokenReadin
   for (Newline& newline : *fresh) {
     if (newline.before_comment != kNone) newline.behind_any = together(newline, newline.breaks, newline.before_comment);
     if (newline.before_line == kNone) newline.breaks.clear();
-    ByteSet first = engine_.lexicon().first_bound(newline.before_line);
+    const ByteSet first = readings_.first_of(newline.before_line);
     std::erase_if(newline.breaks, [&](const TokenReadings::LineBreak* b) {
       return b->here.empty() && std::ranges::none_of(b->roots, [&](uint32_t root) {
                return std::ranges::any_of(reading.trie->children(root),

@@ -56,14 +56,35 @@ void TokenReadings::charge(std::size_t bytes) {
   growth_of_this_thread += bytes;
 }
 
+ByteSet TokenReadings::first_of(Node obligation) {
+  if (obligation == kAll) return ByteSet::all();
+  {
+    std::lock_guard lock(mutex_);
+    auto known = firsts_.find(obligation);
+    if (known != firsts_.end()) return known->second;
+  }
+  ByteSet first;
+  engine_.lexicon().first_bound(obligation).for_each([&](uint8_t byte) {
+    if (engine_.lexicon().step(obligation, byte) != kNone) first.add(byte);
+  });
+  std::lock_guard lock(mutex_);
+  charge(sizeof(ByteSet) + 64);
+  return firsts_.try_emplace(obligation, first).first->second;
+}
+
 TokenReadings::PlaceId TokenReadings::place(const TokenTrie& trie, uint32_t node, Node obligation) {
   PlaceKey key{&trie, node, obligation};
+  {
+    std::lock_guard lock(mutex_);
+    auto known = place_ids_.find(key);
+    if (known != place_ids_.end()) return known->second;
+  }
+  ByteSet first;
+  for (const TrieNode& child : trie.children(node)) first.add(child.byte);
+  first = first & first_of(obligation);
   std::lock_guard lock(mutex_);
   auto known = place_ids_.find(key);
   if (known != place_ids_.end()) return known->second;
-  ByteSet first;
-  for (const TrieNode& child : trie.children(node)) first.add(child.byte);
-  if (obligation != kAll) first = first & engine_.lexicon().first_bound(obligation);
   PlaceId fresh = static_cast<PlaceId>(places_.emplace_back(Place{&trie, node, obligation, first}));
   place_ids_.emplace(key, fresh);
   charge(sizeof(Place) + 64);
@@ -72,7 +93,7 @@ TokenReadings::PlaceId TokenReadings::place(const TokenTrie& trie, uint32_t node
 
 std::vector<TokenReadings::PlaceId> TokenReadings::below(const TokenTrie& trie, std::vector<uint32_t> roots,
                                                          Node obligation) {
-  ByteSet first = obligation == kAll ? ByteSet::all() : engine_.lexicon().first_bound(obligation);
+  const ByteSet first = first_of(obligation);
   std::vector<PlaceId> places;
   std::erase_if(roots, [&](uint32_t root) {
     if (std::ranges::none_of(trie.children(root), [&](const TrieNode& child) { return first.has(child.byte); }))

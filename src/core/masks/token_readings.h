@@ -102,6 +102,8 @@ class TokenReadings {
   // An exit for some of a reading's line breaks together, which owes this and is viable.
   Exit together(const TokenTrie& trie, std::span<const LineBreak* const> breaks, Node obligation);
 
+  // The bytes that an obligation lets come next. Most forbid what would make the last lexeme longer, which is most of what tokens go on with.
+  ByteSet first_of(Node obligation);
   // Is every state that expects this viable under the obligation, and live? Every lexeme after which what is expected is this? False: not known.
   bool surely_good(const Parser::Lookahead& look, Node obligation, MunchViability::Dropped newline);
   bool surely_good(const Parser::Lookahead& after, const Reading::Doubtful& inside, MunchViability::Dropped newline);
@@ -156,6 +158,7 @@ class TokenReadings {
   MunchViability& sure_;
   std::mutex mutex_;
   PublishedMap within_rests_;
+  std::map<Node, ByteSet> firsts_;
   StableVector<Place> places_;
   std::unordered_map<PlaceKey, PlaceId, PlaceHash> place_ids_;
   std::unordered_map<ReadingKey, const Reading*, ReadingHash> readings_;
