@@ -90,7 +90,7 @@ _ECMA = {".": r"[^\n\r\u2028\u2029]", "$": r"\Z", r"\d": "[0-9]", r"\D": "[^0-9]
 
 
 def as_python(pattern: str) -> str:
-    """A pattern of ECMA-262 for Python: `.` takes no carriage return, `$` is the very end, digits are ASCII."""
+    """ECMA-262's pattern for Python: `.` takes no carriage return, `$` stands at the very end, digits are ASCII's."""
     result, in_class = "", False
     for part in re.findall(r"\\.|[^\\]", pattern, re.DOTALL):
         if in_class:

@@ -210,3 +210,39 @@ def test_masks_along_random_walks(number: int) -> None:
             assert matcher.accept_token(token)
             text += TOKENS[token]
     assert finished > 0
+
+
+RULES: dict[str, Any] = {"properties": {"severity": {"enum": ["warning", "error"]}, "message": {"type": "string"}}}
+FEW: dict[str, Any] = {"on": {"type": "boolean"}, "at": {"enum": [1, 2]}}
+OBJECTS: list[tuple[dict[str, Any], bool]] = [
+    ({"allOf": [RULES], "properties": {"ignore": {"type": "boolean"}}}, True),
+    ({"allOf": [RULES, {"properties": FEW}], "propertyNames": {"maxLength": 7}, "required": ["on"]}, True),
+    ({"properties": FEW, "patternProperties": {"^o": {"enum": [True, 1]}}, "additionalProperties": False}, False),
+    ({"properties": FEW, "patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False}, True),
+    ({"properties": FEW, "additionalProperties": {"type": "integer"}, "propertyNames": {"enum": ["on", "at"]}}, False),
+    ({"properties": FEW, "required": ["on", "at"], "maxProperties": 3}, True),
+    ({"properties": FEW, "required": ["on", "at"], "maxProperties": 2}, False),
+    ({"properties": {**FEW, "on": {"type": "string"}}, "required": ["on", "at"], "maxProperties": 2}, True),
+]
+
+
+@pytest.mark.parametrize(("item", "boundless"), OBJECTS, ids=[str(i) for i in range(len(OBJECTS))])
+def test_objects_with_one_member_of_boundlessly_many_values_cannot_run_out(item: Any, boundless: bool) -> None:
+    """Otherwise a least number of items is refused, not guessed."""
+    schema = {**UNIQUE, "minItems": 2, "items": {"anyOf": [{"enum": ["always", {}]}, {**item, "type": "object"}]}}
+    if not boundless:
+        with pytest.raises(gr.SchemaError, match="finitely many"):
+            gr.Grammar.from_json_schema(schema)
+        return
+    grammar = gr.Grammar.from_json_schema(schema, property_order="free")
+    judge = jsonschema.Draft202012Validator(schema)
+    members = [("on", True), ("on", "a"), ("at", 2), ("message", "m"), ("x", 7), ("severity", "error"), ("other", 1)]
+    rng = random.Random(SEED)
+    values: list[Any] = ["always", {}, {"on": "a", "at": 1}, {"on": "b", "at": 1}, {"at": 1, "on": "b"}]
+    values += [dict(rng.sample(members, rng.randint(1, 3))) for _ in range(20)]
+    outcomes = set()
+    for _ in range(200):
+        array = [rng.choice(values) for _ in range(rng.randint(1, 3))]
+        outcomes.add(judge.is_valid(array))
+        assert grammar.accepts(json.dumps(array)) == judge.is_valid(array), array
+    assert outcomes == {True, False}

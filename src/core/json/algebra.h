@@ -193,7 +193,12 @@ class JsonAlgebra {
   bool scalar_values(Formula value, std::vector<Formula>& out);
   // Certainly more values than any text has room for?
   bool boundless(Formula value);
-  bool boundless(Formula value, unsigned depth);
+  // `questions`: how many more formulas may be looked at.
+  bool boundless(Formula value, unsigned depth, unsigned& questions);
+  bool boundless_arrays(Formula array, unsigned depth, unsigned& questions);
+  bool boundless_objects(Formula object, Formula value, unsigned depth, unsigned& questions);
+  bool takes_away_constants(Formula f) const;
+  std::vector<Formula> conjuncts(Formula f) const;
   bool boundless_numbers(Formula f);
   bool boundless_strings(Formula f);
   struct UniqueDemands {

@@ -22,6 +22,7 @@ namespace {
 constexpr std::size_t kMaxUniqueValues = 20000;
 // Different requirements that an array may come to while a repetition is looked for.
 constexpr std::size_t kMaxPlaces = 2000;
+constexpr unsigned kMaxBoundlessQuestions = 5000;  // about parts of a value
 
 }  // namespace
 
@@ -145,78 +146,103 @@ bool JsonAlgebra::boundless_strings(Formula f) {
   }
 }
 
-bool JsonAlgebra::boundless(Formula value) { return boundless(value, 0); }
+bool JsonAlgebra::boundless(Formula value) {
+  unsigned questions = kMaxBoundlessQuestions;
+  return boundless(value, 0, questions);
+}
 
-bool JsonAlgebra::boundless(Formula value, unsigned depth) {
+std::vector<Formula> JsonAlgebra::conjuncts(Formula f) const {
+  if (formulas_.kind(f) != FormulaKind::kAnd) return {f};
+  return {formulas_.children(f).begin(), formulas_.children(f).end()};
+}
+
+// Constants that must not come again take finitely many values away.
+bool JsonAlgebra::takes_away_constants(Formula f) const {
+  return formulas_.kind(f) == FormulaKind::kOr && std::ranges::any_of(formulas_.children(f), [this](Formula g) {
+           return formulas_.kind(g) == FormulaKind::kNot &&
+                  (formulas_.kind(formulas_.child(g)) == FormulaKind::kConstantItems ||
+                   formulas_.kind(formulas_.child(g)) == FormulaKind::kConstantMembers);
+         });
+}
+
+bool JsonAlgebra::boundless(Formula value, unsigned depth, unsigned& questions) {
   if (value == kTrue) return true;
-  if (value == kFalse || depth > 8 || !satisfiable(value)) return false;
+  if (value == kFalse || depth > 8 || questions == 0 || !satisfiable(value)) return false;
+  --questions;
   const ValueShape parts = shape(value);
   if (parts.string != kFalse && boundless_strings(parts.string)) return true;
   if (parts.number != kFalse && boundless_numbers(parts.number)) return true;
-  auto conjuncts = [this](Formula f) {
-    std::vector<Formula> list{f};
-    if (formulas_.kind(f) == FormulaKind::kAnd) list.assign(formulas_.children(f).begin(), formulas_.children(f).end());
-    return list;
-  };
-  // Of arrays and objects only plain ones: what is required, and some part that may be present and has boundlessly many values. Formulas of
-  // constants that must not come again take finitely many away.
-  auto is_exclusion = [this](Formula f) {
-    return formulas_.kind(f) == FormulaKind::kOr && std::ranges::any_of(formulas_.children(f), [this](Formula g) {
-             return formulas_.kind(g) == FormulaKind::kNot &&
-                    (formulas_.kind(formulas_.child(g)) == FormulaKind::kConstantItems ||
-                     formulas_.kind(formulas_.child(g)) == FormulaKind::kConstantMembers);
-           });
-  };
+  // Of arrays and objects only plain ones: what is required, and some part that may be present and has boundlessly many values.
   if (parts.array == kTrue || parts.object == kTrue) return true;
-  if (parts.array != kFalse && array_alive(parts.array)) {
-    bool plain = true, items = false;
-    std::vector<Formula> first;
-    for (Formula part : conjuncts(parts.array)) {
-      switch (formulas_.kind(part)) {
-        case FormulaKind::kItems: first.push_back(item_formula(part)); break;
-        case FormulaKind::kCount:
-        case FormulaKind::kUnique: break;
-        case FormulaKind::kNot:
-          plain = plain && formulas_.kind(formulas_.child(part)) == FormulaKind::kCount;
-          items = items || formulas_.b(formulas_.child(part)) == 1;
-          break;
-        default: plain = plain && is_exclusion(part);
+  auto alternatives = [this](Formula f) {
+    if (formulas_.kind(f) != FormulaKind::kOr || takes_away_constants(f)) return std::vector<Formula>{f};
+    return std::vector<Formula>(formulas_.children(f).begin(), formulas_.children(f).end());
+  };
+  for (Formula array : alternatives(parts.array))
+    if (array != kFalse && array_alive(array) && boundless_arrays(array, depth, questions)) return true;
+  for (Formula object : alternatives(parts.object))
+    if (object != kFalse && boundless_objects(object, value, depth, questions)) return true;
+  return false;
+}
+
+bool JsonAlgebra::boundless_arrays(Formula array, unsigned depth, unsigned& questions) {
+  std::vector<Formula> first;
+  for (Formula part : conjuncts(array)) {
+    switch (formulas_.kind(part)) {
+      case FormulaKind::kItems: first.push_back(item_formula(part)); break;
+      case FormulaKind::kCount:
+      case FormulaKind::kUnique: break;
+      case FormulaKind::kNot: {
+        Formula inner = formulas_.child(part);
+        if (formulas_.kind(inner) != FormulaKind::kCount || formulas_.b(inner) == 1) return false;
+        break;
       }
-    }
-    if (plain && !items && boundless(formulas_.all(std::move(first)), depth + 1)) return true;
-  }
-  if (parts.object != kFalse && object_alive(open_object(parts.object, value))) {
-    bool plain = true;
-    std::vector<SchemaId> members;
-    for (Formula part : conjuncts(parts.object)) {
-      switch (formulas_.kind(part)) {
-        case FormulaKind::kMembers: members.push_back(SchemaId{formulas_.a(part)}); break;
-        case FormulaKind::kHas:
-        case FormulaKind::kCount: break;
-        case FormulaKind::kNot: {
-          FormulaKind inner = formulas_.kind(formulas_.child(part));
-          plain = plain && inner == FormulaKind::kCount && formulas_.b(formulas_.child(part)) > 8;
-          break;
-        }
-        default: plain = plain && is_exclusion(part);
-      }
-    }
-    if (plain && members.empty()) return true;
-    if (plain && members.size() == 1) {
-      const Schema& schema = (*schemas_)[members.front()];
-      bool strict = schemas_->options().strict;
-      if (schema.pattern_properties.empty()) {
-        if (schema.additional == kNoSchema ? !strict : boundless(of_schema(schema.additional), depth + 1)) return true;
-        for (auto [key, child] : schema.properties)
-          if (boundless(of_schema(child), depth + 1)) return true;
-      } else {
-        for (auto [pattern, child] : schema.pattern_properties)
-          if (of_schema(child) != kFalse && schemas_->certainly_matches(pattern) &&
-              boundless(of_schema(child), depth + 1))
-            return true;
-      }
+      default:
+        if (!takes_away_constants(part)) return false;
     }
   }
+  return boundless(formulas_.all(std::move(first)), depth + 1, questions);
+}
+
+// Members that do not depend on each other, and one, of a name that may be there beside those that must, with boundlessly many values.
+bool JsonAlgebra::boundless_objects(Formula object, Formula value, unsigned depth, unsigned& questions) {
+  const ObjectState state = open_object(object, value);
+  if (!object_alive(state)) return false;
+  std::vector<SchemaId> schemas;
+  std::vector<KeyId> needed;
+  std::vector<Formula> names;
+  uint64_t below = UINT64_MAX;
+  for (Formula part : conjuncts(object)) {
+    switch (formulas_.kind(part)) {
+      case FormulaKind::kMembers: schemas.push_back(SchemaId{formulas_.a(part)}); break;
+      case FormulaKind::kHas: needed.push_back(KeyId{formulas_.a(part)}); break;
+      case FormulaKind::kCount: break;  // one name may stand in for another
+      case FormulaKind::kNames: names.push_back(formulas_.child(part)); break;
+      case FormulaKind::kNot:
+        if (formulas_.kind(formulas_.child(part)) != FormulaKind::kCount) return false;
+        below = formulas_.b(formulas_.child(part));
+        break;
+      default:
+        if (!takes_away_constants(part)) return false;
+    }
+  }
+  const bool another = needed.size() + 1 < below;
+  auto boundless_at = [&](const KeyEvent& event) {
+    if (!std::ranges::all_of(names, [&](Formula allowed) { return name_satisfies(event, allowed); })) return false;
+    std::vector<Formula> values;
+    for (SchemaId id : schemas) values.push_back(member_formula(id, event, nullptr));
+    return boundless(formulas_.all(std::move(values)), depth + 1, questions);
+  };
+  const KeyPlan& keys = plan(state.plan);
+  if (another)
+    for (const KeyPlan::OtherNames& other : other_names(state.plan)) {
+      KeyEvent event{&keys, KeyId{}, &other};
+      if (keys.only_explicit && !explicitly_allowed(object, event)) continue;
+      if (boundless_at(event)) return true;
+    }
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    if (another || std::ranges::find(needed, keys.key(i)) != needed.end())
+      if (boundless_at({&keys, keys.key(i), nullptr})) return true;
   return false;
 }
 
