@@ -292,15 +292,18 @@ ShortestText::Nonterminal& ShortestText::at(uint32_t nonterminal) {
 uint32_t ShortestText::nonterminal(uint32_t root) {
   if (engine_.symbols().nonterminal_info(Symbol{root}).nullable) return 0;
   if (at(root).cost != kUnknown || at(root).expanded) return at(root).cost;
+  // All that are to be looked into, and those on the way down from the newest.
   std::deque<uint32_t> frontier;
+  std::vector<uint32_t> deep;
   std::unordered_set<uint32_t> seen{root};
   std::vector<uint32_t> met{root};
-  auto meet = [&] {
+  auto meet = [&](bool down) {
     while (!met.empty()) {
       uint32_t x = met.back();
       met.pop_back();
       if (!at(x).expanded) {
         frontier.push_back(x);
+        if (down) deep.push_back(x);
         continue;
       }
       if (at(x).cost != kUnknown) continue;
@@ -308,17 +311,21 @@ uint32_t ShortestText::nonterminal(uint32_t root) {
         if (seen.insert(y).second) met.push_back(y);
     }
   };
-  meet();
+  meet(true);
   std::size_t last = kMaxExpansions;
-  for (std::size_t count = 0; !frontier.empty() && count < last; ++count) {
-    uint32_t x;
-    if (count % 2) {
-      x = frontier.back();
-      frontier.pop_back();
-    } else {
-      x = frontier.front();
+  for (std::size_t count = 0; count < last; ++count) {
+    while (!deep.empty() && at(deep.back()).expanded) deep.pop_back();
+    while (!frontier.empty() && at(frontier.front()).expanded) frontier.pop_front();
+    while (!frontier.empty() && at(frontier.back()).expanded) frontier.pop_back();
+    if (deep.empty() && frontier.empty()) break;
+    const bool down = count % 2 || frontier.empty();
+    uint32_t x = !down ? frontier.front() : deep.empty() ? frontier.back() : deep.back();
+    if (!down)
       frontier.pop_front();
-    }
+    else if (deep.empty())
+      frontier.pop_back();
+    else
+      deep.pop_back();
     if (x != root && !useful(x)) {
       seen.erase(x);
       continue;
@@ -327,7 +334,7 @@ uint32_t ShortestText::nonterminal(uint32_t root) {
     if (last == kMaxExpansions && at(root).cost != kUnknown) last = std::min(last, 2 * count + kExpansionsMore);
     for (uint32_t y : at(x).needs)
       if (seen.insert(y).second) met.push_back(y);
-    meet();
+    meet(down);
   }
   return at(root).cost;
 }
