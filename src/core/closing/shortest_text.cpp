@@ -289,21 +289,19 @@ ShortestText::Nonterminal& ShortestText::at(uint32_t nonterminal) {
   return nonterminals_[nonterminal];
 }
 
+// Two searches take turns: one looks into what was met first, the other goes down what its owner still needs to get a first answer.
 uint32_t ShortestText::nonterminal(uint32_t root) {
   if (engine_.symbols().nonterminal_info(Symbol{root}).nullable) return 0;
-  if (at(root).cost != kUnknown || at(root).expanded) return at(root).cost;
-  // All that are to be looked into, and those on the way down from the newest.
+  if (at(root).cost != kUnknown || std::exchange(at(root).searched, true)) return at(root).cost;
   std::deque<uint32_t> frontier;
-  std::vector<uint32_t> deep;
-  std::unordered_set<uint32_t> seen{root};
-  std::vector<uint32_t> met{root};
-  auto meet = [&](bool down) {
+  std::unordered_set<uint32_t> seen{root}, descended;
+  std::vector<uint32_t> met{root}, down{root};
+  auto meet = [&] {
     while (!met.empty()) {
       uint32_t x = met.back();
       met.pop_back();
       if (!at(x).expanded) {
         frontier.push_back(x);
-        if (down) deep.push_back(x);
         continue;
       }
       if (at(x).cost != kUnknown) continue;
@@ -311,32 +309,53 @@ uint32_t ShortestText::nonterminal(uint32_t root) {
         if (seen.insert(y).second) met.push_back(y);
     }
   };
-  meet(true);
+  auto descend = [&](uint32_t x) {
+    if (descended.insert(x).second) down.insert(down.end(), at(x).needs.rbegin(), at(x).needs.rend());
+  };
+  constexpr uint32_t kNone = UINT32_MAX;
+  auto next_down = [&] {
+    while (!down.empty()) {
+      uint32_t x = down.back();
+      down.pop_back();
+      if (at(x).cost != kUnknown) continue;
+      if (at(x).expanded)
+        descend(x);
+      else if (x == root || wanted(x))
+        return x;
+    }
+    return kNone;
+  };
+  auto next_first = [&] {
+    while (!frontier.empty()) {
+      uint32_t x = frontier.front();
+      frontier.pop_front();
+      if (at(x).expanded) continue;
+      if (x == root || useful(x)) return x;
+      seen.erase(x);
+    }
+    return kNone;
+  };
+  meet();
   std::size_t last = kMaxExpansions;
   for (std::size_t count = 0; count < last; ++count) {
-    while (!deep.empty() && at(deep.back()).expanded) deep.pop_back();
-    while (!frontier.empty() && at(frontier.front()).expanded) frontier.pop_front();
-    while (!frontier.empty() && at(frontier.back()).expanded) frontier.pop_back();
-    if (deep.empty() && frontier.empty()) break;
-    const bool down = count % 2 || frontier.empty();
-    uint32_t x = !down ? frontier.front() : deep.empty() ? frontier.back() : deep.back();
-    if (!down)
-      frontier.pop_front();
-    else if (deep.empty())
-      frontier.pop_back();
-    else
-      deep.pop_back();
-    if (x != root && !useful(x)) {
-      seen.erase(x);
-      continue;
-    }
+    uint32_t x = count % 2 ? next_first() : next_down();
+    const bool descends = x != kNone && count % 2 == 0;
+    if (x == kNone) x = next_first();
+    if (x == kNone) break;
     expand(x);
     if (last == kMaxExpansions && at(root).cost != kUnknown) last = std::min(last, 2 * count + kExpansionsMore);
     for (uint32_t y : at(x).needs)
       if (seen.insert(y).second) met.push_back(y);
-    meet(down);
+    meet();
+    if (descends) descend(x);
   }
   return at(root).cost;
+}
+
+// Is it needed for something that has no answer yet?
+bool ShortestText::wanted(uint32_t x) {
+  return std::ranges::any_of(at(x).used_by,
+                             [&](uint32_t number) { return at(productions_[number].owner).cost == kUnknown; });
 }
 
 bool ShortestText::useful(uint32_t x) {

@@ -4,8 +4,8 @@
 // written in tokens:
 //
 //   a terminal costs its shortest lexeme, found by a search through the lexicon;
-//   a nonterminal the cheapest of its productions (Knuth 1977), on demand: a free-order JSON object has 2^n of them, so the next one to look into
-//     is taken now from the oldest, now from the newest end of those met, and some time after the first answer the search stops;
+//   a nonterminal the cheapest of its productions (Knuth 1977), on demand: a free-order JSON object has 2^n of them, so one search looks into
+//     those met first, another goes down what is needed for a first answer, and some time after that both stop;
 //   a parser state the cheapest way through return contexts to acceptance (Dijkstra 1959).
 //
 // Costs are upper bounds, and each is the length of a text that there is. The symbols' texts one after the other are
@@ -53,7 +53,7 @@ class ShortestText {
     uint8_t byte;     // its first
   };
   struct Nonterminal {
-    bool expanded = false;
+    bool expanded = false, searched = false;
     uint32_t cost = kUnknown, best = kUnknown;  // best: where its cheapest production starts
     std::vector<uint32_t> used_by;              // productions
     std::vector<uint32_t> needs;                // nonterminals of its productions
@@ -104,6 +104,7 @@ class ShortestText {
   void expand(uint32_t nonterminal);
   // Can the nonterminal still make something cheaper that needs it?
   bool useful(uint32_t nonterminal);
+  bool wanted(uint32_t nonterminal);
   void improve(uint32_t nonterminal, uint32_t cost, uint32_t start);
   Nonterminal& at(uint32_t nonterminal);
   uint32_t cost_from(uint32_t position);
