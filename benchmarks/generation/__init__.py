@@ -1,6 +1,7 @@
 """Programs written by models under the shipped grammars and without: syntax errors, cut texts, and what masks cost.
 
-    python -m benchmarks generation [--models tiny smollm2] [--languages python go json sql] [--seconds 500]
+    python -m benchmarks generation [--models tiny smollm2] [--languages python go json sql]
+                                     [--conditions free kept closed] [--seconds 500]
 
 Two models: SmolLM2-135M-Instruct, and a tiny one (2 layers, width 96, 4,000 tokens) that is trained for a minute on
 texts of all four languages and errs in all of them. Three conditions, sampled at temperature 1 through
@@ -270,6 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks generation", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=sorted(WRITERS), default=["tiny", "smollm2"])
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--texts", type=int, nargs=2, default=[125, 15], help="per cell: of the tiny model, of SmolLM2")
     parser.add_argument("--tokens", type=int, nargs=2, default=[100, 64], help="most new tokens, likewise")
     parser.add_argument("--seconds", type=float, default=0, help="begin no cell after so many seconds; 0: all")
@@ -288,7 +290,8 @@ def main(argv: list[str] | None = None) -> None:
                 kept = SCRATCH / f"{name}-{language}-{condition}-{count}-{limit}-{options.seed}.json"
                 if not kept.exists():
                     late = options.seconds and time.monotonic() - begun > options.seconds
-                    if late or name not in options.models or language not in options.languages:
+                    asked = name in options.models and language in options.languages
+                    if late or not asked or condition not in options.conditions:
                         left_out += 1
                         continue
                     try:
