@@ -266,3 +266,94 @@ def test_json_inside_a_call_may_hold_the_trigger() -> None:
     arguments = json.dumps({"city": "<tool_call> </tool_call>"})
     text = f'<tool_call>\n{{"name": "get_weather", "arguments": {arguments}}}\n</tool_call>'
     assert Grammar.from_tools([WEATHER]).parse(text) == [ToolCall("get_weather", {"city": "<tool_call> </tool_call>"})]
+
+
+def tagged(name: str, **parameters: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": parameters, "required": [next(iter(parameters))]}
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+
+FIND = tagged(
+    "find",
+    text={"type": "string"},
+    unit={"enum": ["km", "mi"]},
+    near={"anyOf": [{"type": "string"}, {"type": "null"}]},
+    deep={"type": "boolean"},
+    at={"type": "array", "items": {"type": "integer"}, "minItems": 2},
+)
+
+
+def qwen(*parameters: tuple[str, str]) -> str:
+    written = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in parameters)
+    return f"<tool_call>\n<function=find>\n{written}</function>\n</tool_call>"
+
+
+def dsml(*parameters: tuple[str, str, str]) -> str:
+    d = "｜DSML｜"
+    written = "".join(f'<{d}parameter name="{n}" string="{s}">{v}</{d}parameter>\n' for n, s, v in parameters)
+    return f'<{d}function_calls>\n<{d}invoke name="find">\n{written}</{d}invoke>\n</{d}function_calls>'
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "find"])
+def test_arguments_with_a_tag_each(choice: str) -> None:
+    grammar = Grammar.from_tools([FIND], "qwen3-coder", choice)
+    text = 'a "b"\n</parameter\n<tool_call>\n'
+    said = qwen(("text", text), ("unit", "mi"), ("near", "null"), ("deep", "True"), ("at", "[1, 2]"))
+    expected = {"text": text, "unit": "mi", "near": None, "deep": True, "at": [1, 2]}
+    assert grammar.parse(said) == [ToolCall("find", expected)]
+    assert grammar.parse(qwen(("text", ""))) == [ToolCall("find", {"text": ""})]
+    for wrong in (
+        qwen(("unit", "km")),  # `text` is required
+        qwen(("text", "a"), ("unit", "m")),
+        qwen(("text", "a"), ("at", "[1]")),
+        qwen(("text", "a"), ("deep", "1")),
+        qwen(("text", "a"), ("at", "[1, 2]"), ("deep", "true")),  # not in their order
+        qwen(("text", "a"), ("other", "1")),
+        qwen(("text", "a\n</parameter>\n")),
+    ):
+        assert not grammar.accepts(wrong), wrong
+    grammar = Grammar.from_tools([FIND], "deepseek-v3.2", choice)
+    said = dsml(("text", "true", text), ("near", "false", "null"), ("deep", "false", "true"), ("at", "false", "[1, 2]"))
+    assert grammar.parse(said) == [ToolCall("find", {"text": text, "near": None, "deep": True, "at": [1, 2]})]
+    assert grammar.parse(dsml(("text", "true", ""), ("near", "true", "null")))[0].arguments["near"] == "null"
+    for wrong in (
+        dsml(("text", "false", '"a"')),
+        dsml(("text", "true", "a"), ("deep", "true", "true")),
+        dsml(("text", "true", "a"), ("unit", "true", "m")),
+        dsml(("text", "true", "a"), ("at", "false", "[1]")),
+    ):
+        assert not grammar.accepts(wrong), wrong
+
+
+@pytest.mark.parametrize("style", ["qwen3-coder", "deepseek-v3.2"])
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"type": "string", "pattern": "^a"}, "'pattern' cannot be enforced"),
+        ({"type": ["string", "null"], "maxLength": 3}, "'maxLength' cannot be enforced"),
+        ({}, "not said whether it is a string"),
+        ({"anyOf": [{"minimum": 1}, {"type": "string"}]}, "not said whether it is a string"),
+        ({"oneOf": [{"type": "string"}]}, "not said whether it is a string"),
+        ({"enum": ["\n</parameter>\n", "</｜DSML｜parameter>"]}, "contains the tag that would end it"),
+    ],
+)
+def test_what_tags_cannot_enforce_is_refused_by_name(style: str, parameter: Any, message: str) -> None:
+    with pytest.raises(GrammarError, match="tool 'find': .*" + message) as raised:
+        Grammar.from_tools([tagged("find", p=parameter)], style)
+    assert "'p'" in str(raised.value)
+
+
+def test_qwens_tags_do_not_tell_a_string_from_a_number() -> None:
+    mixed = tagged("find", p={"type": ["string", "integer"]})
+    with pytest.raises(GrammarError, match="may be a string or something else"):
+        Grammar.from_tools([mixed], "qwen3-coder")
+    grammar = Grammar.from_tools([mixed], "deepseek-v3.2")
+    assert grammar.parse(dsml(("p", "true", "1"))) == [ToolCall("find", {"p": "1"})]
+    assert grammar.parse(dsml(("p", "false", "1"))) == [ToolCall("find", {"p": 1})]
+
+
+def test_functions_are_tools_with_a_tag_for_each_argument() -> None:
+    def find(text: str, count: int = 3, near: str | None = None) -> None: ...
+
+    said = qwen(("text", "x"), ("count", "4"))
+    assert Grammar.from_tools([find], "qwen3-coder").parse(said) == [ToolCall("find", {"text": "x", "count": 4})]

@@ -8,6 +8,7 @@
     harmony    <|channel|>commentary to=functions.f <|constrain|>json<|message|>{…}, or the recipient first
     deepseek   <｜tool▁calls▁begin｜>, per call <｜tool▁call▁begin｜>…<｜tool▁call▁end｜>, <｜tool▁calls▁end｜>; inside
                function<｜tool▁sep｜>f\\n```json\\n{…}\\n```   (V3, R1)   or   f<｜tool▁sep｜>{…}   (V3.1)
+    qwen3-coder, deepseek-v3.2     a tag for each argument (tagged_arguments.py)
 
 A text ends where the family's end-of-turn token comes: the vocabulary's end of sequence, no part of the grammar
 (`<|call|>` and `<|return|>` of harmony too). With choice="auto" free text may surround calls; "required" and a name
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guiderail.errors import GrammarError, SchemaError
+from guiderail.grammars.tagged_arguments import dsml_call, dsml_calls, parameters_of, qwen_call, qwen_calls
 from guiderail.grammars.tags import Composite, thinking
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class _Tool(NamedTuple):
     name: str
     grammar: Grammar  # of the arguments
     decode: Callable[[Any], Any]
+    schema: Any  # of the arguments
 
 
 _HERMES = ("<tool_call>", "</tool_call>")
@@ -95,10 +98,13 @@ def tools_grammar(
         composite.define(start, [[thoughts, rule]])
         rule = start
     decoders = {tool.name: tool.decode for tool in read}
+    declared = {tool.name: parameters_of(tool.name, tool.schema) for tool in read} if style in _TAGGED else {}
 
     def parse(text: str) -> list[ToolCall]:
         if think is not None:
             text = text.partition(think[1])[2]
+        if style in _TAGGED:
+            return [ToolCall(name, decoders[name](value)) for name, value in _TAGGED[style](text, declared)]
         return [ToolCall(name, decoders[name](value)) for name, value in _calls(text, style)]
 
     return composite.build(rule, parse)
@@ -111,7 +117,7 @@ def _tool(tool: Any, number: int, strict: bool) -> _Tool:
         from guiderail.grammars.types import type_schema
 
         read = type_schema(tool)
-        return _Tool(tool.__name__, Grammar.from_json_schema(read.schema), read.decode)
+        return _Tool(tool.__name__, Grammar.from_json_schema(read.schema), read.decode, read.schema)
     place = f"tool {number}"
     if isinstance(tool, Mapping) and tool.get("type", "function") != "function":
         raise GrammarError(f"{place}: its type is {tool['type']!r}; only functions have a grammar")
@@ -128,7 +134,7 @@ def _tool(tool: Any, number: int, strict: bool) -> _Tool:
         grammar = Grammar.from_json_schema(parameters, strict=strict or bool(function.get("strict")))
     except SchemaError as error:
         raise type(error)(f"tool {name!r}: {error.message}", pointer=error.pointer) from None
-    return _Tool(name, grammar, lambda value: value)
+    return _Tool(name, grammar, lambda value: value, parameters)
 
 
 # --- how each family writes them ---
@@ -294,13 +300,43 @@ def _deepseek(composite: Composite, tools: list[_Tool], choice: str, parallel: b
     return _surrounded(composite, [composite.triggered(begin)], body, required, choice, parallel=False)
 
 
+def _qwen3_coder(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
+    body = composite.choice(
+        "call", [qwen_call(composite, tool.name, parameters_of(tool.name, tool.schema)) for tool in tools]
+    )
+    one = composite.choice("tool call", [[*composite.literal("<tool_call>"), body]])
+    calls = _list(composite, one, composite.literal("\n"), parallel)
+    return _surrounded(composite, [composite.triggered("<tool_call>")], body, calls, choice, parallel)
+
+
+_DSML = "｜DSML｜"
+
+
+def _deepseek_v3_2(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
+    call = composite.choice(
+        "call", [dsml_call(composite, tool.name, parameters_of(tool.name, tool.schema)) for tool in tools]
+    )
+    end = composite.literal(f"</{_DSML}function_calls>")
+    body = composite.choice("calls", [[*composite.literal("\n"), _list(composite, call, [], parallel), *end]])
+    begin = composite.literal(f"<{_DSML}function_calls>")
+    breaks = composite.choice("line breaks", [[], composite.literal("\n\n")])
+    required = composite.choice("required calls", [[breaks, *begin, body]])
+    # The middle of the trigger may be a token of its own.
+    token = [composite.text(), *composite.literal("<"), composite.special(_DSML), *composite.literal("function_calls>")]
+    trigger = composite.choice("trigger", [[composite.triggered(f"<{_DSML}function_calls>")], token])
+    return _surrounded(composite, [trigger], body, required, choice, parallel=False)
+
+
 STYLES: dict[str, tuple[Callable[[Composite, list[_Tool], str, bool], int], tuple[str, ...], tuple[str, ...]]] = {
     "hermes": (_hermes, ("<tool_call>",), _HERMES),
     "llama3": (_llama3, (_PYTHON_TAG, _LLAMA_TRIGGER, _LLAMA_TYPED), (_PYTHON_TAG,)),
     "mistral": (_mistral, ("[TOOL_CALLS]",), _MISTRAL),
     "harmony": (_harmony, ("<|end|>",), _HARMONY),
     "deepseek": (_deepseek, (_DEEPSEEK[0],), _DEEPSEEK),
+    "qwen3-coder": (_qwen3_coder, ("<tool_call>",), _HERMES),
+    "deepseek-v3.2": (_deepseek_v3_2, (f"<{_DSML}function_calls>",), (_DSML,)),
 }
+_TAGGED = {"qwen3-coder": qwen_calls, "deepseek-v3.2": dsml_calls}
 
 # --- and back ---
 
