@@ -8,9 +8,9 @@
 Parameters come in the order in which they are declared; those that are not required may be left out, and undeclared
 ones cannot be written. A string is any text without its closing tag, or one of an enumeration; any other value is JSON.
 So of each parameter it must be known whether it is a string: where that is not so, or where a string is limited
-(`pattern`, `format`, lengths), the tool is refused by name. Qwen's tags do not say which of both a value is: there a
-parameter is a string (or null, which is the text `null`), or it is not. Its template writes Python's `True`, `False` and
-`None` for JSON's words; both are taken.
+(`pattern`, `format`, lengths), the tool is refused by name. Qwen's tags do not say which of both it is: there a
+parameter is a string (or null, which is the text `null`), or it is not. Its template writes Python's `True`, `False`
+and `None` for JSON's words; both are taken.
 """
 
 from __future__ import annotations
