@@ -68,3 +68,32 @@ def test_masks_are_what_is_accepted(language: str, lacking: str) -> None:
             assert matcher.accept_token(token)
             at += len(tokens[token])
         assert at > len(data) // 2 or lacking != "nothing"
+
+
+# Whether the second line of a token goes on depends on the width of the first: an open block's, or wider than all.
+LINES = [
+    f"\n{first}{text}\n{second}{more}".encode()
+    for first in ("", " ", "  ", "   ", "\t", "        ", " \t")
+    for text in ("x", "#", "")
+    for second in ("", " ", "  ", "   ", "\t", "        ")
+    for more in ("", "y", "#")
+]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["if a:", "if a:\n  if b:", "if a:\n  x", "if a:\n\tif b:\n\t x", "if a:\n  if b:\n   x", "f(a,", "if a:\n  f(\n"],
+)
+def test_tokens_of_several_lines(text: str) -> None:
+    tokens = sorted({*LINES, *(bytes([b]) for b in range(256))})
+    words = gr.Vocabulary([*tokens, b""], eos_token_ids=[len(tokens)])
+    matcher = gr.compile(gr.Grammar.builtin("python"), words).matcher(prefix=text)
+    mask = gr.allocate_token_bitmask(1, words)
+    matcher.fill_next_token_bitmask(mask)
+    wrong = [
+        token
+        for number, token in enumerate(tokens)
+        if bool(int(mask[0, number // 32]) >> (number % 32) & 1) != (matcher.count_valid([number]) == 1)
+    ]
+    assert not wrong
+    assert 10 < sum(matcher.count_valid([number]) for number in range(len(tokens))) < len(tokens)
