@@ -26,8 +26,13 @@ PROGRAMS = {
 }
 
 
-# Bytes that are no tokens: in no token at all, or in longer ones.
-LACKING = {"nothing": (b"", b""), "bytes": (b"\x04\xf1#'", b""), "brackets": (b"\x04", b")]")}
+# Bytes that are no tokens: in no token at all, or in longer ones. Without continuations no character beyond ASCII can end.
+LACKING = {
+    "nothing": (b"", b""),
+    "bytes": (b"\x04\xf1#'", b""),
+    "brackets": (b"\x04", b")]"),
+    "continuations": (bytes(range(0x80, 0xC0)), b""),
+}
 
 
 def vocabulary(texts: list[str], seed: int, lacking: str) -> tuple[gr.Vocabulary, list[bytes]]:
