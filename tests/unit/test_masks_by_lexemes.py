@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 
 
-# Bytes that are no tokens: in no token at all, or in longer ones. Without continuations no character beyond ASCII can end.
+# Bytes that are no tokens: in no token at all, or in longer ones. Without continuations no character but ASCII ends.
 LACKING = {
     "nothing": (b"", b""),
     "bytes": (b"\x04\xf1#'", b""),
