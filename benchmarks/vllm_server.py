@@ -274,7 +274,7 @@ def _load_section(entry: dict[str, Any]) -> list[str]:
     return [
         "## Load",
         "",
-        table(["at a time", "ended", "seconds", "answers", "wrong", "slowest request, s"], rows),
+        table(["at a time", "when", "seconds", "answers", "wrong", "slowest request, s"], rows),
         "",
         f"Alive afterwards: {'yes' if entry['healthy'] else 'NO'}. Counters: "
         + ", ".join(f"{name} {value:g}" for name, value in entry["counters"].items())
