@@ -686,3 +686,29 @@ def test_international_hostnames_are_valid_by_idna() -> None:
                 taken += 1
                 idna.encode(name.lower() if name.isascii() else name)
     assert taken > 1000
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"allOf": [{"pattern": ":"}, {"format": "hostname"}]}, ["1"], ['"a:b"', '"a"']),
+        ({"allOf": [{"pattern": "/a"}, {"format": "hostname"}], "minLength": 2}, ["{}"], ['"a/a"', '"aa"']),
+        (
+            {"format": "hostname", "anyOf": [{"maxLength": 1}, {"pattern": "(a|b)$"}], "pattern": "^..?1$"},
+            ["null"],
+            ['"a1"', '"1"'],
+        ),
+        ({"format": "hostname", "pattern": "(a|b)$", "maxLength": 3}, ['"x.b"', '"a"'], ['"x.c"', '"xx.a"', '"-a"']),
+        ({"format": "hostname", "pattern": "^[a-c.]{200,}$"}, [f'"{"abc." * 60}abc"'], [f'"{"abc." * 64}a"']),
+    ],
+)
+def test_host_names_beside_patterns_are_decided_without_their_lengths(
+    schema: Any, valid: list[str], invalid: list[str]
+) -> None:
+    """The states of a host name with its lengths, times those of a pattern that no host name matches, met a limit."""
+    grammar = gr.Grammar.from_json_schema(schema)
+    assert all(map(grammar.accepts, valid))
+    assert not any(map(grammar.accepts, invalid))
+    if valid[0][0] != '"':
+        with pytest.raises(gr.UnsatisfiableError):
+            gr.Grammar.from_json_schema({**schema, "type": "string"})

@@ -197,6 +197,8 @@ class JsonAlgebra {
   bool boundless(Formula value, unsigned depth, unsigned& questions);
   bool boundless_arrays(Formula array, unsigned depth, unsigned& questions);
   bool boundless_objects(Formula object, Formula value, unsigned depth, unsigned& questions);
+  bool contradicts_wide_formats(Formula conjunction, bool all_spellings);
+  Node wide_tail(Formula f, bool all_spellings, bool& widened);
   bool takes_away_constants(Formula f) const;
   std::vector<Formula> conjuncts(Formula f) const;
   bool boundless_numbers(Formula f);

@@ -310,4 +310,9 @@ Node format_language(const JsonText& text, std::string_view name) {
   return node;
 }
 
+Node wide_format_language(const JsonText& text, std::string_view name) {
+  if (name != "hostname" && name != "host-name") return kNone;
+  return lower(text, "[A-Za-z0-9-]+(?:\\.[A-Za-z0-9-]+)*");
+}
+
 }  // namespace guiderail

@@ -17,5 +17,7 @@ inline constexpr std::string_view kContentBase64 = "contentEncoding base64", kCo
 
 // The bodies (between the quotes) that have the format `name`, which must be known or one of these.
 Node format_language(const JsonText& text, std::string_view name);
+// A language of few states that contains the format's; kNone where there is none with fewer.
+Node wide_format_language(const JsonText& text, std::string_view name);
 
 }  // namespace guiderail

@@ -203,6 +203,34 @@ Node JsonAlgebra::every_spelling(ValueId string) {
   return it->second;
 }
 
+// Does a conjunction leave nothing even if formats of many states are taken without their lengths? Searched with them, `hostname` beside a pattern that no
+// host name matches is a hundred thousand states.
+bool JsonAlgebra::contradicts_wide_formats(Formula conjunction, bool all_spellings) {
+  bool widened = false;
+  Node wide = wide_tail(conjunction, all_spellings, widened);
+  return widened && !lexicon_.alive(wide);
+}
+
+// Contains string_tail.
+Node JsonAlgebra::wide_tail(Formula f, bool all_spellings, bool& widened) {
+  const FormulaKind kind = formulas_.kind(f);
+  if (kind == FormulaKind::kAnd || kind == FormulaKind::kOr) {
+    const std::vector<Formula> parts(formulas_.children(f).begin(), formulas_.children(f).end());
+    std::vector<Node> nodes;
+    for (Formula part : parts)
+      if (kind == FormulaKind::kOr || formulas_.kind(part) != FormulaKind::kLength)
+        nodes.push_back(wide_tail(part, all_spellings, widened));
+    if (nodes.empty()) nodes.push_back(lexicon_.concat(text_.characters(), lexicon_.literal("\"")));
+    return kind == FormulaKind::kAnd ? lexicon_.both(std::move(nodes)) : lexicon_.either(std::move(nodes));
+  }
+  if (kind == FormulaKind::kFormat)
+    if (Node wide = wide_format_language(text_, formats_[formulas_.a(f)]); wide != kNone) {
+      widened = true;
+      return lexicon_.concat(wide, lexicon_.literal("\""));
+    }
+  return string_tail(f, all_spellings);
+}
+
 // Values that a schema lists are written as declared. What is forbidden is forbidden in every spelling, however deep below the negation it stands.
 Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
   uint64_t key = uint64_t{static_cast<uint32_t>(f)} << 1 | (all_spellings ? 1 : 0);
@@ -224,7 +252,9 @@ Node JsonAlgebra::string_tail(Formula f, bool all_spellings) {
       node = lexicon_.difference(any, string_tail(formulas_.child(f), true));
       break;
     }
-    case FormulaKind::kAnd: node = lexicon_.both(tails(formulas_.children(f))); break;
+    case FormulaKind::kAnd:
+      if (!contradicts_wide_formats(f, all_spellings)) node = lexicon_.both(tails(formulas_.children(f)));
+      break;
     case FormulaKind::kOr: node = lexicon_.either(tails(formulas_.children(f))); break;
     case FormulaKind::kOne: {
       std::vector<Formula> children(formulas_.children(f).begin(), formulas_.children(f).end());
