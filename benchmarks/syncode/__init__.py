@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import base64
 import concurrent.futures
+import datetime
 import json
 import multiprocessing
 import random
@@ -232,20 +233,21 @@ def page(report: dict[str, Any]) -> str:
         + ".",
         "Masks: CPU microseconds, mean / p50 / p99.",
         "",
-        "| language | engine | build s | cached s | masks, first | masks, again | tokens refused | without a mask |",
-        "|---|---|---|---|---|---|---|---|",
+        "| language | engine | build s | cached s | masks, first | masks, again | tokens refused | without a mask "
+        "| measured, UTC |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for language, cells in report["languages"].items():
         for name, cell in cells.items():
             if "refusal" in cell:
                 said = cell["refusal"].replace("|", "\\|").replace("\n", " ")
-                lines.append(f"| {language} | {name} | refused: {said} | | | | | |")
+                lines.append(f"| {language} | {name} | refused: {said} | | | | | | {cell['measured']} |")
                 continue
             lines.append(
                 f"| {language} | {name} | {cell['build_s']:.2f} | "
                 + (f"{cell['cached_s']:.2f} | " if "cached_s" in cell else "| ")
                 + f"{short(cell['first_us'])} | {short(cell.get('again_us'))} | {cell['refused']} | "
-                + f"{cell.get('missing', 0)} |"
+                + f"{cell.get('missing', 0)} | {cell['measured']} |"
             )
     lines += [
         "",
@@ -317,7 +319,8 @@ def main(argv: list[str] | None = None) -> None:
                 return None
             path.write_text(json.dumps(make(*arguments)))
             print(f"{name}: done after {time.monotonic() - begun:.0f} s", flush=True)
-        return json.loads(path.read_text())
+        measured = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+        return {**json.loads(path.read_text()), "measured": measured.strftime("%Y-%m-%d %H:%M")}
 
     report: dict[str, Any] = {"machine": machine(), "seed": options.seed, "languages": {}, "wrong": {}}
     for language in options.languages:
