@@ -21,6 +21,7 @@ one thread: of the model's forward passes and of the processor, per token and ro
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import random
 import sys
@@ -245,8 +246,9 @@ def page(report: dict[str, Any]) -> str:
         "Conditions, models and judges: benchmarks/generation. `wrong` counts texts that were not cut; times are CPU",
         "microseconds per token and row, the processor's those of `GrammarLogitsProcessor` (mean, p50, p99).",
         "",
-        "| model | language | condition | texts | cut | wrong | tokens | model µs | processor µs | share |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| model | language | condition | texts | cut | wrong | tokens | model µs | processor µs | share "
+        "| measured, UTC |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in report["cells"]:
         spent = row["processor_us"]
@@ -255,11 +257,12 @@ def page(report: dict[str, Any]) -> str:
             f"{row['wrong']} | {row['tokens']:,} | {row['forward_us']:,.0f} | "
             + (f"{spent['mean']:,.0f}, {spent['p50']:,.0f}, {spent['p99']:,.0f} | " if spent else "| ")
             + (f"{100 * spent['mean'] / row['forward_us']:.1f} % |" if spent else "|")
+            + f" {row['measured']} |"
         )
     for condition in CONDITIONS:
         cells = [row for row in report["cells"] if row["condition"] == condition]
         total, cut, wrong = (sum(row[key] for row in cells) for key in ("texts", "cut", "wrong"))
-        lines.append(f"| all | | {condition} | {total} | {cut} | {wrong} | | | | |")
+        lines.append(f"| all | | {condition} | {total} | {cut} | {wrong} | | | | | |")
     bad = [(row, text) for row in report["cells"] if row["condition"] != "free" for text in row["wrong_texts"]]
     if bad:
         lines += ["", "## Wrong under a grammar", ""]
@@ -302,7 +305,8 @@ def main(argv: list[str] | None = None) -> None:
                         left_out += 1
                         continue
                     kept.write_text(json.dumps({"model": name, "language": language, "condition": condition, **made}))
-                row = json.loads(kept.read_text())
+                written = datetime.datetime.fromtimestamp(kept.stat().st_mtime, datetime.UTC)
+                row = {**json.loads(kept.read_text()), "measured": written.strftime("%Y-%m-%d %H:%M")}
                 cells.append(row)
                 shown = {key: value for key, value in row.items() if key not in ("samples", "wrong_texts")}
                 print(json.dumps(shown), flush=True)
