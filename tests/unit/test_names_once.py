@@ -135,3 +135,27 @@ def test_a_thousand_names() -> None:
     text = json.dumps(members)
     assert grammar.accepts(text)
     assert not grammar.accepts(text[:-1] + ', "name 77": 1}')
+
+
+def test_schemas_of_one_grammar_may_have_the_same_names() -> None:
+    """Where two tools have the same terminal for a name, the names of one call are still known and kept apart."""
+    whole = {"type": "integer"}
+    anything = {"type": "object"}
+    parameters = {
+        "A": {"properties": {"a": whole, "c": whole}, "required": ["a", "c"], "additionalProperties": whole},
+        "B": {"additionalProperties": whole},
+        "C": {"properties": {"c": whole, "a": anything, "b": anything}, "required": ["c", "a", "b"]},
+    }
+    tools = [{"type": "function", "function": {"name": n, "parameters": p | anything}} for n, p in parameters.items()]
+    matcher = gr.compile(gr.Grammar.from_tools(tools, "hermes", "required", parallel=False), vocabulary()).matcher()
+    start = '<tool_call>\n{"name": "C", "arguments": {"c": 1, "a": {"b": 1, "x": 1}, "b": {"x": 1, "c": 1'
+    for end, valid in (
+        ("}}}\n</tool_call>", True),
+        (', "x', True),
+        (', "x"', False),
+        ('}, "a"', False),
+        ('}, "ab"', True),
+    ):
+        matcher.reset()
+        text = (start + end).encode()
+        assert (matcher.accept_tokens(list(text)) == len(text)) is valid, end

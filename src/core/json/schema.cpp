@@ -48,7 +48,9 @@ class JsonSchemaRules : public RuleProvider {
     return items(rest, rule.place, false, rule.owner, rule.names);
   }
 
-  Node with_name(Node seen, std::string_view lexeme) override { return text_.with_spelled(seen, name_of(lexeme)); }
+  Node with_name(Node seen, std::string_view lexeme) override {
+    return text_.with_spelled(symbols_.name_sets(), seen, name_of(lexeme));
+  }
 
   std::string name_of(std::string_view lexeme) override {
     std::size_t begin = lexeme.find('"'), end = lexeme.rfind('"');

@@ -228,17 +228,18 @@ Node JsonText::spelled(std::string_view text, Node rest) const {
   return rest;
 }
 
-Node JsonText::with_spelled(Node names, std::string_view text) {
+Node JsonText::with_spelled(SymbolTable::NameSets& known, Node names, std::string_view text) {
+  using Names = SymbolTable::NameSet;
   std::vector<std::pair<uint32_t, Names>> path;  // a character and what it stands in
   Node at = names;
   for (std::size_t i = 0; i < text.size();) {
     uint32_t point = next_code_point(text, i);
-    Names here = at == kNone ? Names{} : names_.at(static_cast<uint32_t>(at));
+    Names here = at == kNone ? Names{} : known.at(static_cast<uint32_t>(at));
     auto found = here.next.find(point);
     at = found == here.next.end() ? kNone : found->second;
     path.emplace_back(point, std::move(here));
   }
-  Names last = at == kNone ? Names{} : names_.at(static_cast<uint32_t>(at));
+  Names last = at == kNone ? Names{} : known.at(static_cast<uint32_t>(at));
   last.ends = true;
   auto keep = [&](Names here) {
     std::vector<Node> options;
@@ -246,7 +247,7 @@ Node JsonText::with_spelled(Node names, std::string_view text) {
     for (auto [point, next] : here.next) options.push_back(concat(spellings_of(point), next));
     Node language = lexicon_.either(std::move(options));
     growth_of_this_thread += 96 + 48 * here.next.size();
-    names_.try_emplace(static_cast<uint32_t>(language), std::move(here));
+    known.try_emplace(static_cast<uint32_t>(language), std::move(here));
     return language;
   };
   at = keep(std::move(last));

@@ -67,7 +67,7 @@ class JsonText {
   Node spelled(std::string_view text, Node rest) const;  // every spelling of a string body, then `rest`
   // One string more in `names`, a language of string bodies with their closing quotes made by this function, or kNone: every spelling of it.
   // A trie of characters that shares what it does not change.
-  Node with_spelled(Node names, std::string_view text);
+  Node with_spelled(SymbolTable::NameSets& known, Node names, std::string_view text);
   // The body of `text` as json.dumps writes it, raw or ensure_ascii, then `rest`.
   Node declared(std::string_view text, Node rest) const;
 
@@ -90,11 +90,6 @@ class JsonText {
   EscapePolicy escapes_;
   Node space_, quote_, character_, characters_, any_string_, colon_;
   mutable std::unordered_map<uint32_t, Node> spellings_;  // of single characters; under the growth lock
-  struct Names {
-    bool ends = false;
-    std::map<uint32_t, Node> next;  // by character
-  };
-  std::unordered_map<uint32_t, Names> names_;  // by their language
 };
 
 Node rfc8259_number(Lexicon& lexicon);

@@ -155,6 +155,14 @@ class SymbolTable {
     Node before, name, after;
     bool alone;
   };
+  // A set of names as a trie of their characters. Where two providers have the same terminal for a name, one answers for the scopes of both, so they
+  // share what is known of such sets, by the node of their spellings (RuleProvider::with_name).
+  struct NameSet {
+    bool ends = false;
+    std::map<uint32_t, Node> next;
+  };
+  using NameSets = std::unordered_map<uint32_t, NameSet>;
+  NameSets& name_sets() { return name_sets_; }
   // What is known of a start node whose terminal writes names, else null.
   const Name* name_info(Node start) const {
     auto found = names_.find(static_cast<uint32_t>(start));
@@ -174,6 +182,7 @@ class SymbolTable {
   StableVector<Terminal> terminals_;
   StableVector<Capture> captures_;
   std::unordered_map<uint32_t, Name> names_;
+  NameSets name_sets_;
   std::unordered_map<uint64_t, Symbol> terminal_ids_;
   std::map<std::pair<std::string, uint32_t>, Symbol> special_ids_;  // by text and the lexer behind it
   std::vector<std::string> special_tokens_;
