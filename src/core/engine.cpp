@@ -367,13 +367,19 @@ uint32_t Engine::scope_after(const Thread& t, ScopeRole role) {
   return role == ScopeRole::kCloses ? scopes_.closed(t.scope) : t.scope;
 }
 
+template <typename F>
+StateId Engine::with_scopes(StateId state, F changed) {
+  std::vector<Thread> all(threads(state).begin(), threads(state).end());
+  bool same = true;
+  for (Thread& t : all) {
+    uint32_t before = std::exchange(t.scope, changed(t.scope));
+    same = same && t.scope == before;
+  }
+  return same ? state : intern(all);
+}
+
 StateId Engine::untracked(StateId state) {
-  std::span<const Thread> now = threads(state);
-  if (std::ranges::none_of(now, [](const Thread& t) { return NameScopes::known(t.scope); })) return state;
-  std::vector<Thread> all(now.begin(), now.end());
-  for (Thread& t : all)
-    if (NameScopes::known(t.scope)) t.scope = NameScopes::kUntracked;
-  return intern(all);
+  return with_scopes(state, [](uint32_t scope) { return NameScopes::known(scope) ? NameScopes::kUntracked : scope; });
 }
 
 StateId Engine::generalised(StateId state) {
@@ -412,12 +418,9 @@ StateId Engine::forgetful(StateId state) {
 }
 
 StateId Engine::unnamed(StateId state) {
-  std::span<const Thread> now = threads(state);
-  if (std::ranges::none_of(now, [](const Thread& t) { return NameScopes::in_name(t.scope); })) return state;
-  std::vector<Thread> all(now.begin(), now.end());
-  for (Thread& t : all)
-    if (NameScopes::in_name(t.scope)) t.scope = scopes_.forgetful(scopes_.name(t.scope).second);
-  return intern(all);
+  return with_scopes(state, [this](uint32_t scope) {
+    return NameScopes::in_name(scope) ? scopes_.forgetful(scopes_.name(scope).second) : scope;
+  });
 }
 
 void Engine::forget(std::span<Thread> threads) {

@@ -66,7 +66,7 @@ class JsonText {
   Node lengths(uint32_t min, uint32_t max) const;        // any string of so many characters
   Node spelled(std::string_view text, Node rest) const;  // every spelling of a string body, then `rest`
   // One string more in `names`, a language of string bodies with their closing quotes made by this function, or kNone: every spelling of it.
-  // A trie of characters that shares what it does not change.
+  // A trie of characters that shares what it does not change; `known` holds its parts.
   Node with_spelled(SymbolTable::NameSets& known, Node names, std::string_view text);
   // The body of `text` as json.dumps writes it, raw or ensure_ascii, then `rest`.
   Node declared(std::string_view text, Node rest) const;

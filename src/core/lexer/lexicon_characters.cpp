@@ -258,14 +258,14 @@ bool Lexicon::excluded_at_end(Node n, Node base, Node& characters, uint8_t& last
   std::lock_guard lock(mutex_);
   CharacterCount excluded, all;
   if (!count_of_characters(n, excluded) || !count_of_characters(base, all)) return false;
-  if (all.rest != excluded.rest || all.min > 0 || all.max != kUnbounded) return false;
-  const Info& rest = info(all.rest);
-  if (rest.kind != Kind::kBytes || set_of(rest.kids()).count() != 1) return false;
+  if (all.rest != excluded.rest || all.min > 0) return false;
+  std::optional<uint8_t> end = last_byte_of_endless(base);
+  if (!end) return false;
   std::optional<Span> span = measure_whole(excluded.character, all.character, all.character);
   if (!span || span->min != 1 || span->max != 1) return false;
   if (!decide_alive(make_both({all.character, make_complement(excluded.character)}))) return false;
   characters = make_repeat(excluded.character, excluded.min, excluded.max);
-  last = set_of(rest.kids()).first();
+  last = *end;
   return true;
 }
 

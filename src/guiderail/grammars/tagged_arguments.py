@@ -23,14 +23,13 @@ from typing import Any, NamedTuple
 from guiderail.errors import GrammarError, SchemaError
 from guiderail.grammars.tags import Composite
 
-__all__ = ["Parameter", "dsml_call", "dsml_calls", "parameters_of", "qwen_call", "qwen_calls"]
+__all__ = ["DSML", "Parameter", "dsml_call", "dsml_calls", "parameters_of", "qwen_call", "qwen_calls"]
 
 _ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
 _OBJECT = {"type", "properties", "required", "additionalProperties", "$defs", "definitions", "$schema"} | _ANNOTATIONS
 _STRING = {"minLength", "maxLength", "pattern", "format", "contentEncoding", "contentMediaType", "contentSchema"}
-_OTHERS = ("null", "boolean", "integer", "number", "array", "object")
 _WORDS = {"True": "true", "False": "false", "None": "null"}
-_DSML = "｜DSML｜"
+DSML = "｜DSML｜"
 
 
 class Parameter(NamedTuple):
@@ -165,7 +164,7 @@ def dsml_call(composite: Composite, tool: str, parameters: list[Parameter]) -> l
     """One `invoke`, with the line break behind it."""
     written = []
     for p in parameters:
-        begin, end = f'<{_DSML}parameter name="{p.name}" string=', f"</{_DSML}parameter>"
+        begin, end = f'<{DSML}parameter name="{p.name}" string=', f"</{DSML}parameter>"
         values: list[list[int]] = []
         if any(end in text for text in p.strings):
             raise GrammarError(f"tool {tool!r}: a string of parameter {p.name!r} contains the tag that would end it")
@@ -177,9 +176,9 @@ def dsml_call(composite: Composite, tool: str, parameters: list[Parameter]) -> l
             value = composite.grammar(_value_schema(p, f"tool {tool!r}"), f"{tool}.{p.name}")
             values.append([*composite.literal(f'{begin}"false">'), value, *composite.literal(f"{end}\n")])
         written.append((p.required, values))
-    end_of_call = composite.literal(f"</{_DSML}invoke>\n")
+    end_of_call = composite.literal(f"</{DSML}invoke>\n")
     return [
-        *composite.literal(f'<{_DSML}invoke name="{tool}">\n'),
+        *composite.literal(f'<{DSML}invoke name="{tool}">\n'),
         _in_order(composite, tool, written, end_of_call),
     ]
 
@@ -188,10 +187,10 @@ def dsml_call(composite: Composite, tool: str, parameters: list[Parameter]) -> l
 
 _QWEN = re.compile(r"<tool_call>\n<function=([^>\n]+)>\n")
 _QWEN_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n(.*?)\n</parameter>\n", re.DOTALL)
-_DSML_BLOCK = re.compile(f"<{_DSML}function_calls>\n")
-_DSML_CALL = re.compile(f'<{_DSML}invoke name="([^"\n]+)">\n')
+_DSML_BLOCK = re.compile(f"<{DSML}function_calls>\n")
+_DSML_CALL = re.compile(f'<{DSML}invoke name="([^"\n]+)">\n')
 _DSML_PARAMETER = re.compile(
-    f'<{_DSML}parameter name="([^"\n]+)" string="(true|false)">(.*?)</{_DSML}parameter>\n', re.DOTALL
+    f'<{DSML}parameter name="([^"\n]+)" string="(true|false)">(.*?)</{DSML}parameter>\n', re.DOTALL
 )
 
 
@@ -218,5 +217,5 @@ def dsml_calls(text: str, tools: Mapping[str, list[Parameter]]) -> Iterator[tupl
         while written := _DSML_PARAMETER.match(text, at):
             at = written.end()
             arguments[written[1]] = written[3] if written[2] == "true" else json.loads(written[3])
-        at += len(f"</{_DSML}invoke>\n")
+        at += len(f"</{DSML}invoke>\n")
         yield call[1], arguments

@@ -24,7 +24,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guiderail.errors import GrammarError, SchemaError
-from guiderail.grammars.tagged_arguments import dsml_call, dsml_calls, parameters_of, qwen_call, qwen_calls
+from guiderail.grammars.tagged_arguments import (
+    DSML,
+    Parameter,
+    dsml_call,
+    dsml_calls,
+    parameters_of,
+    qwen_call,
+    qwen_calls,
+)
 from guiderail.grammars.tags import Composite, thinking
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ class _Tool(NamedTuple):
     grammar: Grammar  # of the arguments
     decode: Callable[[Any], Any]
     schema: Any  # of the arguments
+    parameters: list[Parameter]  # the same, where each has a tag; else empty
 
 
 _HERMES = ("<tool_call>", "</tool_call>")
@@ -89,6 +98,8 @@ def tools_grammar(
         if choice not in names:
             raise GrammarError(f"there is no tool {choice!r}; there are: {', '.join(names)}")
         read, parallel = [tool for tool in read if tool.name == choice], False
+    if style in _TAGGED:
+        read = [tool._replace(parameters=parameters_of(tool.name, tool.schema)) for tool in read]
     build, triggers, markers = STYLES[style]
     composite = Composite(triggers, markers)
     rule = build(composite, read, choice if choice in ("auto", "none") else "required", parallel)
@@ -98,7 +109,7 @@ def tools_grammar(
         composite.define(start, [[thoughts, rule]])
         rule = start
     decoders = {tool.name: tool.decode for tool in read}
-    declared = {tool.name: parameters_of(tool.name, tool.schema) for tool in read} if style in _TAGGED else {}
+    declared = {tool.name: tool.parameters for tool in read}
 
     def parse(text: str) -> list[ToolCall]:
         if think is not None:
@@ -117,7 +128,7 @@ def _tool(tool: Any, number: int, strict: bool) -> _Tool:
         from guiderail.grammars.types import type_schema
 
         read = type_schema(tool)
-        return _Tool(tool.__name__, Grammar.from_json_schema(read.schema), read.decode, read.schema)
+        return _Tool(tool.__name__, Grammar.from_json_schema(read.schema), read.decode, read.schema, [])
     place = f"tool {number}"
     if isinstance(tool, Mapping) and tool.get("type", "function") != "function":
         raise GrammarError(f"{place}: its type is {tool['type']!r}; only functions have a grammar")
@@ -134,7 +145,7 @@ def _tool(tool: Any, number: int, strict: bool) -> _Tool:
         grammar = Grammar.from_json_schema(parameters, strict=strict or bool(function.get("strict")))
     except SchemaError as error:
         raise type(error)(f"tool {name!r}: {error.message}", pointer=error.pointer) from None
-    return _Tool(name, grammar, lambda value: value, parameters)
+    return _Tool(name, grammar, lambda value: value, parameters, [])
 
 
 # --- how each family writes them ---
@@ -301,29 +312,22 @@ def _deepseek(composite: Composite, tools: list[_Tool], choice: str, parallel: b
 
 
 def _qwen3_coder(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
-    body = composite.choice(
-        "call", [qwen_call(composite, tool.name, parameters_of(tool.name, tool.schema)) for tool in tools]
-    )
+    body = composite.choice("call", [qwen_call(composite, tool.name, tool.parameters) for tool in tools])
     one = composite.choice("tool call", [[*composite.literal("<tool_call>"), body]])
     calls = _list(composite, one, composite.literal("\n"), parallel)
     return _surrounded(composite, [composite.triggered("<tool_call>")], body, calls, choice, parallel)
 
 
-_DSML = "｜DSML｜"
-
-
 def _deepseek_v3_2(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
-    call = composite.choice(
-        "call", [dsml_call(composite, tool.name, parameters_of(tool.name, tool.schema)) for tool in tools]
-    )
-    end = composite.literal(f"</{_DSML}function_calls>")
+    call = composite.choice("call", [dsml_call(composite, tool.name, tool.parameters) for tool in tools])
+    end = composite.literal(f"</{DSML}function_calls>")
     body = composite.choice("calls", [[*composite.literal("\n"), _list(composite, call, [], parallel), *end]])
-    begin = composite.literal(f"<{_DSML}function_calls>")
+    begin = composite.literal(f"<{DSML}function_calls>")
     breaks = composite.choice("line breaks", [[], composite.literal("\n\n")])
     required = composite.choice("required calls", [[breaks, *begin, body]])
     # The middle of the trigger may be a token of its own.
-    token = [composite.text(), *composite.literal("<"), composite.special(_DSML), *composite.literal("function_calls>")]
-    trigger = composite.choice("trigger", [[composite.triggered(f"<{_DSML}function_calls>")], token])
+    token = [composite.text(), *composite.literal("<"), composite.special(DSML), *composite.literal("function_calls>")]
+    trigger = composite.choice("trigger", [[composite.triggered(f"<{DSML}function_calls>")], token])
     return _surrounded(composite, [trigger], body, required, choice, parallel=False)
 
 
@@ -334,7 +338,7 @@ STYLES: dict[str, tuple[Callable[[Composite, list[_Tool], str, bool], int], tupl
     "harmony": (_harmony, ("<|end|>",), _HARMONY),
     "deepseek": (_deepseek, (_DEEPSEEK[0],), _DEEPSEEK),
     "qwen3-coder": (_qwen3_coder, ("<tool_call>",), _HERMES),
-    "deepseek-v3.2": (_deepseek_v3_2, (f"<{_DSML}function_calls>",), (_DSML,)),
+    "deepseek-v3.2": (_deepseek_v3_2, (f"<{DSML}function_calls>",), (DSML,)),
 }
 _TAGGED = {"qwen3-coder": qwen_calls, "deepseek-v3.2": dsml_calls}
 
