@@ -112,6 +112,23 @@ def fits(compiled: gr.CompiledGrammar, limit: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("divisor", ["24071400", "123456789012300", "98765432198765432e7", "7e300"])
+def test_divisors_that_end_in_zeros_are_known_by_arithmetic_as_well(divisor: str) -> None:
+    """They were searched for a multiple, for longer or shorter by what other grammars had been searched before."""
+    grammar = gr.Grammar.from_json_schema(f'{{"type": "number", "multipleOf": {divisor}}}')
+    rng = random.Random(SEED)
+    unit = int(Decimal(divisor))
+    for _ in range(50):
+        factor = rng.randrange(-(10 ** rng.randrange(1, 20)), 10 ** rng.randrange(1, 20))
+        text = str(unit * factor)
+        for written in (text, text + ".0", text + ".000"):
+            assert grammar.accepts(written)
+            assert not grammar.accepts(written.replace(text, str(unit * factor + rng.randrange(1, unit))))
+        assert not grammar.accepts(text + ".5")
+    for text, zero in (("0", True), ("-0.0", True), ("00", False), ("0" + str(unit), False), ("0.5", False)):
+        assert grammar.accepts(text) is zero
+
+
 @pytest.mark.parametrize(
     ("schema", "shortest"),
     [

@@ -212,9 +212,10 @@ Node NumberLanguages::multiples_of(const Decimal& divisor, bool fractions) const
     // d · 10^e: the multiples of d with e zeros appended, and zero.
     Node zeros = lexicon_.repeat(lexicon_.literal("0"), 0, kUnbounded);
     Node no_fraction = fractions ? lexicon_.optional(concat(point_, concat(lexicon_.literal("0"), zeros))) : kEpsilon;
-    Node multiples = lexicon_.both(
-        {lexicon_.multiples(modulus, 0, false), concat(lexicon_.bytes(ByteSet::range('1', '9')), digits_)});
-    Node shifted = concat(multiples, lexicon_.literal(std::string(static_cast<std::size_t>(divisor.exponent), '0')));
+    // From 1 on by arithmetic: as an intersection with the texts that begin with no zero, a multiple would have to be searched for.
+    DecimalMultiples positive{modulus, 0, 0, {}, false, 1};
+    Node shifted = concat(lexicon_.multiples(positive),
+                          lexicon_.literal(std::string(static_cast<std::size_t>(divisor.exponent), '0')));
     node = concat(lexicon_.either({lexicon_.literal("0"), shifted}), no_fraction);
   }
   return concat(lexicon_.optional(minus_), node);

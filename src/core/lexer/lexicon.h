@@ -278,8 +278,7 @@ class Lexicon {
   std::recursive_mutex mutex_;
   StableVector<Info> infos_;
   std::unique_ptr<Pool> pool_;
-  std::vector<uint32_t> table_;                         // open addressing over infos_
-  std::array<uint8_t, 4> hopeful_{'a', '0', '"', ' '};  // bytes by which the last searches for life succeeded
+  std::vector<uint32_t> table_;  // open addressing over infos_
   std::unordered_map<std::string, Node> kept_;
   std::vector<Node> characters_;                // declared
   std::unordered_map<uint32_t, bool> classes_;  // of them?
