@@ -97,18 +97,23 @@ const Characters& LexemeStretches::loops(Node remainder) {
 }
 
 bool LexemeStretches::goes_on(Node remainder, const TokenTrie::Below& below, uint8_t height) {
-  if (height > kFar) return false;
   for (std::size_t family = 0; family < std::size(kFamilies); ++family) {
     if (!kFamilies[family].cover(below)) continue;
     auto [it, fresh] = stretches_.try_emplace(uint64_t{static_cast<uint32_t>(remainder)} << 8 | family);
-    if (fresh) it->second = explore(remainder, kFamilies[family]);
+    if (fresh) it->second = explore(remainder, kFamilies[family], kFar, nullptr);
     return height <= it->second;
   }
   return false;
 }
 
+const Characters& LexemeStretches::plain_characters() { return kFamilies[std::size(kFamilies) - 1]; }
+
+bool LexemeStretches::outlasts_plain(Node remainder, std::vector<Node>& states) {
+  return explore(remainder, plain_characters(), kEndless, &states) == kEndless;
+}
+
 // Breadth first by bytes, each state once: the first layer with a state that some character of the family kills is the answer.
-uint32_t LexemeStretches::explore(Node start, const Characters& family) {
+uint32_t LexemeStretches::explore(Node start, const Characters& family, uint32_t far, std::vector<Node>* states) {
   constexpr std::size_t kManyStates = 120, kManyNodes = 2'000;
   struct State {
     Node node;
@@ -120,9 +125,10 @@ uint32_t LexemeStretches::explore(Node start, const Characters& family) {
   // Not on the budget of whoever asks for a mask: what cannot be found out cheaply is walked.
   Lexicon::Budget budget(kManyNodes);
   try {
-    for (; !layer.empty() && depth < kFar; ++depth) {
+    for (; !layer.empty() && depth < far; ++depth) {
       next_layer.clear();
       for (const State& at : layer) {
+        if (states && !at.more) states->push_back(at.node);
         const Lexicon::Transitions& t = lexicon_.transitions(at.node);
         auto look = [&](unsigned byte, uint32_t known, uint8_t more, uint8_t first, uint8_t last) {
           Node next = known != Lexicon::kUnknown ? Node{known} : lexicon_.step(at.node, static_cast<uint8_t>(byte));
@@ -152,7 +158,7 @@ uint32_t LexemeStretches::explore(Node start, const Characters& family) {
       std::swap(layer, next_layer);
     }
   } catch (const LimitError&) { return depth; }
-  return kFar;
+  return layer.empty() ? kEndless : far;
 }
 
 }  // namespace guiderail

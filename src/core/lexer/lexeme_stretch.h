@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <unordered_map>
+#include <vector>
 
 #include "core/lexer/lexicon.h"
 #include "core/masks/token_trie.h"
@@ -41,12 +42,18 @@ class LexemeStretches {
   const Characters& loops(Node remainder);
   // Does everything strictly below a place, at which a character ends, surely keep the remainder going?
   bool goes_on(Node remainder, const TokenTrie::Below& below, uint8_t height);
+  // Printable characters but quotation marks and backslashes.
+  static const Characters& plain_characters();
+  // Is the remainder alive after any text of plain characters, however long? `states` are those that such texts lead to, as far as they were
+  // looked at; if it is, each of them is so too.
+  bool outlasts_plain(Node remainder, std::vector<Node>& states);
 
  private:
   Characters loops_of(Node remainder);
   bool always_comes_to(Node node, Node target, int more, uint8_t first, uint8_t last);
-  // For how many bytes any characters of the family keep the remainder alive; looks no further than a few bytes.
-  uint32_t explore(Node remainder, const Characters& family);
+  // For how many bytes any characters of the family keep the remainder alive: at most `far`, or kEndless. `states`: as in outlasts_plain.
+  static constexpr uint32_t kEndless = UINT32_MAX;
+  uint32_t explore(Node remainder, const Characters& family, uint32_t far, std::vector<Node>* states);
 
   Lexicon& lexicon_;
   std::unordered_map<uint32_t, Characters> loops_;

@@ -8,6 +8,7 @@
 
 #include "core/growth.h"
 #include "core/lexer/lexeme_stretch.h"
+#include "core/masks/plain_tokens.h"
 #include "core/masks/vocabulary.h"
 #include "core/text/utf8_lead.h"
 
@@ -70,6 +71,11 @@ const LexRow& LexRowCache::row(Node remainder, Node competing, const TokenTrie& 
   // Built without the lock: two threads may build the same row, the first one stays.
   std::unique_ptr<LexRow> fresh;
   if (competing == kNone && &trie == &vocabulary_.trie()) fresh = read_off(remainder, place);
+  if (!fresh && competing == kNone && &trie == &vocabulary_.trie() && place == TokenTrie::kRoot &&
+      outlasts_plain(remainder)) {
+    const PlainTokens& plain = vocabulary_.plain();
+    fresh = build(remainder, kNone, plain.others(), TokenTrie::kRoot, false, plain.tokens());
+  }
   if (!fresh) fresh = build(remainder, competing, trie, place, false);
   return keep(rows_, key, std::move(fresh));
 }
@@ -242,6 +248,21 @@ bool LexRowCache::is_broad(Node remainder) {
   return broad_.try_emplace(static_cast<uint32_t>(remainder), met >= kEnough).first->second;
 }
 
+bool LexRowCache::outlasts_plain(Node remainder) {
+  if (!vocabulary_.byte_complete()) return false;
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = outlasts_plain_.find(static_cast<uint32_t>(remainder)); it != outlasts_plain_.end())
+      return it->second;
+  }
+  std::vector<Node> states{remainder};
+  const bool result = LexemeStretches(lexicon_).outlasts_plain(remainder, states);
+  std::lock_guard lock(mutex_);
+  // Where one of them fails the others may well not, but most do, and asking each would cost more than it is worth.
+  for (Node state : states) outlasts_plain_.try_emplace(static_cast<uint32_t>(state), result);
+  return result;
+}
+
 std::size_t LexRowCache::size() const {
   std::lock_guard lock(mutex_);
   return rows_.size();
@@ -318,13 +339,14 @@ void LexRowCache::store_few(LexRow& row, std::vector<uint32_t> tokens) {
 }
 
 std::unique_ptr<LexRow> LexRowCache::build(Node remainder, Node competing, const TokenTrie& trie, uint32_t place,
-                                           bool counting) {
+                                           bool counting, std::span<const uint32_t> kept) {
   auto result = std::make_unique<LexRow>();
   result->trie_ = &trie;
   // Tokens that stay, as a list where the place is small and as bits where it is not.
   auto [first_below, last_below] = trie.token_range(place);
-  const bool few = last_below - first_below < vocabulary_.num_words() / 4;
-  std::vector<uint32_t> stay(few ? 0 : vocabulary_.num_words(), 0), stay_list;
+  const bool few = kept.empty() && last_below - first_below < vocabulary_.num_words() / 4;
+  std::vector<uint32_t> stay(kept.begin(), kept.end()), stay_list;
+  if (!few) stay.resize(vocabulary_.num_words(), 0);
   auto keep_tokens = [&](std::span<const uint32_t> tokens) {
     if (few)
       stay_list.insert(stay_list.end(), tokens.begin(), tokens.end());

@@ -9,7 +9,8 @@
 //  - body{m,n} is read off the row of body*: if every place of the trie has read a definite number of bodies, the tokens and ends of the counted
 //    remainder are those of the starred one with a suitable number, so the thousand states of a `maxLength` cost one walk.
 //  - where a lexeme surely reads all that occurs below a place of the trie, as a string does nearly everywhere, all tokens there keep it
-//    going and nobody walks there (lexeme_stretch.h).
+//    going and nobody walks there (lexeme_stretch.h); and where it reads all plain characters for ever, only the tokens that contain others
+//    are walked (plain_tokens.h).
 // Tokens in which the lexeme ends are grouped by (tags, obligation) and kept as tries of what is left over, one per first byte, made when
 // a parser first asks for that byte: a JSON string ends inside some 1,300 tokens of a 128k vocabulary, in a few hundred ways.
 #pragma once
@@ -88,7 +89,7 @@ class LexRow {
   std::vector<uint32_t> places_after(const Exit& exit, uint8_t byte) const;
   // What is left over after `byte`, for tokens in which the lexeme ends just before it.
   const TokenTrie& left_over(const Exit& exit, uint8_t byte) const;
-  // The tokens of whose rest below some place the row speaks: the vocabulary's, or what another row has left over.
+  // The tokens of whose rest below some place the row speaks: the vocabulary's, its tokens that are not plain, or what another row has left over.
   const TokenTrie& trie() const { return *trie_; }
 
  private:
@@ -122,8 +123,8 @@ class LexRowCache {
  public:
   LexRowCache(const Vocabulary& vocabulary, Lexicon& lexicon) : vocabulary_(vocabulary), lexicon_(lexicon) {}
 
-  // The row of `remainder` over the tokens below `place` of a trie: the vocabulary's, or what a row of this cache has left over. `competing` is
-  // kNone unless lexing is munch.
+  // The row of `remainder` over the tokens below `place` of a trie: the vocabulary's, its tokens that are not plain, or what a row of this cache has
+  // left over. `competing` is kNone unless lexing is munch.
   const LexRow& row(Node remainder, Node competing, const TokenTrie& trie, uint32_t place);
   // How a remainder takes its tokens from rows: as `first` with `rest` after it (kEpsilon: none). If it excludes, remainder = (base without
   // excluded) k and reference = base k = first rest, else reference is the remainder itself. Of what is excluded, `ends` are texts of characters and
@@ -137,6 +138,9 @@ class LexRowCache {
     std::optional<uint8_t> last;
   };
   const Plan& plan(Node remainder);
+  // Does the remainder live on after any plain characters, so that its row keeps all plain tokens (plain_tokens.h)? False also means 'not known', and
+  // where completions must be spelled without some bytes.
+  bool outlasts_plain(Node remainder);
   // The tokens below `place` that leave one of `targets` of the remainder, which are the same at every call for it.
   const std::vector<uint32_t>& tokens_into(Node remainder, const std::set<Node>& targets, uint32_t place);
   std::size_t size() const;
@@ -163,7 +167,9 @@ class LexRowCache {
   const LexRow& keep(Rows& rows, const Key& key, std::unique_ptr<LexRow> fresh);
   // The row of body*, with numbers of bodies if they are definite.
   const LexRow& counting_row(Node starred, uint32_t place);
-  std::unique_ptr<LexRow> build(Node remainder, Node competing, const TokenTrie& trie, uint32_t place, bool counting);
+  // `kept`: bits of tokens that are not in the trie and keep the lexeme going; may be empty.
+  std::unique_ptr<LexRow> build(Node remainder, Node competing, const TokenTrie& trie, uint32_t place, bool counting,
+                                std::span<const uint32_t> kept = {});
   std::unique_ptr<LexRow> read_off(Node remainder, uint32_t place);
   void store_stay(LexRow& row, std::vector<uint32_t> stay);
   std::size_t depth_of(uint32_t place) const;
@@ -176,7 +182,7 @@ class LexRowCache {
   std::unordered_map<Key, const LexRow*, KeyHash> saturated_;  // remainders whose row is that of their saturated twin
   std::unordered_map<Key, std::vector<uint32_t>, KeyHash> tokens_into_;
   std::unordered_map<uint32_t, Plan> plans_;
-  std::unordered_map<uint32_t, bool> broad_;
+  std::unordered_map<uint32_t, bool> broad_, outlasts_plain_;
   std::atomic<std::size_t> bytes_{0};
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/lexer/munch.h"
+#include "core/masks/plain_tokens.h"
 
 namespace guiderail {
 
@@ -106,13 +107,23 @@ bool MaskBuilder::enter(const TokenTrie& trie, uint32_t place, std::size_t begin
   if (large || by_lexemes) {
     std::vector<Thread> open(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end());
     stack_.resize(begin);
+    bool plain_taken = false;
+    if (large && place == TokenTrie::kRoot && open.size() > 1) {
+      // First one that keeps all plain tokens: then no other needs to be asked about them.
+      auto first = std::ranges::find_if(open, [this](const Thread& t) {
+        if (t.at_boundary() || t.competing != kNone) return false;
+        const LexRowCache::Plan& plan = rows_.plan(t.lexeme);
+        return plan.broad && !plan.excludes && rows_.outlasts_plain(plan.first);
+      });
+      if (first != open.end()) std::swap(*first, open[0]);
+    }
     for (std::size_t i = 0; i < open.size(); ++i) {
       Thread t = open[i];
       if (by_lexemes && t.at_boundary())
         visit(shapes_->readings().place(trie, place, t.obligation), t, skip);
       else if (t.at_boundary())
         engine_.begin_all(t, open);
-      else if (large && take_row(t, place, open))
+      else if (large && take_row(t, place, skip, plain_taken, open))
         continue;
       else if (by_lexemes)
         read_on(trie, place, t, skip);
@@ -385,14 +396,21 @@ bool MaskBuilder::owes_nothing_next(const Thread& thread) {
   return met;
 }
 
-// If a cached row can answer for this thread's tokens below `place`, lets it; threads that remain to be looked at are added to `more`.
-bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more) {
+// If a cached row can answer for this thread's tokens below `place` but for `skip`, lets it; threads that remain to be looked at are added to `more`.
+// `plain_taken`: are all plain tokens allowed, whatever this thread says of them? Set if it allows them.
+bool MaskBuilder::take_row(const Thread& thread, uint32_t place, const Ranges* skip, bool& plain_taken,
+                           std::vector<Thread>& more) {
   if (!owes_nothing_next(thread) || !engine_.always_viable(thread)) return false;
   // What a newline leads to depends on the width read, which rows do not know.
   if (engine_.indentation() && engine_.indentation()->is_newline(thread.group)) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
   if (!plan.broad) return false;
-  Contribution c{&rows_.row(plan.first, thread.competing, vocabulary_.trie(), place), {}};
+  bool keeps_plain = !plain_taken && !skip && place == TokenTrie::kRoot && thread.competing == kNone &&
+                     !plan.excludes && rows_.outlasts_plain(plan.first);
+  // What is excluded stands in the vocabulary's trie.
+  const bool others_only = plain_taken && !plan.excludes;
+  const TokenTrie& trie = others_only ? vocabulary_.plain().others() : vocabulary_.trie();
+  Contribution c{&rows_.row(plan.first, thread.competing, trie, place), skip ? *skip : Ranges{}};
   // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
   if (thread.competing != kNone && c.row->mostly_left_over()) return false;
   for (auto [characters, last] : plan.ends) {
@@ -401,7 +419,11 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
     if (engine_.lexicon().nullable(characters))
       if (uint32_t child = trie.child(place, last)) c.except.push_back(trie.token_range(child));
     for (const auto& exit : row.exits())
-      for (uint32_t node : row.places_after(*exit, last)) c.except.push_back(trie.token_range(node));
+      for (uint32_t node : row.places_after(*exit, last)) {
+        auto [first, end] = row.trie().token_range(node);
+        for (uint32_t token : row.trie().all_tokens().subspan(first, end - first))
+          c.except.emplace_back(vocabulary_.rank(token), vocabulary_.rank(token) + 1);
+      }
   }
   if (plan.excluded != kNone) decide_excluded(thread, plan, place, c.except);
   join(c.except);
@@ -421,6 +443,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
       if (!contains(looked_at, token)) {
         c.except.emplace_back(vocabulary_.rank(token), vocabulary_.rank(token) + 1);
         doubtful_.push_back(token);
+        keeps_plain = keeps_plain && !vocabulary_.plain().has(token);
       }
     std::ranges::sort(c.except);
   }
@@ -439,6 +462,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, std::vector<Thr
       more.push_back(t);
   }
   contributions_.push_back(std::move(c));
+  plain_taken = plain_taken || keeps_plain;
   return true;
 }
 

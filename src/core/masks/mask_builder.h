@@ -89,7 +89,7 @@ class MaskBuilder {
   void go_on_behind(ShapeTokens::ExitsId exits, const Thread& boundary, const Ranges* skip);
   void add(const TokenSet& tokens, const Ranges* skip);
   bool owes_nothing_next(const Thread& thread);
-  bool take_row(const Thread& thread, uint32_t place, std::vector<Thread>& more);
+  bool take_row(const Thread& thread, uint32_t place, const Ranges* skip, bool& plain_taken, std::vector<Thread>& more);
   bool take_row_of_rest(const TokenTrie& trie, Thread& thread, uint32_t place, const Ranges* skip);
   void walk_left_over(const LexRow& row, const Thread& thread, Node rest, const Ranges& except);
   bool spellable(std::span<const Thread> threads);

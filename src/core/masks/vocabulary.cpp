@@ -6,6 +6,7 @@
 
 #include "core/errors.h"
 #include "core/masks/lex_row.h"
+#include "core/masks/plain_tokens.h"
 
 namespace guiderail {
 
@@ -59,6 +60,12 @@ int64_t Vocabulary::special(const std::string& text) const {
 bool Vocabulary::is_token_id(std::string_view text) {
   return text.size() > 4 && text.size() < 14 && text.starts_with("<[") && text.ends_with("]>") &&
          std::ranges::all_of(text.substr(2, text.size() - 4), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+const PlainTokens& Vocabulary::plain() const {
+  std::lock_guard lock(mutex_);
+  if (!plain_) plain_ = std::make_unique<PlainTokens>(*this);
+  return *plain_;
 }
 
 std::shared_ptr<LexRowCache> Vocabulary::rows(const std::shared_ptr<Lexicon>& lexicon) const {

@@ -15,6 +15,7 @@
 namespace guiderail {
 
 class LexRowCache;
+class PlainTokens;
 
 class Vocabulary {
  public:
@@ -44,6 +45,9 @@ class Vocabulary {
   // Every byte value is a token of its own: then every text can be written in tokens.
   bool byte_complete() const { return byte_complete_; }
 
+  // Made when first asked for.
+  const PlainTokens& plain() const;
+
   // The cache of one lexicon generation's lexemes; shared by all grammars of that generation.
   std::shared_ptr<LexRowCache> rows(const std::shared_ptr<Lexicon>& lexicon) const;
 
@@ -60,6 +64,7 @@ class Vocabulary {
   mutable std::mutex mutex_;
   mutable std::weak_ptr<Lexicon> generation_;
   mutable std::shared_ptr<LexRowCache> rows_;
+  mutable std::unique_ptr<PlainTokens> plain_;
 };
 
 }  // namespace guiderail
