@@ -205,7 +205,14 @@ def test_counted_rows_where_tokens_lack_bytes(name: str, seed: int) -> None:
 def test_what_may_stand_behind_a_name_says_nothing_of_names_taken_out(text: str, whitespace: str) -> None:
     # So many tokens are white space behind a quotation mark that it is worth a row there as well.
     spaces = ["".join(t) for n in range(1, 9) for t in itertools.product(" \n", repeat=n)]
-    words = [*spaces, *(f'"{s}' for s in spaces), *(f'a"{s}' for s in spaces), *(f'"a{n}' for n in range(200)), '":', '" :']
+    words = [
+        *spaces,
+        *(f'"{s}' for s in spaces),
+        *(f'a"{s}' for s in spaces),
+        *(f'"a{n}' for n in range(200)),
+        '":',
+        '" :',
+    ]
     vocabulary = gr.Vocabulary.from_bytes([*(bytes([b]) for b in range(256)), *(w.encode() for w in words), b""])
     grammar = gr.Grammar.from_json_schema({"properties": {"a": False, "b": {}}}, whitespace=whitespace)
     laws.mask_is_what_accept_takes(gr.compile(grammar, vocabulary).matcher(prefix=text), len(vocabulary))
