@@ -1,9 +1,11 @@
-"""CCA (Chen et al. 2024) on drawn glyphs with a LlamaGen model of 0.15 million parameters.
+"""CCA (Chen et al. 2024) on drawn glyphs with a small LlamaGen model, trained until held-out likelihood hardly falls.
 
 The world draws ten glyphs, each a few strokes with jittered ends, on 8x8 pixels; 2x2 patches become 64 codes, 16 a
 picture. The judge is a small convolutional network trained on the same drawings; the Fréchet distance is taken in
-its last hidden layer against fresh drawings. The fine-tuning rate was chosen on seed 100. Nothing here is FID on
-ImageNet: the figures are analogues.
+its last hidden layer against fresh drawings. The model is too small for the glyphs, as the published ones are for
+ImageNet: one of 0.03 million parameters, trained to its end, draws them so well that guidance has nothing to add. CCA
+takes one epoch at a tenth of the base model's rate, as published. Size, steps and rates were chosen on seed 100.
+Nothing here is FID on ImageNet: the figures are analogues.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from guiderail.training import RolledConditions, condition_contrastive_loss, seq
 from guiderail.training.llamagen import LlamaGenModel, LlamaGenSettings, sample_codes
 
 CODES, SIDE, CLASSES = 64, 4, 10
-BATCH, EXAMPLES, BASE_STEPS = 64, 12_800, 600
+BATCH, EXAMPLES, BASE_STEPS = 64, 12_800, 6000
 BETA = 0.02 * 576 / SIDE**2  # the paper's value, scaled by the length of the sequence
 WEIGHTS = (1.0, 3.0, 10.0, 30.0)
-SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)
-CCA_RATE = 2e-3
-SAMPLES = 2000
+SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
+BASE_RATE, CCA_RATE = 6e-3, 6e-4
+SAMPLES = 5000
 
 # Strokes (x, y) -> (x, y) in the unit square
 GLYPHS = [
@@ -135,9 +137,10 @@ def sample(model: LlamaGenModel, labels: Tensor, scale: float, generator: torch.
 class World:
     """Everything a seed trains once: data, judge, base model."""
 
-    base_steps, judge_steps = BASE_STEPS, 400
+    base_steps, base_rate, judge_steps = BASE_STEPS, BASE_RATE, 400
     patch, vocab, batch = 2, CODES, BATCH
-    beta, tuning_rate = BETA, CCA_RATE
+    width, layers = 16, 2
+    beta, tuning_rate, samples = BETA, CCA_RATE, SAMPLES
 
     def __init__(self, seed: int, scratch: Path) -> None:
         self.seed, self.scratch = seed, scratch
@@ -161,11 +164,14 @@ class World:
             self.ceiling = float((self.judge(recon).argmax(1) == fresh_labels).float().mean())
         torch.manual_seed(seed)
         self.base = self.untrained()
-        trained(self.base, lambda step: self.likelihood_loss(self.base, step), "base", scratch, steps=self.base_steps)
+        trained(
+            self.base, lambda step: self.likelihood_loss(self.base, step), "base", scratch,
+            steps=self.base_steps, rate=self.base_rate,
+        )  # fmt: skip
 
     def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pictures and labels to learn from, and others to compare with."""
-        return *drawings(EXAMPLES, rng), *drawings(SAMPLES, rng)
+        return *drawings(EXAMPLES, rng), *drawings(self.samples, rng)
 
     def quantised(self, pictures: Tensor) -> Tensor:
         """Codes (count, patches)."""
@@ -177,7 +183,14 @@ class World:
     def untrained(self) -> LlamaGenModel:
         return LlamaGenModel(
             LlamaGenSettings(
-                vocab=CODES, width=64, layers=3, heads=4, grid=SIDE, classes=CLASSES, multiple_of=32, dropout=0.05
+                vocab=CODES,
+                width=self.width,
+                layers=self.layers,
+                heads=4,
+                grid=SIDE,
+                classes=CLASSES,
+                multiple_of=32,
+                dropout=0.05,
             )
         )
 
@@ -223,7 +236,7 @@ class World:
 
     @torch.no_grad()
     def figures(self, model: LlamaGenModel, scale: float) -> dict[str, float]:
-        labels = torch.arange(SAMPLES) % CLASSES
+        labels = torch.arange(self.samples) % CLASSES
         codes, rows = sample(model, labels, scale, torch.Generator().manual_seed(self.seed))
         pictures = pictures_of(codes, self.book)
         features = self.judge.features(pictures[:, None])
@@ -337,18 +350,14 @@ def _cost_ratio(figures: Any) -> float:
     return float(figures["cost"]["unguided_over_guided_seconds"]) if halved else 1.0
 
 
-SETTING = "ten drawn glyphs, 16 codes a picture, LlamaGen of 0.15 M parameters"
-CONTROL = (
-    "A part of the gain in Fréchet distance is that of more training, in one seed all of it (V1 control): the base "
-    "model was not trained to the end. Class accuracy rises beyond the control in every seed."
-)
+SETTING = "ten drawn glyphs, 16 codes a picture, LlamaGen of 0.01 M parameters trained to its end"
 CLAIMS = [
     Claim("V1", "cca", "CCA without guidance is on par with guidance", "recovers >= 0.8 of the gap none -> best guided "
           "in Frechet distance (best lambda of the sweep against best scale of the sweep)", SETTING, _recovered,
-          lambda v: v >= 0.8, CONTROL),
+          lambda v: v >= 0.8),
     Claim("V2", "cca", "half the sampling cost", "evaluations exactly 0.5; CPU time ratio <= 0.65",
           "width 768, batch 32, one thread", _cost_ratio, lambda v: v <= 0.65),
     Claim("V3", "cca", "one epoch of fine-tuning suffices", "recovers >= 0.8 of the gap after one epoch (200 steps of "
           "64); this is the run of V1", SETTING, _recovered,
-          lambda v: v >= 0.8, CONTROL),
+          lambda v: v >= 0.8),
 ]  # fmt: skip

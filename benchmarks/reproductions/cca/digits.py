@@ -26,8 +26,8 @@ SCALES, WEIGHTS, STEPS = (1.0, 1.25, 1.5, 2.0, 3.0), (1.0, 3.0), 200
 class World(cca.World):
     """Digits for glyphs; fewer steps, for they are few."""
 
-    base_steps, judge_steps = 600, 400
-    tuning_rate = 2e-4
+    base_steps, base_rate, judge_steps, tuning_rate = 600, 2e-3, 400, 2e-4
+    width, layers, samples = 64, 3, 2000
 
     def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         from sklearn.datasets import load_digits  # a download of nothing: the data are in the package

@@ -80,9 +80,9 @@ class Judge(nn.Module):
 class World(cca.World):
     """MNIST for glyphs, LlamaGen."""
 
-    base_steps, judge_steps = 1000, 400
+    base_steps, base_rate, judge_steps = 1000, 2e-3, 400
     patch, vocab = PATCH, 128
-    beta, tuning_rate = 0.02 * LENGTH / SIDE**2, 2e-4
+    beta, tuning_rate, samples = 0.02 * LENGTH / SIDE**2, 2e-4, 2000
 
     def pictures(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return shuffled(rng)

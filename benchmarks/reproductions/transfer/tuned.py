@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.reproductions import cca
-from benchmarks.reproductions.cca import BATCH, CCA_RATE, CLASSES, EXAMPLES
+from benchmarks.reproductions.cca import BATCH, CLASSES, EXAMPLES
 from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.small_models import kept, trained
 from benchmarks.reproductions.transfer import Rule, Streams, World
@@ -47,7 +47,7 @@ from guiderail.training.llamagen import LlamaGenModel
 TRAJECTORIES, STEPS, RATE = 1600, 200, 5e-4  # sequences a scale; of distillation
 DRAWN_AT, BAKED = (1.25, 1.5, 2.0, 3.0), 1.5
 PAIRS, DIVERSITY_STEPS, DIVERSITY = 32, 120, 5.0  # two samples each; weight of the reward
-HEAT = 1.5
+HEAT, TUNING = 1.5, World.tuning_rate
 
 
 class Trained:
@@ -92,7 +92,7 @@ class Trained:
             with adapters.at(scales):
                 return distillation_loss(model(labels, codes[:, :-1]), own, null, scales)
 
-        return model, trained(adapters, loss, "adapters", self.scratch, steps=STEPS, rate=CCA_RATE)
+        return model, trained(adapters, loss, "adapters", self.scratch, steps=STEPS, rate=TUNING)
 
     def head(self) -> GuidedHead:
         torch.manual_seed(self.world.seed)
@@ -105,7 +105,7 @@ class Trained:
                 hidden = hidden_states(self.world.base, labels, codes[:, :-1])
             return distillation_loss(head(own, hidden, scales), own, null, scales)
 
-        return trained(head, loss, "head", self.scratch, steps=STEPS, rate=CCA_RATE)  # type: ignore[no-any-return]
+        return trained(head, loss, "head", self.scratch, steps=STEPS, rate=TUNING)  # type: ignore[no-any-return]
 
     def distilled(self) -> LlamaGenModel:
         model = self.world.copy_of_base()
@@ -252,7 +252,7 @@ def rules(world: World, own: Trained) -> dict[str, dict[str, Rule]]:
         "diversity-rewarded": {f"merged {share:g}": alone(between(share)) for share in (0.5, 1.0)},
         "negative model (Self-NPO)": {f"s {s:g}": against(world, degraded, s) for s in (1.25, 1.5, 2.0)},
         **{
-            name: {f"rate {rate:g}": alone(own.contrasted(name, rate, loss)) for rate in (CCA_RATE, CCA_RATE / 10)}
+            name: {f"rate {rate:g}": alone(own.contrasted(name, rate, loss)) for rate in (TUNING, TUNING / 10)}
             for name, loss in contrasts.items()
         },
     }
