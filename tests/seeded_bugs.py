@@ -40,7 +40,9 @@ class Build:
 
     def __init__(self, work: Path) -> None:
         self.source, self.build, self.site = work / "tree", work / "build", work / "site"
-        shutil.rmtree(self.source, ignore_errors=True)
+        # Objects of an earlier run may be of one of its bugs, and as new as the sources.
+        for directory in (self.source, self.build):
+            shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(ROOT / "src", self.source / "src", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         shutil.copy(ROOT / "CMakeLists.txt", self.source)
         self._run(
