@@ -82,6 +82,8 @@ class ShortestText {
     return (length(a) + length(b)) | ((a | b) & kDoubtful);
   }
   static constexpr uint32_t kMaxCost = uint32_t{1} << 30;
+  static constexpr uint32_t kMaxBytes = 1 << 20;  // of a completion
+  static constexpr uint64_t key(Node n, uint32_t tag) { return (uint64_t{static_cast<uint32_t>(n)} << 32) | tag; }
   // f(byte) for one byte of each class of the node that the texts may use, best first, until f returns true.
   template <typename F>
   void for_each_class(Node node, F f);
