@@ -296,6 +296,7 @@ StateId Engine::intern(std::vector<Thread>& threads) {
 }
 
 uint32_t Engine::begin_text(const Thread& boundary) {
+  if (boundary.text == kSomeText) return kSomeText;
   if (is_some_text(boundary.text)) return std::min(boundary.text + 1, kDoubtful);
   if (!parser_->may_capture(boundary.parser)) return kNoText;
   return std::max(boundary.text, kEmptyText);
@@ -375,6 +376,14 @@ StateId Engine::with_scopes(StateId state, F changed) {
     uint32_t before = std::exchange(t.scope, changed(t.scope));
     same = same && t.scope == before;
   }
+  return same ? state : intern(all);
+}
+
+StateId Engine::textless(StateId state) {
+  std::vector<Thread> all(threads(state).begin(), threads(state).end());
+  bool same = true;
+  for (Thread& t : all)
+    if (t.text != kNoText && !is_some_text(t.text)) t.text = kSomeText, same = false;
   return same ? state : intern(all);
 }
 
@@ -459,17 +468,17 @@ void Engine::end_lexeme(const Thread& t, std::span<const uint32_t> tags, Node co
   for (uint32_t tag : tags) {
     const Parser::Expected* expected = Parser::find(look, t.group, tag);
     if (!expected) continue;
-    bool doubtful = false;
+    bool doubtful = false, asked = false;
     Thread next{kNone,
                 kNone,
-                parser_->shift(t.parser, *expected, t.text, doubtful),
+                parser_->shift(t.parser, *expected, t.text, doubtful, &asked),
                 kNone,
                 obligation,
                 kNoText,
                 indentation,
                 scope_after(t, expected->role)};
     if (is_some_text(t.text))
-      next.text = doubtful ? kDoubtful : t.text;
+      next.text = doubtful ? kDoubtful : asked ? std::max(t.text, kSomeTextAsked) : t.text;
     else if (t.text != kNoText && parser_->capturing(next.parser))
       next.text = t.text;
     if (viability_ && !viability_->viable_after(t.group, next.parser, next.obligation, dropped(next))) continue;

@@ -71,6 +71,8 @@ class Engine {
   StateId initial() const { return initial_; }
   // The same state where names may come twice from here on.
   StateId untracked(StateId state);
+  // The same state but for captured texts, of which none is known.
+  StateId textless(StateId state);
   // The state that stands for all that differ from this one in captured texts and names alone: what it allows they allow, but for tokens that
   // lead to doubtful threads. Itself if there is nothing to forget.
   StateId generalised(StateId state);

@@ -85,7 +85,7 @@ def walks(rng: random.Random, grammar: gr.Grammar, checks: int) -> None:
     least = least_limit(compiled)
     if least is None:
         return
-    for limit in (least, least, least + 1, least + 3, least + rng.randint(4, 25)):
+    for limit in (least, least, least + 1, least + 3, least + rng.randint(4, 25), least + 60):
         text = walk(rng, compiled.matcher(max_tokens=limit), compiled.matcher(), limit, words, checks)
         assert grammar.accepts(text)
 
@@ -115,6 +115,42 @@ NAMED: list[Any] = [
     {"type": "array", "items": {"type": "string", "maxLength": 2}, "uniqueItems": True, "minItems": 3},
     {"type": "object", "additionalProperties": {"type": "object", "minProperties": 2, "maxProperties": 3}},
 ]
+
+# What has been read of an item that is no string decides what may follow it.
+ITEMS: list[Any] = [
+    {"type": "number"},
+    {"type": "integer", "maximum": 10},
+    {"type": "array", "items": {"type": "integer"}},
+    {"type": "array", "uniqueItems": True, "items": {"type": "array"}},
+    {"type": "object"},
+    {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}, "required": ["a"]},
+    {"properties": {"a": {"uniqueItems": True, "minItems": 1}}, "type": "object", "additionalProperties": False},
+    {"oneOf": [{"type": "string"}, {"type": "object", "required": ["b"]}, {"type": "boolean"}]},
+    {},
+]
+AROUND: list[Any] = [
+    {},
+    {"maxItems": 3, "minItems": 1},
+    {"prefixItems": [{"type": "integer"}, {"const": [1]}]},
+    {"contains": {"type": "array"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("number", "around"),
+    [*itertools.product(range(len(ITEMS)), AROUND), (1, {"minItems": 2})],
+    ids=str,
+)
+def test_masks_and_acceptance_agree_where_items_must_not_come_again(number: int, around: dict[str, Any]) -> None:
+    rng = random.Random(f"{SEED} {number} {around}")
+    schema = {"type": "array", "uniqueItems": True, "items": ITEMS[number], **around}
+    if rng.random() < 0.5:
+        schema = {"type": "object", "properties": {"a": schema, "b": {"type": "integer"}}, "required": ["a", "b"]}
+    try:
+        grammar = gr.Grammar.from_json_schema(schema, whitespace=rng.choice(["compact", "flexible"]))
+    except UnsatisfiableError:
+        return
+    walks(rng, grammar, 4)
 
 
 @pytest.mark.parametrize("whitespace", ["compact", "flexible"])

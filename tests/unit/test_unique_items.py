@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from decimal import Decimal
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,7 @@ import pytest
 
 import guiderail as gr
 from conftest import SEED
+from oracles import laws
 
 UNIQUE: dict[str, Any] = {"type": "array", "uniqueItems": True}
 
@@ -246,3 +248,41 @@ def test_objects_with_one_member_of_boundlessly_many_values_cannot_run_out(item:
         outcomes.add(judge.is_valid(array))
         assert grammar.accepts(json.dumps(array)) == judge.is_valid(array), array
     assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("item", "items", "request_bytes"),
+    [
+        ({"type": "number"}, [i * 2 for i in range(40)], 2_000_000),
+        ({"type": "array", "items": {"type": "integer"}}, [[i, i] for i in range(40)], 4_000_000),
+        (
+            {"type": "object", "properties": {"id": {"type": "integer"}, "name": {"type": "string"}}},
+            [{"id": i, "name": f"n{i}"} for i in range(20)],
+            4_000_000,
+        ),
+    ],
+    ids=["numbers", "arrays", "objects"],
+)
+def test_a_limit_far_away_does_not_look_at_every_token(item: Any, items: list[Any], request_bytes: int) -> None:
+    """What a token adds to an item's text matters only where the item ends; it made a state, and a plan, of each."""
+    token_bytes = [*(bytes([b]) for b in range(256)), *dict.fromkeys(PIECES), b""]
+    vocabulary = gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[len(token_bytes) - 1])
+    limits = gr.Limits(request_bytes=request_bytes)
+    compiled = gr.compile(gr.Grammar.from_json_schema({**UNIQUE, "items": item}), vocabulary, limits=limits)
+    text = json.dumps(items).encode()
+    matcher = compiled.matcher(max_tokens=4 * len(text))
+    for byte in text:
+        assert byte in laws.allowed(matcher, len(token_bytes))
+        assert matcher.accept_token(byte)
+    assert not matcher.closed_early
+
+
+@pytest.mark.parametrize("far", ["1e5000", "25e-3000", "-7e+2000", "1e123456789012"])
+def test_numbers_of_many_zeros_may_be_items(far: str) -> None:
+    grammar = gr.Grammar.from_json_schema({**UNIQUE, "items": {"type": "number"}})
+    assert grammar.accepts(f"[{far}, 1, 2]")
+    if len(far) < 10:
+        plain = f"{Decimal(far):f}"
+        assert not grammar.accepts(f"[{far}, {plain}]")
+        assert grammar.accepts(f"[{far}, {plain.replace('7', '8').replace('25', '26').replace('10', '11')}]")
+        assert gr.Grammar.from_json_schema(f'{{"enum": [{far}]}}').accepts(plain)

@@ -41,6 +41,8 @@ std::vector<bool> known(const std::vector<int64_t>& ids) {
   return result;
 }
 
+constexpr std::size_t kMaxAsked = 4'096;  // tokens, of a state, whose texts decide
+
 std::size_t bytes_of(const Completion::Plan& plan) { return 64 + (plan ? plan->size() * sizeof(uint32_t) : 0); }
 
 }  // namespace
@@ -63,6 +65,7 @@ uint32_t Completion::Lengths::least_room() const {
 
 Completion::Store::~Store() {
   for (std::size_t i = 0; i < plans.size(); ++i) delete plans[i].load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < textless.size(); ++i) delete textless[i].load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < shared.size(); ++i) delete shared[i].load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < named.size(); ++i) delete named[i].load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < lengths.size(); ++i) delete lengths[i].load(std::memory_order_relaxed);
@@ -99,10 +102,32 @@ Completion::Plan Completion::plan(StateId state, bool first) {
   first = first && first_;
   auto& table = store(first).plans;
   if (const Plan* there = look_up(table, state)) return *there;
-  StateId nameless = first ? state : engine_.untracked(state);
-  Plan fresh = nameless != state ? shared_plan(state, nameless) : make_plan(state, first);
+  StateId textless = first ? state : without_texts(state);
+  Plan fresh;
+  if (textless == state) {
+    fresh = nameless_plan(state, first);
+  } else if (const Plan* there = look_up(main_store_.textless, textless)) {
+    fresh = *there;
+  } else {
+    fresh = nameless_plan(state, first);
+    fresh = publish(main_store_.textless, textless, std::make_unique<Plan>(fresh), sizeof(Plan) + bytes_of(fresh));
+  }
   std::size_t bytes = sizeof(Plan) + bytes_of(fresh);
   return publish(table, state, std::make_unique<Plan>(std::move(fresh)), bytes);
+}
+
+StateId Completion::without_texts(StateId state) {
+  if (!can_estimate()) return state;
+  StateId textless = engine_.textless(state);
+  if (textless == state) return state;
+  Lexicon::Budget budget(engine_.limits().lexer_states_per_request);
+  std::lock_guard lock(engine_.parser().mutex());
+  return shortest_.bound(engine_.threads(textless)) == kUnknown ? state : textless;
+}
+
+Completion::Plan Completion::nameless_plan(StateId state, bool first) {
+  StateId nameless = first ? state : engine_.untracked(state);
+  return nameless != state ? shared_plan(state, nameless) : make_plan(state, first);
 }
 
 Completion::Plan Completion::shared_plan(StateId state, StateId nameless) {
@@ -307,12 +332,18 @@ std::optional<uint32_t> Completion::known_most_after(StateId state, bool first) 
 
 uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
   uint32_t most = can_estimate() ? 0 : kUnknown;
+  std::vector<uint32_t> asked;
   if (can_estimate()) {
     std::lock_guard lock(engine_.parser().mutex());
     for (const Reach::Kept& kept : reach.kept())
       if (most != kUnknown) most = std::max(most, shortest_.bound(kept));
-    for (std::size_t i = 0; i < reach.size() && most != kUnknown; ++i)
-      most = std::max(most, shortest_.bound(reach.set(i)));
+    for (std::size_t i = 0; i < reach.size() && most != kUnknown; ++i) {
+      uint32_t here = shortest_.bound(reach.set(i));
+      if (here == kUnknown && !reach.tokens(i).empty())
+        asked.insert(asked.end(), reach.tokens(i).begin(), reach.tokens(i).end());
+      else
+        most = std::max(most, here);
+    }
   }
   std::vector<Reach::Name> names;
   if (most != kUnknown) {
@@ -325,6 +356,16 @@ uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
     growth_of_this_thread += 64 + names.size() * sizeof(Reach::Name);
     store(first).names.try_emplace(static_cast<uint32_t>(state), std::move(names));
   }
+  if (most != kUnknown && !asked.empty()) {
+    if (std::ranges::all_of(engine_.threads(state), &Engine::well_known)) {
+      most = std::max(most, most_after_each(state, first, asked));
+    } else {
+      std::lock_guard lock(mutex_);
+      bytes_.fetch_add(64 + asked.size() * sizeof(uint32_t), std::memory_order_relaxed);
+      growth_of_this_thread += 64 + asked.size() * sizeof(uint32_t);
+      store(first).asked.try_emplace(static_cast<uint32_t>(state), std::move(asked));
+    }
+  }
   write(store(first).most_after, state, most);
   return most >= kTooLong ? kUnknown : most;
 }
@@ -332,17 +373,36 @@ uint32_t Completion::most_after(StateId state, bool first, const Reach& reach) {
 uint32_t Completion::most_after(StateId state, bool first, StateId general) {
   uint32_t most = *known_most_after(general, first);
   std::vector<Reach::Name> names;
+  std::vector<uint32_t> asked;
   {
     std::lock_guard lock(mutex_);
     const auto& known = store(first).names;
     if (auto found = known.find(static_cast<uint32_t>(general)); found != known.end()) names = found->second;
+    const auto& tokens = store(first).asked;
+    if (auto found = tokens.find(static_cast<uint32_t>(general)); found != tokens.end()) asked = found->second;
   }
   if (uint32_t more = most == kUnknown ? 0 : more_than_general(state, names); more < kTooLong - most)
     most += more;
   else
     most = kUnknown;
+  if (most != kUnknown) most = std::max(most, most_after_each(state, first, asked));
   write(store(first).most_after, state, most);
   return most >= kTooLong ? kUnknown : most;
+}
+
+uint32_t Completion::most_after_each(StateId state, bool first, std::span<const uint32_t> tokens) {
+  if (tokens.size() > kMaxAsked) return kUnknown;
+  uint32_t most = 0;
+  for (uint32_t token : tokens) {
+    StateId next = after_(state, token, first);
+    if (next == kDead) continue;
+    uint32_t here = cost(next, false);
+    if (here == kUnknown)
+      if (Plan rest = plan(next, false)) here = static_cast<uint32_t>(rest->size());
+    most = std::max(most, here);
+    if (most == kUnknown) break;
+  }
+  return most;
 }
 
 // The names that may be begun after a token in scopes that are not known: the shortest of them may be one that the scope has.
@@ -468,6 +528,10 @@ const Completion::Lengths* Completion::known_lengths(StateId state, bool first) 
 
 std::vector<uint32_t> Completion::to_be_asked(Successor& successor, StateId state, bool first) {
   std::span<const Thread> threads = engine_.threads(successor.next);
+  if (std::ranges::any_of(threads, [](const Thread& t) { return is_some_text(t.text); })) {
+    std::lock_guard lock(engine_.parser().mutex());
+    if (shortest_.bound(threads) == kUnknown) return std::exchange(successor.tokens, {});
+  }
   auto some = [](const Thread& t) { return NameScopes::is_some(t.scope); };
   if (std::ranges::none_of(threads, some)) return {};
   auto doubtful = [](const Thread& t) { return t.scope == NameScopes::kSomeNamed || t.scope == NameScopes::kDoubtful; };
@@ -520,8 +584,9 @@ const Completion::Lengths& Completion::lengths(StateId state, bool first) {
     return rest ? static_cast<uint32_t>(rest->size()) : kUnknown;
   };
   auto is_special = [&](uint32_t token) { return std::ranges::find(special_, int64_t{token}) != special_.end(); };
-  // Names that are being read would make a state of every token.
-  for (Successor& successor : successors(engine_.forgetful(state), first)) {
+  // Names and captured texts that are being read would make a state of every token.
+  StateId known = engine_.forgetful(state);
+  for (Successor& successor : successors(can_estimate() ? engine_.textless(known) : known, first)) {
     std::vector<uint32_t>& tokens = successor.tokens;
     // A token that both ends the text and is named by the grammar may always end it.
     if (engine_.accepting(state)) std::erase_if(tokens, [this](uint32_t token) { return vocabulary_.is_eos(token); });

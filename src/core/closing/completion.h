@@ -13,7 +13,8 @@
 // is; `plan_within` keeps it by looking again, should the plan that is kept be longer: what is known of short texts only gets better.
 //
 // States that differ only in the names they have read (name_scopes.h) share a plan that writes no further name in their scopes, and states
-// that differ only in the name they are reading share one that writes others than that. So the tokens that go on in a name, each of which leads to a
+// that differ only in the name they are reading share one that writes others than that. So do states inside a captured text (captured_text.h), if the
+// plan neither depends on it nor goes on behind what is captured but by closing it. So the tokens that go on in a name, each of which leads to a
 // state of its own, need not be looked at one by one.
 #pragma once
 
@@ -124,8 +125,10 @@ class Completion {
     StableVector<std::atomic<const Plan*>> plans;
     StableVector<std::atomic<const Shared*>> shared;
     StableVector<std::atomic<const Named*>> named;
-    // Of states that do not know the names read: names that begin after some token.
+    StableVector<std::atomic<const Plan*>> textless;  // by the state without its texts, where they do not matter
+    // Of states that do not know the names and texts read: names that begin after some token, and tokens after which the text matters.
     std::unordered_map<uint32_t, std::vector<Reach::Name>> names;
+    std::unordered_map<uint32_t, std::vector<uint32_t>> asked;
     StableVector<std::atomic<const Lengths*>> lengths;
     StableVector<std::atomic<uint32_t>> costs, most_after;  // plus 1; 0: not asked yet
   };
@@ -139,10 +142,15 @@ class Completion {
   Store& store(bool first) { return first && first_ ? first_store_ : main_store_; }
   const Store& store(bool first) const { return first && first_ ? first_store_ : main_store_; }
   Plan make_plan(StateId state, bool first);
+  Plan nameless_plan(StateId state, bool first);
+  // The state without its captured texts, if a plan does not depend on them; else itself.
+  StateId without_texts(StateId state);
   Plan shared_plan(StateId state, StateId nameless);
   std::optional<Names> names_of(StateId state, const std::vector<uint32_t>& plan);
   bool repeats(StateId state, const Names& names);
   std::vector<Reach::Name> open_names(const Reach& reach);
+  // The longest that plans after these tokens of the state may be.
+  uint32_t most_after_each(StateId state, bool first, std::span<const uint32_t> tokens);
   uint32_t more_than_general(StateId state, std::span<const Reach::Name> names);
   // Moves the tokens that must be asked one by one out of a successor of `state`; those that are left lead to states with one plan.
   std::vector<uint32_t> to_be_asked(Successor& successor, StateId state, bool first);

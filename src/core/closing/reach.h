@@ -27,15 +27,12 @@ class Reach {
     bool operator==(const Name&) const = default;
   };
 
-  // Some token leads to these threads, which have been merged.
-  void add(std::span<const Thread> threads) {
-    uint64_t hash = hash_of(threads);
-    auto [begin, end] = known_.equal_range(hash);
-    for (auto it = begin; it != end; ++it)
-      if (std::ranges::equal(set(it->second), threads)) return;
-    known_.emplace(hash, ends_.size());
-    threads_.insert(threads_.end(), threads.begin(), threads.end());
-    ends_.push_back(threads_.size());
+  // These tokens lead to these threads, which have been merged. Where a captured text that is not known has been asked for, it may matter to whom
+  // they belong.
+  void add(std::span<const Thread> threads, std::span<const uint32_t> tokens) {
+    std::size_t number = number_of(threads);
+    if (std::ranges::any_of(threads, [](const Thread& t) { return is_some_text(t.text) && t.text > kSomeText; }))
+      tokens_[number].insert(tokens_[number].end(), tokens.begin(), tokens.end());
   }
   void keep(const Kept& kept) {
     if (std::ranges::find(kept_, kept) == kept_.end()) kept_.push_back(kept);
@@ -46,11 +43,26 @@ class Reach {
     std::size_t begin = i ? ends_[i - 1] : 0;
     return std::span(threads_).subspan(begin, ends_[i] - begin);
   }
+  // The tokens that lead to set i, if that depends on a text.
+  std::span<const uint32_t> tokens(std::size_t i) const { return tokens_[i]; }
   std::span<const Kept> kept() const { return kept_; }
 
  private:
+  std::size_t number_of(std::span<const Thread> threads) {
+    uint64_t hash = hash_of(threads);
+    auto [begin, end] = known_.equal_range(hash);
+    for (auto it = begin; it != end; ++it)
+      if (std::ranges::equal(set(it->second), threads)) return it->second;
+    known_.emplace(hash, ends_.size());
+    threads_.insert(threads_.end(), threads.begin(), threads.end());
+    ends_.push_back(threads_.size());
+    tokens_.emplace_back();
+    return ends_.size() - 1;
+  }
+
   std::vector<Thread> threads_;  // the sets, one after the other
   std::vector<std::size_t> ends_;
+  std::vector<std::vector<uint32_t>> tokens_;
   std::unordered_multimap<uint64_t, std::size_t> known_;
   std::vector<Kept> kept_;
 };

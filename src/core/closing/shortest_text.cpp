@@ -380,7 +380,7 @@ void ShortestText::expand(uint32_t x) {
     if (least >= at(x).cost) continue;
     Production production{x, start, 0, {}};
     for (uint32_t p = start; production.terminals != kUnknown && parser.symbol_at(p) != Parser::kEnd; ++p) {
-      if (parser.captures_at(p)) production.terminals = sum(production.terminals, kDoubtful);
+      if (depends_on_text(p)) production.terminals = sum(production.terminals, kDoubtful);
       uint32_t symbol = parser.symbol_at(p);
       if (is_terminal(Symbol{symbol}))
         production.terminals = sum(production.terminals, terminal(Symbol{symbol}));
@@ -425,11 +425,26 @@ void ShortestText::improve(uint32_t first, uint32_t cost, uint32_t start) {
 
 // --- states ---------------------------------------------------------------------------------------------------------
 
+bool ShortestText::depends_on_text(uint32_t position) {
+  Parser& parser = engine_.parser();
+  std::optional<bool> doubtful = parser.doubtful_at(position);
+  if (!doubtful || *doubtful) return doubtful.has_value();
+  auto [it, fresh] = ends_at_once_.try_emplace(parser.symbol_at(position), false);
+  if (fresh) {
+    charge(48);
+    it->second = std::ranges::any_of(parser.productions(it->first), [&](uint32_t start) {
+      uint32_t symbol = parser.symbol_at(start);
+      return symbol != Parser::kEnd && is_terminal(Symbol{symbol}) && parser.symbol_at(start + 1) == Parser::kEnd;
+    });
+  }
+  return !it->second;
+}
+
 uint32_t ShortestText::cost_from(uint32_t position) {
   uint32_t total = 0;
   for (; total != kUnknown && engine_.parser().symbol_at(position) != Parser::kEnd; ++position) {
     uint32_t symbol = engine_.parser().symbol_at(position);
-    if (engine_.parser().captures_at(position)) total = sum(total, kDoubtful);
+    if (depends_on_text(position)) total = sum(total, kDoubtful);
     total = sum(total, is_terminal(Symbol{symbol}) ? terminal(Symbol{symbol}) : nonterminal(symbol));
   }
   return total;
@@ -538,7 +553,7 @@ uint32_t ShortestText::cost(const Thread& t) {
 uint32_t ShortestText::bound(std::span<const Thread> threads) {
   uint32_t best = kUnknown;
   for (const Thread& t : threads) {
-    if (t.text != kNoText) return kUnknown;
+    if (is_some_text(t.text) && t.text > kSomeTextAsked) return kUnknown;
     best = std::min(best, cost(t));
   }
   return best & kDoubtful ? kUnknown : best;
@@ -546,7 +561,7 @@ uint32_t ShortestText::bound(std::span<const Thread> threads) {
 
 uint32_t ShortestText::bound(const Reach::Kept& kept) {
   const Thread& t = kept.thread;
-  if (t.text != kNoText) return kUnknown;
+  if (is_some_text(t.text) && t.text > kSomeTextAsked) return kUnknown;
   const Parser::Lookahead& look = engine_.parser().lookahead(t.parser);
   auto [first, last] = std::ranges::equal_range(look.expected, t.group, {}, &Parser::Expected::start);
   // The shortest end of all that `node` has, and what comes after it.

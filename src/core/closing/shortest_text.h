@@ -40,7 +40,7 @@ class ShortestText {
   // What completes the text, nothing if no completion is known. With the parser's mutex held.
   std::optional<std::vector<Piece>> find(StateId state);
   // At most so many pieces complete the text of a state with these threads, kUnknown if that is not known: the symbols' texts one after the other.
-  // Only under free lexing; kUnknown where captured texts have a say. With the parser's mutex held.
+  // Only under free lexing; kUnknown where it depends on a captured text. With the parser's mutex held.
   uint32_t bound(std::span<const Thread> threads);
   // As the other, after any token that keeps the lexeme going.
   uint32_t bound(const Reach::Kept& kept);
@@ -73,6 +73,9 @@ class ShortestText {
     uint32_t cost;
   };
 
+  // Does it depend on a captured text how the text written goes on at this position? Not where the generic continuation can end with one lexeme, which
+  // then is the cheapest way: what follows any text can as well (SymbolTable::capture).
+  bool depends_on_text(uint32_t position);
   // A cost with this bit is that of a text that may turn out not to fit: a captured text decides what follows, or a name is written that may have come
   // before. Others are preferred.
   static constexpr uint32_t kDoubtful = uint32_t{1} << 31;
@@ -155,6 +158,7 @@ class ShortestText {
   std::map<std::pair<Node, std::vector<uint32_t>>, LongestRest> longest_rests_;
   std::unordered_map<uint32_t, Way> states_, contexts_;
   std::unordered_map<uint32_t, Parser::Continuations> continuations_;
+  std::unordered_map<uint32_t, bool> ends_at_once_;  // nonterminals: does one lexeme make one?
   std::unordered_map<uint32_t, uint32_t> state_costs_;
   std::unordered_map<uint32_t, Hop> hops_;
 };

@@ -43,7 +43,7 @@ Decimal Decimal::parse(std::string_view text) {
       exponent = exponent * 10 + (text[i] - '0');
       if (exponent > 1'000'000'000'000'000) {
         if (result.digits.empty()) break;  // zero, whatever the exponent
-        throw LimitError("number_size", "the exponent of a number of the schema is too large");
+        throw LimitError("number_size", "the exponent of a number has more than 15 digits");
       }
     }
     result.exponent += negative ? -exponent : exponent;

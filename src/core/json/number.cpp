@@ -14,15 +14,19 @@ struct Split {
   std::string whole, fraction;  // 12.5 → "12", "5"
 };
 
+Split whole_and_fraction(const Decimal& value) {
+  std::string text = value.absolute().plain();
+  std::size_t point = text.find('.');
+  if (point == text.npos) return {text, ""};
+  return {text.substr(0, point), text.substr(point + 1)};
+}
+
 Split split(const Decimal& value) {
   auto size = static_cast<int64_t>(value.digits.size());
   if (std::max(value.magnitude(), size) - std::min<int64_t>(value.exponent, 0) >
       static_cast<int64_t>(NumberLanguages::kMaxLength))
     throw LimitError("number_size", "a bound or value of the schema has too many digits when written in full");
-  std::string text = value.absolute().plain();
-  std::size_t point = text.find('.');
-  if (point == text.npos) return {text, ""};
-  return {text.substr(0, point), text.substr(point + 1)};
+  return whole_and_fraction(value);
 }
 
 }  // namespace
@@ -181,9 +185,13 @@ Node NumberLanguages::equal_to(const std::vector<Decimal>& values) const {
   Node zeros = lexicon_.repeat(lexicon_.literal("0"), 0, kUnbounded);
   Node no_fraction = lexicon_.optional(concat(point_, concat(lexicon_.literal("0"), zeros)));
   std::vector<std::string> texts;
-  std::vector<Node> rests;
+  std::vector<Node> rests, far;
   for (const Decimal& value : values) {
-    auto [whole, fraction] = split(value);
+    if (std::max(value.exponent, -value.magnitude()) > static_cast<int64_t>(kMaxLength)) {
+      far.push_back(far_from_one(value, zeros, no_fraction));
+      continue;
+    }
+    auto [whole, fraction] = whole_and_fraction(value);
     std::string text = fraction.empty() ? whole : whole + "." + fraction;
     Node rest = fraction.empty() ? no_fraction : zeros;
     if (value.is_zero() || !value.negative) {
@@ -197,7 +205,23 @@ Node NumberLanguages::equal_to(const std::vector<Decimal>& values) const {
   }
   std::vector<std::pair<std::string_view, Node>> entries;
   for (std::size_t i = 0; i < texts.size(); ++i) entries.emplace_back(texts[i], rests[i]);
-  return lexicon_.literals(std::move(entries));
+  far.push_back(lexicon_.literals(std::move(entries)));
+  return lexicon_.either(std::move(far));
+}
+
+// Its many zeros are counted, by the billion if need be.
+Node NumberLanguages::far_from_one(const Decimal& value, Node zeros, Node no_fraction) const {
+  int64_t count = value.exponent > 0 ? value.exponent : -value.magnitude();
+  constexpr int64_t kBillion = 1'000'000'000;
+  auto times = [this](Node body, int64_t number) {
+    return lexicon_.repeat(body, static_cast<uint32_t>(number), static_cast<uint32_t>(number));
+  };
+  Node zero = lexicon_.literal("0");
+  Node between = concat(times(times(zero, kBillion), count / kBillion), times(zero, count % kBillion));
+  Node digits = lexicon_.literal(value.digits);
+  Node text = value.exponent > 0 ? concat(digits, concat(between, no_fraction))
+                                 : concat(lexicon_.literal("0."), concat(between, concat(digits, zeros)));
+  return value.negative ? concat(minus_, text) : text;
 }
 
 Node NumberLanguages::multiples_of(const Decimal& divisor, bool fractions) const {

@@ -38,6 +38,8 @@ class NumberLanguages {
 
  private:
   Node concat(Node a, Node b) const { return lexicon_.concat(a, b); }
+  // The plain texts of one value of many zeros.
+  Node far_from_one(const Decimal& value, Node zeros, Node no_fraction) const;
   // Texts without sign whose value is greater than (less than) `value`, or equal if `equal`.
   Node compare(const Decimal& value, bool greater, bool equal) const;
   Node compare_fraction(const std::string& fraction, bool greater, bool equal) const;

@@ -73,7 +73,7 @@ MaskRow MaskBuilder::build(StateId state, Reach* reach) {
       StateId next = token < 0 ? kDead : engine_.advance_special(state, index);
       if (next == kDead) continue;
       sets_.push_back(static_cast<uint32_t>(token));
-      if (reach_) reach_->add(engine_.threads(next));
+      if (reach_) reach_->add(engine_.threads(next), {});
     }
   }
   return assemble();
@@ -193,7 +193,7 @@ void MaskBuilder::walk(const TokenTrie& trie, uint32_t place, std::span<const Th
       bool certain = std::ranges::any_of(out_, [this](const Thread& t) { return !engine_.doubtful(t); });
       for (uint32_t token : trie.tokens(child))
         if (!skip || !contains(*skip, token)) (certain ? sets_ : doubtful_).push_back(token);
-      if (reach_) reach_->add(out_);
+      if (reach_) reach_->add(out_, trie.tokens(child));
     }
     if (trie.node(child).num_children == 0) continue;
     std::size_t begin = stack_.size();

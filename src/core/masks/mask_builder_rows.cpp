@@ -231,7 +231,7 @@ void MaskBuilder::decide_excluded(const Thread& thread, const LexRowCache::Plan&
           std::swap(now, next);
           if (now.empty()) return;
         }
-        if (reach_ && trie.node(child).num_tokens) reach_->add(now);
+        if (reach_ && trie.node(child).num_tokens) reach_->add(now, trie.tokens(child));
       }
       if (kept) {
         if (trie.node(child).num_children)
@@ -259,7 +259,7 @@ void MaskBuilder::decide_excluded(const Thread& thread, const LexRowCache::Plan&
         engine_.step(now, c.byte, next);
         if (next.empty()) continue;
         engine_.merge(next);
-        if (reach_ && c.num_tokens) reach_->add(next);
+        if (reach_ && c.num_tokens) reach_->add(next, trie.tokens(below));
         take(below, next);
       }
       ByteSet bytes = lexicon.first_bound(x) & longer;

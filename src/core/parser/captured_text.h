@@ -1,7 +1,7 @@
 // Texts whose reading decides what may follow, interned: a trie that grows with what is read.
 //
 // A thread inside a capture (grammar.h) carries the number of the text read since the capture began, or since an outer one did; all other
-// threads carry kNoText, and nothing below costs them anything. Four numbers stand for 'some text' and are used where the tokens of a mask
+// threads carry kNoText, and nothing below costs them anything. Five numbers stand for 'some text' and are used where the tokens of a mask
 // are decided all at once: what follows is then the capture's generic continuation, and the number counts how many lexemes have begun
 // since. From kDoubtful on, the generic answer is no answer and the token is read with its own text.
 #pragma once
@@ -19,10 +19,11 @@ namespace guiderail {
 
 inline constexpr uint32_t kNoText = 0;
 inline constexpr uint32_t kEmptyText = 1;
-inline constexpr uint32_t kSomeText = 2;       // unknown; no lexeme begun since
-inline constexpr uint32_t kSomeTextLater = 3;  // one lexeme begun since
-inline constexpr uint32_t kSomeTextTwice = 4;  // two: it lives if there are infinitely many ways to end the second
-inline constexpr uint32_t kDoubtful = 5;
+inline constexpr uint32_t kSomeText = 2;       // unknown; no capture has asked for it, so it has decided nothing
+inline constexpr uint32_t kSomeTextAsked = 3;  // one has; no lexeme begun since
+inline constexpr uint32_t kSomeTextLater = 4;  // one lexeme begun since
+inline constexpr uint32_t kSomeTextTwice = 5;  // two: it lives if there are infinitely many ways to end the second
+inline constexpr uint32_t kDoubtful = 6;
 constexpr bool is_some_text(uint32_t text) { return text >= kSomeText && text <= kDoubtful; }
 
 class CapturedTexts {

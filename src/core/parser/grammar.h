@@ -99,7 +99,8 @@ class SymbolTable {
   // not know it. A new symbol each time.
   Symbol terminal(std::vector<Node> starts, uint32_t next_lexer, std::string name);
   // The last symbol of a production, after one that is not nullable: what follows depends on the text read for the symbol before it. `generic`
-  // follows where the text is not known: it admits a next lexeme exactly if what follows any text does. `doubtful`: not even that.
+  // follows where the text is not known: it admits a next lexeme exactly if what follows any text does, and if it may be that lexeme alone, so may
+  // what follows any text. `doubtful`: not even that.
   Symbol capture(RuleProvider* provider, uint32_t local, Symbol generic, bool doubtful);
   void set_role(Symbol terminal, ScopeRole role) { terminals_[index_of(terminal)].role = role; }
   // The terminal, whose start is before·name·after, writes names: those that the scope has had, as `provider` tells them, are taken out of

@@ -488,7 +488,9 @@ uint32_t Parser::resume(const Entry& capture, uint32_t text, bool& doubtful) {
   const SymbolTable::Capture& info = symbols_.capture_info(symbol);
   if (is_some_text(text)) {
     doubtful = doubtful || info.doubtful;
-    return kernel(position_of(info.generic), capture.context);
+    uint32_t position = position_of(info.generic);
+    generic_[position] |= info.doubtful;
+    return kernel(position, capture.context);
   }
   uint64_t key = uint64_t{index_of(symbol)} << 32 | text;
   auto known = captured_.find(key);
@@ -545,7 +547,7 @@ ParserState Parser::after(std::span<const Entry> entries, uint32_t lexer, uint32
   return state(std::move(kernels), accepting, lexer);
 }
 
-ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t text, bool& doubtful) {
+ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t text, bool& doubtful, bool* asked) {
   if (expected.num_entries == 0) return from;  // ignored
   State& s = states_[static_cast<uint32_t>(from)];
   const Shape& shape = *s.shape.load(std::memory_order_acquire);
@@ -558,6 +560,7 @@ ParserState Parser::shift(ParserState from, const Expected& expected, uint32_t t
   bool captured = false;
   ParserState to = after(advancing(s, shape, expected), symbols_.terminal_info(expected.terminal).next_lexer, text,
                          captured, doubtful);
+  if (asked) *asked = captured;
   if (captured) return to;
   links(s, shape).targets[place].store(static_cast<uint32_t>(to), std::memory_order_release);
   return to;

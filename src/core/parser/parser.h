@@ -76,7 +76,8 @@ class Parser {
   const Lookahead& lookahead(ParserState state);
   // `text`: what the thread has captured, the lexeme included. Sets `doubtful` where what follows was decided by a capture whose generic
   // continuation says nothing.
-  ParserState shift(ParserState state, const Expected& expected, uint32_t text, bool& doubtful);
+  // `asked`: whether a capture has looked at the text.
+  ParserState shift(ParserState state, const Expected& expected, uint32_t text, bool& doubtful, bool* asked = nullptr);
   // May a lexeme that begins in this state be part of a captured text?
   bool may_capture(ParserState state) {
     lookahead(state);
@@ -127,6 +128,13 @@ class Parser {
     return static_cast<uint32_t>(symbols_.capture_info(Symbol{symbol}).generic);
   }
   bool captures_at(uint32_t position) const { return pool_[position] != kEnd && is_capture(Symbol{pool_[position]}); }
+  // Where a capture stands for its generic continuation, or that stands in its place: can what follows depend on the text even if the next
+  // lexeme ends the generic continuation? Nothing if no text is asked for here.
+  std::optional<bool> doubtful_at(uint32_t position) const {
+    if (captures_at(position)) return symbols_.capture_info(Symbol{pool_[position]}).doubtful;
+    auto found = generic_.find(position);
+    return found == generic_.end() ? std::nullopt : std::optional(found->second);
+  }
   // Where the productions of a nonterminal start; empty productions are not among them.
   std::vector<uint32_t> productions(uint32_t nonterminal) { return rules(nonterminal).starts; }
   std::vector<Entry> kernel_items(ParserState state) const;
@@ -257,6 +265,7 @@ class Parser {
   std::unordered_map<uint64_t, uint32_t> unions_;
   std::unordered_map<uint32_t, uint32_t> resumed_;   // nonterminal → position of a production of it alone
   std::unordered_map<uint64_t, uint32_t> captured_;  // (capture, text) → the same
+  std::unordered_map<uint32_t, bool> generic_;  // positions that stand for what follows some text: is that doubtful?
   CapturedTexts texts_;
   ParserState initial_{};
   std::atomic<std::size_t> bytes_{0};
