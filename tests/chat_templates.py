@@ -59,7 +59,7 @@ def assistant_turn(template: str, messages: list[Any], tools: list[Any], header:
     """What a model writes for the last of `messages`: from the end of the prompt to its end-of-turn token.
 
     Args:
-        header: what the prompt of an assistant's turn ends with. end: the end-of-turn token.
+        header: what the prompt of an assistant's turn ends with. end: the end-of-turn token; empty: the text's end.
     """
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -78,6 +78,8 @@ def assistant_turn(template: str, messages: list[Any], tools: list[Any], header:
     # Some prompts go on after the header (`<think>`), and their templates leave the thoughts out of past turns.
     start = len(prompt) if whole.startswith(prompt) else prompt.rindex(header) + len(header)
     assert whole[:start].endswith(header) or whole.startswith(prompt)
+    if not end:
+        return whole[start:]
     said, found, _ = whole[start:].partition(end)
     assert found, f"no {end} in {whole[start:]!r}"
     return said

@@ -53,6 +53,7 @@ CHATML = ("<|im_start|>assistant\n", "<|im_end|>")
 LLAMA = ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>")
 MISTRAL = ("[/INST]", "</s>")
 DEEPSEEK = ("<｜Assistant｜>", "<｜end▁of▁sentence｜>")
+KIMI = ("<|im_assistant|>assistant<|im_middle|>", "<|im_end|>")
 # template, style, (header, end of turn), (calls in one turn), whether it writes text before calls
 FAMILIES: list[tuple[str, str, tuple[str, str], tuple[int, ...], bool]] = [
     ("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use", "hermes", CHATML, (1, 3), False),
@@ -74,6 +75,10 @@ FAMILIES: list[tuple[str, str, tuple[str, str], tuple[int, ...], bool]] = [
     ("deepseek-ai-DeepSeek-V3.1", "deepseek", DEEPSEEK, (1, 3), True),
     ("deepseek-ai-DeepSeek-V3.2", "deepseek-v3.2", DEEPSEEK, (1, 3), True),
     ("Qwen3-Coder", "qwen3-coder", CHATML, (1, 3), True),
+    ("moonshotai-Kimi-K2", "kimi-k2", KIMI, (1, 3), True),
+    # Past turns of it have no end of their own.
+    ("GLM-4.6", "glm-4.6", ("<|assistant|>", ""), (1, 3), True),
+    ("MiniMax-M2", "minimax-m2", ("]~b]ai\n", "[e~["), (1, 3), True),
 ]
 TURNS = [
     pytest.param(name, style, frame, count, text, id=f"{name}-{count}{'-after-text' if text else ''}")
@@ -82,9 +87,8 @@ TURNS = [
     for text in ("", "Let me look.")
     if speaks or not text
 ]
-# These templates test `"x" in content` or its length.
-EMPTY_CONTENT = ("Qwen-Qwen3", "unsloth-mistral", "mistralai-Ministral", "openai")
-THINK = ("<think>", "</think>")
+# These templates test `"x" in content` or its length, or write `None`.
+EMPTY_CONTENT = ("Qwen-Qwen3", "unsloth-mistral", "mistralai-Ministral", "openai", "GLM", "MiniMax")
 
 
 def turn(name: str, frame: tuple[str, str], count: int, text: str) -> str:
@@ -115,7 +119,8 @@ def turn(name: str, frame: tuple[str, str], count: int, text: str) -> str:
 
 
 def grammars(style: str, said: str, text: str) -> list[Grammar]:
-    think = THINK if said.startswith(THINK) else None
+    begin = "\n<think>" if said.startswith("\n") else "<think>"
+    think = (begin, "</think>") if said.startswith((begin, "</think>")) else None
     choices = ("auto",) if text and style != "harmony" else ("auto", "required")
     return [Grammar.from_tools(TOOLS, style, choice, think=think) for choice in choices]
 
@@ -149,10 +154,11 @@ def test_what_is_forced_is_what_the_template_writes(
         forced.append(bool(only))
         assert matcher.accept_token(byte), f"{bytes([byte])!r} is not allowed after {said[:at]!r}"
     assert matcher.is_accepting
-    # From the name of the last call to its arguments: open are its first letter, spaces or none, an id, a content type.
+    # From the name of the last call to its arguments: open are its first letter, spaces or none, an id or a number,
+    # a content type.
     name_at = said.rindex(CALLS[count - 1].name.encode())
     arguments_at = said.index(
-        b"{" if style in ("hermes", "llama3", "mistral", "harmony", "deepseek") else b">", name_at
+        b"{" if style in ("hermes", "llama3", "mistral", "harmony", "deepseek", "kimi-k2") else b">", name_at
     )
     identifier = 9 if b"[CALL_ID]" in said else 0
     assert forced[name_at:arguments_at].count(True) >= arguments_at - name_at - identifier - 5

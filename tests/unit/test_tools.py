@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +326,52 @@ def test_arguments_with_a_tag_each(choice: str) -> None:
         assert not grammar.accepts(wrong), wrong
 
 
-@pytest.mark.parametrize("style", ["qwen3-coder", "deepseek-v3.2"])
+def glm(*parameters: tuple[str, str]) -> str:
+    written = "".join(f"<arg_key>{name}</arg_key>\n<arg_value>{value}</arg_value>\n" for name, value in parameters)
+    return f"<tool_call>find\n{written}</tool_call>"
+
+
+def minimax(*parameters: tuple[str, str]) -> str:
+    written = "".join(f'<parameter name="{name}">{value}</parameter>\n' for name, value in parameters)
+    return f'<minimax:tool_call>\n<invoke name="find">\n{written}</invoke>\n</minimax:tool_call>'
+
+
+@pytest.mark.parametrize(("style", "call"), [("glm-4.6", glm), ("minimax-m2", minimax)])
+@pytest.mark.parametrize("choice", ["auto", "required", "find"])
+def test_arguments_with_other_tags(style: str, call: Callable[..., str], choice: str) -> None:
+    grammar = Grammar.from_tools([FIND], style, choice)
+    text = 'a "b"\n<tool_call>find\n<invoke name="find">\n</arg_valu></paramete>'
+    said = call(("text", text), ("unit", "mi"), ("near", "null"), ("deep", "true"), ("at", "[1, 2]"))
+    expected = {"text": text, "unit": "mi", "near": None, "deep": True, "at": [1, 2]}
+    assert grammar.parse(said) == [ToolCall("find", expected)]
+    for wrong in (
+        call(("unit", "km")),  # `text` is required
+        call(("text", "a"), ("unit", "m")),
+        call(("text", "a"), ("deep", "True")),  # Python's words are Qwen's
+        call(("text", "a"), ("at", "[1, 2]"), ("deep", "true")),  # not in their order
+        call(("text", "a</arg_value>\n</parameter>\n")),
+    ):
+        assert not grammar.accepts(wrong), wrong
+    if choice == "auto":
+        before = '<invoke name="find">\n<parameter name="text">x</parameter>\n</invoke>\n'
+        assert grammar.parse(before) == []
+        assert grammar.parse(before + said) == [ToolCall("find", expected)]
+
+
+def test_kimis_calls_have_numbers() -> None:
+    begin, argument, end = "<|tool_call_begin|>functions.find:", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+    one, two = f'{begin}0{argument}{{"text": "{end}"}}{end}', f'{begin}11{argument}{{"text": "b"}}{end}'
+    expected = [ToolCall("find", {"text": end}), ToolCall("find", {"text": "b"})]
+    for choice in ("auto", "required"):
+        grammar = Grammar.from_tools([FIND], "kimi-k2", choice)
+        section = "<|tool_calls_section_begin|>{}<|tool_calls_section_end|>"
+        assert grammar.parse(section.format(one + two)) == expected
+        assert grammar.parse(section.format(one)) == expected[:1]
+        for wrong in (section.format(""), section.format(one.replace(":0", ":")), section.format(one + " " + two)):
+            assert not grammar.accepts(wrong), wrong
+
+
+@pytest.mark.parametrize("style", ["qwen3-coder", "deepseek-v3.2", "glm-4.6", "minimax-m2"])
 @pytest.mark.parametrize(
     ("parameter", "message"),
     [
@@ -334,7 +380,7 @@ def test_arguments_with_a_tag_each(choice: str) -> None:
         ({}, "not said whether it is a string"),
         ({"anyOf": [{"minimum": 1}, {"type": "string"}]}, "not said whether it is a string"),
         ({"oneOf": [{"type": "string"}]}, "not said whether it is a string"),
-        ({"enum": ["\n</parameter>\n", "</｜DSML｜parameter>"]}, "contains the tag that would end it"),
+        ({"enum": ["\n</parameter>\n", "</｜DSML｜parameter>", "</arg_value>"]}, "contains the tag that would end it"),
     ],
 )
 def test_what_tags_cannot_enforce_is_refused_by_name(style: str, parameter: Any, message: str) -> None:

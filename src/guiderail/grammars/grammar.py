@@ -227,7 +227,8 @@ class Grammar:
 
         Args:
             tools: OpenAI tool objects, or annotated functions.
-            style: "hermes", "llama3", "mistral", "harmony", "deepseek", "qwen3-coder" or "deepseek-v3.2".
+            style: "hermes", "llama3", "mistral", "harmony", "deepseek", "kimi-k2", "qwen3-coder", "glm-4.6",
+                "minimax-m2" or "deepseek-v3.2".
             choice: "auto", "required" (at least one call), "none", or the name of the one tool to call.
             options: parallel (default True), think (a pair of markers around a first part that is free), strict.
         Raises: GrammarError or SchemaError, naming the tool.

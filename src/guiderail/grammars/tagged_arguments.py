@@ -1,6 +1,9 @@
 """Tool calls whose arguments are not one JSON object: a tag for each parameter, and strings as they are.
 
     qwen3-coder     <tool_call>\\n<function=f>\\n<parameter=city>\\nOslo\\n</parameter>\\n</function>\\n</tool_call>
+    glm-4.6         <tool_call>f\\n<arg_key>city</arg_key>\\n<arg_value>Oslo</arg_value>\\n</tool_call>
+    minimax-m2      <minimax:tool_call>\\n<invoke name="f">\\n<parameter name="city">Oslo</parameter>\\n</invoke>\\n
+                    </minimax:tool_call>
     deepseek-v3.2   <｜DSML｜function_calls>\\n<｜DSML｜invoke name="f">\\n
                     <｜DSML｜parameter name="city" string="true">Oslo</｜DSML｜parameter>\\n
                     </｜DSML｜invoke>\\n</｜DSML｜function_calls>
@@ -8,8 +11,8 @@
 Parameters come in the order in which they are declared; those that are not required may be left out, and undeclared
 ones cannot be written. A string is any text without its closing tag, or one of an enumeration; any other value is JSON.
 So of each parameter it must be known whether it is a string: where that is not so, or where a string is limited
-(`pattern`, `format`, lengths), the tool is refused by name. Qwen's tags do not say which of both it is: there a
-parameter is a string (or null, which is the text `null`), or it is not. Its template writes Python's `True`, `False`
+(`pattern`, `format`, lengths), the tool is refused by name. Only DeepSeek's tags say which of both it is: elsewhere a
+parameter is a string (or null, which is the text `null`), or it is not. Qwen's template writes Python's `True`, `False`
 and `None` for JSON's words; both are taken.
 """
 
@@ -23,7 +26,19 @@ from typing import Any, NamedTuple
 from guiderail.errors import GrammarError, SchemaError
 from guiderail.grammars.tags import Composite
 
-__all__ = ["DSML", "Parameter", "dsml_call", "dsml_calls", "parameters_of", "qwen_call", "qwen_calls"]
+__all__ = [
+    "DSML",
+    "GLM",
+    "MINIMAX",
+    "QWEN",
+    "Parameter",
+    "Tags",
+    "dsml_call",
+    "dsml_calls",
+    "parameters_of",
+    "tagged_call",
+    "tagged_calls",
+]
 
 _ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
 _OBJECT = {"type", "properties", "required", "additionalProperties", "$defs", "definitions", "$schema"} | _ANNOTATIONS
@@ -40,6 +55,32 @@ class Parameter(NamedTuple):
     any_string: bool
     strings: tuple[str, ...]
     schema: Any  # of values that are not strings; None if there are none
+
+
+class Tags(NamedTuple):
+    """What stands around a call and around each of its values; `{}` is a name."""
+
+    begin: str  # of each call, or of all
+    call: str
+    parameter: str
+    after_value: str  # no string contains it; a line break follows
+    end: str  # of each call
+    one_block: bool = False  # is `begin` there once, for all calls?
+    words: bool = False  # Python's for JSON's
+
+
+QWEN = Tags(
+    "<tool_call>", "\n<function={}>\n", "<parameter={}>\n", "\n</parameter>", "</function>\n</tool_call>", words=True
+)
+GLM = Tags("<tool_call>", "{}\n", "<arg_key>{}</arg_key>\n<arg_value>", "</arg_value>", "</tool_call>")
+MINIMAX = Tags(
+    "<minimax:tool_call>\n",
+    '<invoke name="{}">\n',
+    '<parameter name="{}">',
+    "</parameter>",
+    "</invoke>\n",
+    one_block=True,
+)
 
 
 class _Kinds(NamedTuple):
@@ -137,27 +178,29 @@ def _in_order(composite: Composite, name: str, written: list[tuple[bool, list[li
     return rest
 
 
-def qwen_call(composite: Composite, tool: str, parameters: list[Parameter]) -> list[int]:
-    """What stands behind `<tool_call>`, its end included."""
+def tagged_call(composite: Composite, tags: Tags, tool: str, parameters: list[Parameter]) -> list[int]:
+    """What stands behind `tags.begin`, the call's end included."""
     written = []
     for p in parameters:
-        begin, end = composite.literal(f"<parameter={p.name}>\n"), composite.literal("\n</parameter>\n")
+        begin = composite.literal(tags.parameter.format(p.name))
+        end = composite.literal(f"{tags.after_value}\n")
         values: list[list[int]] = [composite.literal(text) for text in p.strings]
         if p.schema is not None and (p.any_string or p.strings) and p.schema.get("type") != ["null"]:
             raise GrammarError(
-                f"tool {tool!r}: parameter {p.name!r} may be a string or something else, which Qwen's tags do not tell"
+                f"tool {tool!r}: parameter {p.name!r} may be a string or something else, which the tags do not tell"
             )
-        if any("\n</parameter>" in text for text in p.strings):
+        if any(tags.after_value in text for text in p.strings):
             raise GrammarError(f"tool {tool!r}: a string of parameter {p.name!r} contains the tag that would end it")
         if p.any_string:
-            values.append([composite.grammar(_text_without("\n</parameter>"), p.name)])
+            values.append([composite.grammar(_text_without(tags.after_value), p.name)])
         elif p.schema is not None:
             grammar = _value_schema(p, f"tool {tool!r}")
             values.append([composite.grammar(grammar, f"{tool}.{p.name}")])
-            values += [composite.literal(theirs) for theirs, word in _WORDS.items() if grammar.accepts(word)]
+            words = _WORDS if tags.words else {}
+            values += [composite.literal(theirs) for theirs, word in words.items() if grammar.accepts(word)]
         written.append((p.required, [[*begin, *value, *end] for value in values]))
-    end = composite.literal("</function>\n</tool_call>")
-    return [*composite.literal(f"\n<function={tool}>\n"), _in_order(composite, tool, written, end)]
+    rest = _in_order(composite, tool, written, composite.literal(tags.end))
+    return [*composite.literal(tags.call.format(tool)), rest]
 
 
 def dsml_call(composite: Composite, tool: str, parameters: list[Parameter]) -> list[int]:
@@ -185,8 +228,6 @@ def dsml_call(composite: Composite, tool: str, parameters: list[Parameter]) -> l
 
 # --- and back ---
 
-_QWEN = re.compile(r"<tool_call>\n<function=([^>\n]+)>\n")
-_QWEN_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n(.*?)\n</parameter>\n", re.DOTALL)
 _DSML_BLOCK = re.compile(f"<{DSML}function_calls>\n")
 _DSML_CALL = re.compile(f'<{DSML}invoke name="([^"\n]+)">\n')
 _DSML_PARAMETER = re.compile(
@@ -194,21 +235,29 @@ _DSML_PARAMETER = re.compile(
 )
 
 
-def qwen_calls(text: str, tools: Mapping[str, list[Parameter]]) -> Iterator[tuple[str, Any]]:
+def tagged_calls(tags: Tags, text: str, tools: Mapping[str, list[Parameter]]) -> Iterator[tuple[str, Any]]:
     """(name, arguments) of every call in a text of the language."""
-    at = 0
-    while call := _QWEN.search(text, at):
+    named = [re.escape(part).replace(r"\{\}", r"([^<>\"\n]+)") for part in (tags.call, tags.parameter)]
+    head = re.compile(named[0] if tags.one_block else re.escape(tags.begin) + named[0])
+    parameter = re.compile(f"{named[1]}(.*?){re.escape(tags.after_value)}\n", re.DOTALL)
+    at = text.find(tags.begin)
+    if at < 0:
+        return
+    if tags.one_block:
+        at += len(tags.begin)
+    while call := head.match(text, at) if tags.one_block else head.search(text, at):
         at, arguments = call.end(), {}
         declared = {p.name: p for p in tools[call[1]]}
-        while written := _QWEN_PARAMETER.match(text, at):
+        while written := parameter.match(text, at):
             at, p, value = written.end(), declared[written[1]], written[2]
             is_text = (p.any_string and not (p.schema is not None and value == "null")) or value in p.strings
             arguments[p.name] = value if is_text else json.loads(_WORDS.get(value, value))
+        at += len(tags.end)
         yield call[1], arguments
 
 
 def dsml_calls(text: str, tools: Mapping[str, list[Parameter]]) -> Iterator[tuple[str, Any]]:
-    """As `qwen_calls`."""
+    """As `tagged_calls`."""
     if not (block := _DSML_BLOCK.search(text)):
         return
     at = block.end()

@@ -8,7 +8,9 @@
     harmony    <|channel|>commentary to=functions.f <|constrain|>json<|message|>{…}, or the recipient first
     deepseek   <｜tool▁calls▁begin｜>, per call <｜tool▁call▁begin｜>…<｜tool▁call▁end｜>, <｜tool▁calls▁end｜>; inside
                function<｜tool▁sep｜>f\\n```json\\n{…}\\n```   (V3, R1)   or   f<｜tool▁sep｜>{…}   (V3.1)
-    qwen3-coder, deepseek-v3.2     a tag for each argument (tagged_arguments.py)
+    kimi-k2    <|tool_calls_section_begin|>, per call <|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{…}
+               <|tool_call_end|>, <|tool_calls_section_end|>
+    qwen3-coder, glm-4.6, minimax-m2, deepseek-v3.2     a tag for each argument (tagged_arguments.py)
 
 A text ends where the family's end-of-turn token comes: the vocabulary's end of sequence, no part of the grammar
 (`<|call|>` and `<|return|>` of harmony too). With choice="auto" free text may surround calls; "required" and a name
@@ -21,17 +23,22 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guiderail.errors import GrammarError, SchemaError
 from guiderail.grammars.tagged_arguments import (
     DSML,
+    GLM,
+    MINIMAX,
+    QWEN,
     Parameter,
+    Tags,
     dsml_call,
     dsml_calls,
     parameters_of,
-    qwen_call,
-    qwen_calls,
+    tagged_call,
+    tagged_calls,
 )
 from guiderail.grammars.tags import Composite, thinking
 
@@ -66,6 +73,13 @@ _DEEPSEEK = (
     "<｜tool▁call▁begin｜>",
     "<｜tool▁call▁end｜>",
     "<｜tool▁sep｜>",
+)
+_KIMI = (
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
 )
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
@@ -311,11 +325,44 @@ def _deepseek(composite: Composite, tools: list[_Tool], choice: str, parallel: b
     return _surrounded(composite, [composite.triggered(begin)], body, required, choice, parallel=False)
 
 
-def _qwen3_coder(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
-    body = composite.choice("call", [qwen_call(composite, tool.name, tool.parameters) for tool in tools])
-    one = composite.choice("tool call", [[*composite.literal("<tool_call>"), body]])
-    calls = _list(composite, one, composite.literal("\n"), parallel)
-    return _surrounded(composite, [composite.triggered("<tool_call>")], body, calls, choice, parallel)
+def _kimi(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
+    from guiderail.grammars.grammar import Grammar
+
+    begin, end, call_begin, arguments_begin, call_end = _KIMI
+    number = composite.grammar(Grammar.from_regex("0|[1-9][0-9]*"), "number")
+    calls = []
+    for tool in tools:
+        arguments = [composite.grammar(tool.grammar, tool.name), *composite.literal(call_end)]
+        head = composite.literal(f"{call_begin}functions.{tool.name}:")
+        calls.append([*head, number, *composite.literal(arguments_begin), *arguments])
+    listed = _list(composite, composite.choice("call", calls), [], parallel)
+    body = composite.choice("calls", [[listed, *composite.literal(end)]])
+    required = composite.choice("required calls", [[*composite.literal(begin), body]])
+    return _surrounded(composite, [composite.triggered(begin)], body, required, choice, parallel=False)
+
+
+def _tagged(tags: Tags) -> Callable[[Composite, list[_Tool], str, bool], int]:
+    """`<tool_call>` before each call, and a line break between two."""
+
+    def build(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
+        body = composite.choice("call", [tagged_call(composite, tags, tool.name, tool.parameters) for tool in tools])
+        one = composite.choice("tool call", [[*composite.literal(tags.begin), body]])
+        calls = _list(composite, one, composite.literal("\n"), parallel)
+        if choice == "required" and tags is GLM:
+            calls = composite.choice("required calls", [[calls], [*composite.literal("\n"), calls]])
+        return _surrounded(composite, [composite.triggered(tags.begin)], body, calls, choice, parallel)
+
+    return build
+
+
+def _minimax(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
+    call = composite.choice("call", [tagged_call(composite, MINIMAX, tool.name, tool.parameters) for tool in tools])
+    body = composite.choice(
+        "calls", [[_list(composite, call, [], parallel), *composite.literal("</minimax:tool_call>")]]
+    )
+    breaks = composite.choice("line break", [[], composite.literal("\n")])
+    required = composite.choice("required calls", [[breaks, *composite.literal(MINIMAX.begin), body]])
+    return _surrounded(composite, [composite.triggered(MINIMAX.begin)], body, required, choice, parallel=False)
 
 
 def _deepseek_v3_2(composite: Composite, tools: list[_Tool], choice: str, parallel: bool) -> int:
@@ -337,10 +384,18 @@ STYLES: dict[str, tuple[Callable[[Composite, list[_Tool], str, bool], int], tupl
     "mistral": (_mistral, ("[TOOL_CALLS]",), _MISTRAL),
     "harmony": (_harmony, ("<|end|>",), _HARMONY),
     "deepseek": (_deepseek, (_DEEPSEEK[0],), _DEEPSEEK),
-    "qwen3-coder": (_qwen3_coder, ("<tool_call>",), _HERMES),
+    "kimi-k2": (_kimi, (_KIMI[0],), _KIMI),
+    "qwen3-coder": (_tagged(QWEN), (QWEN.begin,), _HERMES),
+    "glm-4.6": (_tagged(GLM), (GLM.begin,), _HERMES),
+    "minimax-m2": (_minimax, (MINIMAX.begin,), ("<minimax:tool_call>", "</minimax:tool_call>")),
     "deepseek-v3.2": (_deepseek_v3_2, (f"<{DSML}function_calls>",), (DSML,)),
 }
-_TAGGED = {"qwen3-coder": qwen_calls, "deepseek-v3.2": dsml_calls}
+_TAGGED: dict[str, Callable[[str, Mapping[str, list[Parameter]]], Iterable[tuple[str, Any]]]] = {
+    "qwen3-coder": partial(tagged_calls, QWEN),
+    "glm-4.6": partial(tagged_calls, GLM),
+    "minimax-m2": partial(tagged_calls, MINIMAX),
+    "deepseek-v3.2": dsml_calls,
+}
 
 # --- and back ---
 
@@ -352,6 +407,7 @@ _HEADS = {
     "deepseek": re.compile(
         r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>([A-Za-z0-9_.-]+)\n```json\n|([A-Za-z0-9_.-]+)<｜tool▁sep｜>)"
     ),
+    "kimi-k2": re.compile(r"<\|tool_call_begin\|>functions\.([A-Za-z0-9_.-]+):[0-9]+<\|tool_call_argument_begin\|>"),
     "harmony": re.compile(
         r"(?:<\|channel\|>commentary to=functions\.([A-Za-z0-9_.-]+)"
         r"| to=functions\.([A-Za-z0-9_.-]+)<\|channel\|>commentary)"
