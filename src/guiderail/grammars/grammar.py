@@ -169,20 +169,49 @@ class Grammar:
             raise placed(error, static, text_or_path) from None
 
     @classmethod
-    def from_json_schema(cls, schema: Mapping[str, Any] | bool | str, **options: Any) -> Grammar:
+    def from_json_schema(
+        cls,
+        schema: Mapping[str, Any] | bool | str,
+        *,
+        whitespace: str = "flexible",
+        escapes: str = "any",
+        property_order: str = "declared",
+        strict: bool = False,
+        on_unsupported: str = "error",
+        registry: Mapping[str, Mapping[str, Any] | bool | str] | None = None,
+        formats: bool = True,
+        dialect: str | None = None,
+    ) -> Grammar:
         """The JSON texts whose value satisfies a JSON Schema; see `guiderail.grammars.json_schema`.
 
         Args:
             schema: a dict, a bool, or the schema's JSON text.
-            options: whitespace, escapes, property_order, strict, on_unsupported, registry, formats, dialect.
+            whitespace: "flexible": JSON white space, at most 40 characters in one place. "compact": none. "indent=N":
+                as `json.dumps(indent=N)` writes. Anything else: a regular expression of what stands between tokens.
+            escapes: "any": characters of strings raw or escaped, as the writer likes. "needed": escaped where JSON asks
+                for it, and in one way, as `json.dumps(ensure_ascii=False)` writes. "ascii": as `json.dumps` writes.
+            property_order: "declared": declared properties in the order of the schema, then others. "free": any order.
+            strict: an object with declared properties has no others, unless a schema speaks about them.
+            on_unsupported: "error": refuse by raising. "warn": leave the keyword out and report it as 'refused'.
+            registry: URI → schema, for `$ref` and `$schema` beyond the schema itself; the meta-schemas are built in.
+            formats: whether `format` is enforced (unknown formats never are; the report lists them).
+            dialect: URI of a dialect. None: what `$schema` says, else 2020-12.
         Raises: SchemaError with the JSON pointer; UnsatisfiableError where no value satisfies the schema.
         """
         from guiderail.grammars.json_schema import json_schema_source, schema_text
 
         # As text from here on: what the caller does to a dict later must not show.
         text = schema_text(schema)
-        if options.get("registry"):
-            options["registry"] = {uri: schema_text(document) for uri, document in options["registry"].items()}
+        options: dict[str, Any] = {
+            "whitespace": whitespace,
+            "escapes": escapes,
+            "property_order": property_order,
+            "strict": strict,
+            "on_unsupported": on_unsupported,
+            "registry": {uri: schema_text(document) for uri, document in (registry or {}).items()},
+            "formats": formats,
+            "dialect": dialect,
+        }
         source, report = json_schema_source(text, **options)
         return cls._make(source, report, lambda: {"kind": "json schema", "schema": text, "options": options})
 
@@ -208,21 +237,53 @@ class Grammar:
         )
 
     @classmethod
-    def from_tags(cls, tags: Any, **options: Any) -> Grammar:
+    def from_tags(
+        cls,
+        tags: Any,
+        *,
+        triggers: Sequence[str] | None = None,
+        at_least: int = 0,
+        at_most: int | None = None,
+        free_text: bool = True,
+        markers: Iterable[str] = (),
+        think: tuple[str, str] | None = None,
+    ) -> Grammar:
         """Free text, and where a trigger comes, a grammar; see `guiderail.grammars.tags`.
 
         Args:
             tags: `Tag` objects, mappings with "begin", "schema" or "grammar", and "end", or a structural tag as vLLM
                 takes it ({"structures": [...], "triggers": [...]}).
-            options: triggers, at_least, at_most, free_text, think.
+            triggers: beginnings of the tags' begins; None: the begins themselves.
+            at_least: tags that must come, at least.
+            at_most: at most; None: any number. After the last one free text goes on, still without triggers.
+            free_text: False: tags one after the other and nothing else.
+            markers: pieces of begins and ends that may be special tokens.
+            think: a pair of markers; the text up to the second one is free.
         Raises: GrammarError for tags that cannot be told apart; what the parts' constructors raise.
         """
         from guiderail.grammars.tags import tags_grammar
 
-        return tags_grammar(tags, **options)
+        return tags_grammar(
+            tags,
+            triggers=triggers,
+            at_least=at_least,
+            at_most=at_most,
+            free_text=free_text,
+            markers=markers,
+            think=think,
+        )
 
     @classmethod
-    def from_tools(cls, tools: Iterable[Any], style: str = "hermes", choice: str = "auto", **options: Any) -> Grammar:
+    def from_tools(
+        cls,
+        tools: Iterable[Any],
+        style: str = "hermes",
+        choice: str = "auto",
+        *,
+        parallel: bool = True,
+        think: tuple[str, str] | None = None,
+        strict: bool = False,
+    ) -> Grammar:
         """Calls of tools as a family of models writes them; see `guiderail.grammars.tools`.
 
         Args:
@@ -230,12 +291,14 @@ class Grammar:
             style: "hermes", "llama3", "mistral", "harmony", "deepseek", "kimi-k2", "qwen3-coder", "glm-4.6",
                 "minimax-m2" or "deepseek-v3.2".
             choice: "auto", "required" (at least one call), "none", or the name of the one tool to call.
-            options: parallel (default True), think (a pair of markers around a first part that is free), strict.
+            parallel: False: at most one call.
+            think: a pair of markers; the text up to the second one is free, and line breaks may stand behind it.
+            strict: arguments that the tools do not declare are forbidden.
         Raises: GrammarError or SchemaError, naming the tool.
         """
         from guiderail.grammars.tools import tools_grammar
 
-        return tools_grammar(tools, style, choice, **options)
+        return tools_grammar(tools, style, choice, parallel=parallel, think=think, strict=strict)
 
     @classmethod
     def from_openai(cls, request: Mapping[str, Any], style: str = "hermes") -> Grammar:

@@ -41,18 +41,8 @@ def json_schema_source(
 ) -> tuple[_core.GrammarSource, Callable[[], list[tuple[str, str, str]]]]:
     """The core's source of a schema, and a function for its report: rows (JSON pointer, status, reason).
 
-    Args:
-        schema: a dict, a bool, or the schema's JSON text.
-        whitespace: "flexible": JSON white space, at most 40 characters in one place. "compact": none. "indent=N": as
-            `json.dumps(indent=N)` writes. Anything else: a regular expression for what stands between two tokens.
-        escapes: "any": characters of strings raw or escaped, as the writer likes. "needed": escaped where JSON asks for
-            it, and in one way, as `json.dumps(ensure_ascii=False)` writes. "ascii": as `json.dumps` writes.
-        property_order: "declared": declared properties in the order of the schema, then others. "free": any order.
-        strict: an object with declared properties has no others, unless a schema speaks about them.
-        on_unsupported: "error": refuse by raising. "warn": leave the keyword out and report it as 'refused'.
-        registry: URI → schema, for `$ref` and `$schema` beyond the schema itself; the meta-schemas are built in.
-        formats: whether `format` is enforced (unknown formats never are; the report lists them).
-        dialect: URI of a dialect. None: what `$schema` says, else 2020-12.
+    The arguments are those of `Grammar.from_json_schema`.
+
     Raises:
         SchemaError: malformed, or not supported; carries the JSON pointer. UnsatisfiableError: no value satisfies it.
         LimitError: too deep, too large, or too many cases.

@@ -209,16 +209,7 @@ def tags_grammar(
     markers: Iterable[str] = (),
     think: tuple[str, str] | None = None,
 ) -> Grammar:
-    """See the module, and `Grammar.from_tags`.
-
-    Args:
-        triggers: beginnings of the tags' begins; None: the begins themselves.
-        at_least: tags that must come, at least. at_most: at most; None: any number. After the last one free text
-            goes on, still without triggers.
-        free_text: False: tags one after the other and nothing else.
-        markers: pieces of begins and ends that may be special tokens. think: a pair of markers; the text up to the
-            second one is free.
-    """
+    """See the module, and `Grammar.from_tags`."""
     if isinstance(tags, Mapping):
         if "structures" not in tags:
             raise GrammarError('a structural tag has "structures" and "triggers"')

@@ -93,13 +93,7 @@ def tools_grammar(
     think: tuple[str, str] | None = None,
     strict: bool = False,
 ) -> Grammar:
-    """See the module, and `Grammar.from_tools`.
-
-    Args:
-        parallel: False: at most one call. think: a pair of markers; the text up to the second one is free, and line
-            breaks may stand behind it.
-        strict: arguments that the tools do not declare are forbidden.
-    """
+    """See the module, and `Grammar.from_tools`."""
     if style not in STYLES:
         raise GrammarError(f"there is no tool style {style!r}; there are: {', '.join(STYLES)}")
     read = [_tool(tool, number, strict) for number, tool in enumerate(tools)]
