@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
-from benchmarks.reproductions import captioning, cca, report, syncode, transfer, voxinstruct  # noqa: E402
+from benchmarks.reproductions import captioning, cca, report, syncode, transfer, var, voxinstruct  # noqa: E402
 from benchmarks.reproductions.__main__ import PAPERS, module_of  # noqa: E402
 from benchmarks.reproductions.captioning import exact  # noqa: E402
 from benchmarks.reproductions.cca import mnist  # noqa: E402
@@ -72,6 +72,17 @@ def test_mnist_survives_both_quantisers() -> None:
     pyramid = ResidualPyramid(book, world.sides)
     error = (world.pixels_of(pyramid.decode(pyramid.encode(features))) - fresh[:5]).square().mean()
     assert error < 0.3 * fresh[:5].var()
+
+
+def test_a_ramp_ends_where_a_constant_scale_is() -> None:
+    conditional, null = torch.randn(2, 3, 4, 32, generator=torch.Generator().manual_seed(0)).unbind(0)
+    ramp, constant = var.ramp(3.0, 7, 0.96), var.Constant(3.0, 7, 0.96)
+    last = constant.probabilities(conditional, null, 2)
+    assert torch.allclose(ramp.probabilities(conditional, null, 2), last)
+    assert not torch.allclose(ramp.probabilities(conditional, null, 1), constant.probabilities(conditional, null, 1))
+    assert (last > 0).sum(-1).max() <= 7
+    assert not ramp.needs_null(0)
+    assert constant.needs_null(0)
 
 
 def test_genres_are_passages_and_their_judge_counts_words() -> None:

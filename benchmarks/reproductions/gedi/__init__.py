@@ -33,8 +33,9 @@ from guiderail.logits.sampling import Sampling
 from guiderail.training import GeDiModel
 
 BATCH, BASE_STEPS, TUNING_STEPS = 32, 900, 500
+TOPIC_STEPS = 1200  # of all eight topics
 # With half of the topic words gently: at 2e-3 the model forgets, in more seeds than not, those it is not tuned on.
-TOPIC_STEPS, GENTLE = 300, 5e-4
+HALF_STEPS, GENTLE = 300, 5e-4
 LABELLED = 10_000
 FIRST_SCALE = 20.0  # near the length of a text, where a mean times the scale is the sum that Bayes' rule asks for
 LAMBDAS = (1.0, 0.8, 0.6, 0.05)
@@ -70,7 +71,7 @@ class World:
         self.small = self.reader("small", 48, 2)
         rng = np.random.default_rng([seed, 1])
         self.labelled = [language.text(rng, rude_share=0.3) for _ in range(LABELLED)]
-        self.held_out = [language.text(rng) for _ in range(500)]
+        self.held_out = [language.text(rng) for _ in range(4000)]
 
     def reader(self, name: str, width: int, layers: int) -> Any:
         model = language_model(VOCAB, width, layers, self.seed)
@@ -119,7 +120,7 @@ class World:
 
         return self.discriminator("manners", ("dirty", "clean"), 0.6, batch)
 
-    def topics(self, known: int, rate: float) -> GeDiModel:
+    def topics(self, known: int, steps: int, rate: float) -> GeDiModel:
         """The first `known` topics; the topic word comes after the code, as a title right or wrong."""
 
         def batch(step: int) -> tuple[list[list[int]], Tensor]:
@@ -134,7 +135,7 @@ class World:
                 right.append(int(true))
             return rows, torch.tensor(right)
 
-        return self.discriminator(f"topics-{known}", ("false", "true"), 0.6, batch, TOPIC_STEPS, rate)
+        return self.discriminator(f"topics-{known}", ("false", "true"), 0.6, batch, steps, rate)
 
     # -- generation ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +213,8 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
     def gedi(model: GeDiModel, omega: float) -> Callable[[int], GeDi]:
         return lambda wanted: model.term(names[wanted], names[1 - wanted], omega)
 
-    all_topics, half = world.topics(language.TOPICS, 2e-3), world.topics(language.TRAINED_TOPICS, GENTLE)
+    all_topics = world.topics(language.TOPICS, TOPIC_STEPS, 2e-3)
+    half = world.topics(language.TRAINED_TOPICS, HALF_STEPS, GENTLE)
 
     def sweep(name: str, measure: Callable[[float], Any]) -> dict[str, Any]:
         return {f"{w:g}": kept(scratch, f"{name} {w:g}", functools.partial(measure, w)) for w in OMEGAS}
@@ -241,7 +243,7 @@ def run(seed: int, scratch: Path) -> dict[str, Any]:
         },
         "rude_prompts": kept(scratch, "rude prompts", lambda: _detoxified(world)),
         "cost": kept(scratch, "cost", cost),
-        "true_tables": {"accuracy on the same 500 texts": _true_tables(world)},
+        "true_tables": {"accuracy on the same texts": _true_tables(world)},
     }
     return figures
 
@@ -477,21 +479,24 @@ CLAIMS = [
     Claim("G1", "gedi", "steers better than the class-conditional model itself and PPLM", ">= 0.9 of texts in the "
           "target class (worse of two sentiments and eight topics) at <= 1.3 x perplexity, and sampling the "
           "class-conditional model is beaten on both axes", SETTING, _control, lambda v: v >= 0.9,
-          "Sentiment is above the bar at every omega. Topics reach {all topics_by_omega/3/accuracy|.3f} by seed at "
-          "omega 3: texts of 24 tokens have about three nouns, of which two in five belong to no topic. PPLM hardly "
-          "moves the class here ({sentiment_baselines/PPLM by classifier, step 0.1/accuracy|.2f})."),
+          "Sentiment is above the bar at every omega, topics need strength or luck: by seed "
+          "{all topics_by_omega/3/accuracy|.3f} at omega 3 and {all topics_by_omega/10/accuracy|.3f} at 10, after "
+          "1,200 steps of tuning (after 300 no omega took one seed to 0.9). Texts of 24 tokens have about three nouns, "
+          "of which two in five belong to no topic. PPLM hardly moves the class here "
+          "({sentiment_baselines/PPLM by classifier, step 0.1/accuracy|.2f})."),
     Claim("G2", "gedi", "> 30 x faster than PPLM", "GeDi <= 2 x base and >= 10 x faster than PPLM in CPU time; value: "
           "PPLM / GeDi", "widths 512 and 256, 6 layers, one row, one thread", _speed, lambda v: v >= 10),
     Claim("G3", "gedi", "training with lambda < 1 helps", "accuracy of the discriminator above that of lambda 1 for "
           "all others, and better control at 0.8 or 0.6 than at 1, by omega 0.1; value: difference", SETTING, _mixture,
           lambda v: v > 0,
           "A generative model that has learned its classes is already as good a judge as the texts allow. By seed the "
-          "discriminator is right on {all by_lambda/1/classifier_accuracy|.3f} of 500 texts at lambda 1, on {all "
+          "discriminator is right on {all by_lambda/1/classifier_accuracy|.3f} of 4,000 texts at lambda 1, on {all "
           "by_lambda/0.6/classifier_accuracy|.3f} at 0.6, and counting opinions with the true tables, which in the "
-          "long run nothing can better, on {all true_tables/accuracy on the same 500 texts|.3f}. Where lambda 1 has "
-          "not learned its classes the claim holds. Control is near 1 at every lambda: "
-          "{by_lambda/1/control_at_0.1|.3f}, {by_lambda/0.8/control_at_0.1|.3f}, {by_lambda/0.6/control_at_0.1|.3f}, "
-          "{by_lambda/0.05/control_at_0.1|.3f}."),
+          "long run nothing can better, on {all true_tables/accuracy on the same texts|.3f}. So it rises in every "
+          "seed, by a hair but in the one where lambda 1 has not learned its classes. There control rises with it; "
+          "elsewhere it is near 1 at every lambda and differs by a text or two of 160: by seed {all "
+          "by_lambda/1/control_at_0.1|.3f} at 1, {all by_lambda/0.8/control_at_0.1|.3f} at 0.8, {all "
+          "by_lambda/0.6/control_at_0.1|.3f} at 0.6."),
     Claim("G4", "gedi", "detoxifies without loss of quality", "rude words / 5 from rude prompts at <= 1.15 x "
           "perplexity and at least half as many different bigrams", SETTING, _manners, lambda v: v >= 5),
     Claim("G5", "gedi", "topics it was not trained on", "accuracy on four held-out topics > 2 x chance; value: "

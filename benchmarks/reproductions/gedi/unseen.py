@@ -19,6 +19,7 @@ from benchmarks.reproductions.claims import Claim
 from benchmarks.reproductions.gedi import (
     FIRST_SCALE,
     GENTLE,
+    HALF_STEPS,
     SETTING,
     World,
     framed,
@@ -75,7 +76,7 @@ def first_noun(model: Any, code: list[int], topics: range) -> float:
 def run(seed: int, scratch: Path) -> dict[str, Any]:
     world = World(seed, scratch.parent.parent / "gedi" / str(seed))
     model, unseen = tuned(world, scratch), range(TRAINED_TOPICS, TOPICS)
-    models = {"tuned": world.topics(TRAINED_TOPICS, GENTLE).model, "tuned, reading on": model.model}
+    models = {"tuned": world.topics(TRAINED_TOPICS, HALF_STEPS, GENTLE).model, "tuned, reading on": model.model}
     parts = {"words of the tuning": range(TRAINED_TOPICS), "unseen words": unseen}
     return {
         "first_noun_of_the_named_topic": {
