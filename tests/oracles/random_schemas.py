@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import itertools
 import json
 import random
 import re
@@ -401,6 +402,22 @@ def _multiple_of(_: Any, divisor: Any, value: Any, __: Any) -> Any:
         yield jsonschema.ValidationError(f"{value} is not a multiple of {divisor}")
 
 
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return bool(a == b)
+
+
+def _unique_items(_: Any, wanted: Any, value: Any, __: Any) -> Any:
+    """Each against each: the library sorts and looks at neighbours, and finds none equal in [0], [false], [0]."""
+    if wanted and isinstance(value, list) and any(_same(a, b) for a, b in itertools.combinations(value, 2)):
+        yield jsonschema.ValidationError(f"{value} has equal items")
+
+
 def _validator(draft: str) -> Any:
     base: Any = {
         "2020-12": jsonschema.Draft202012Validator,
@@ -409,7 +426,7 @@ def _validator(draft: str) -> Any:
         "4": jsonschema.Draft4Validator,
     }[draft]
     checker = base.TYPE_CHECKER.redefine("integer", _is_integer_text if draft == "4" else _is_integer)
-    return validators.extend(base, {"multipleOf": _multiple_of}, type_checker=checker)
+    return validators.extend(base, {"multipleOf": _multiple_of, "uniqueItems": _unique_items}, type_checker=checker)
 
 
 VALIDATORS = {draft: _validator(draft) for draft in DRAFTS}

@@ -30,6 +30,7 @@ def vocabulary(rng: random.Random) -> Vocabulary:
     characters = [bytes([b]) for b in (9, 10, 13, *range(32, 127))]
     token_bytes = [*characters, b'{"', b'":', b'","', b'"]', b"ab", b'"a', b"null", b'{"a":', b'"a":1,"b":', b'":{"']
     token_bytes += [b'},"', b'1,"a"', b'a":1,"', b'":"', b'"},{"', b'"a":1,"a":1', b'","a","', b"  ", b"\n\t"]
+    token_bytes += [b"},", b"1},", b'},{"', b'"],', b'!"],', b'!!"],']
     token_bytes += [bytes(rng.choices(b'ab"{}[],:1', k=rng.randint(2, 5))) for _ in range(50)]
     return [*token_bytes, b""], len(token_bytes)
 
@@ -127,18 +128,27 @@ ITEMS: list[Any] = [
     {"properties": {"a": {"uniqueItems": True, "minItems": 1}}, "type": "object", "additionalProperties": False},
     {"oneOf": [{"type": "string"}, {"type": "object", "required": ["b"]}, {"type": "boolean"}]},
     {},
+    # Another of them takes long: after `},` there must be room for it, and after a `{}` of two for one that is none.
+    {"type": "object", "properties": {"long name": {"type": "integer"}}, "required": ["long name"]},
+    {"type": "object", "properties": {"long name": {"type": "integer"}}, "additionalProperties": False},
+    # The next one is longer after `"],` than after `!"],`.
+    {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
 ]
 AROUND: list[Any] = [
     {},
     {"maxItems": 3, "minItems": 1},
     {"prefixItems": [{"type": "integer"}, {"const": [1]}]},
-    {"contains": {"type": "array"}},
 ]
 
 
 @pytest.mark.parametrize(
     ("number", "around"),
-    [*itertools.product(range(len(ITEMS)), AROUND), (1, {"minItems": 2})],
+    [
+        *itertools.product(range(len(ITEMS)), AROUND),
+        (1, {"minItems": 2}),
+        (10, {"minItems": 2}),
+        (2, {"contains": {"maxItems": 0}}),
+    ],
     ids=str,
 )
 def test_masks_and_acceptance_agree_where_items_must_not_come_again(number: int, around: dict[str, Any]) -> None:
@@ -241,3 +251,17 @@ def test_no_token_is_allowed_after_which_nothing_fits() -> None:
     # Plans are the shortest texts in bytes, cut into tokens: other texts may take fewer tokens.
     assert refused > 500
     assert missed <= 0.1 * refused
+
+
+def test_the_text_of_an_item_decides_how_long_the_next_one_is() -> None:
+    """Behind `!"],` there is room for `[""]]`, behind `"],` this would be the same item again."""
+    item = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1}
+    grammar = gr.Grammar.from_json_schema({"type": "array", "uniqueItems": True, "items": item}, whitespace="compact")
+    token_bytes = [*(bytes([b]) for b in range(256)), b'!"],', b'"],', b""]
+    compiled = gr.compile(grammar, gr.Vocabulary.from_bytes(token_bytes, eos_token_ids=[258]))
+    for limit, expected in ((8, set()), (9, {256}), (10, {256, 257})):
+        matcher = compiled.matcher(max_tokens=limit)
+        matcher.accept_tokens(list(b'[["'))
+        mask = laws.allowed(matcher, len(token_bytes))
+        assert mask & {256, 257} == expected
+        assert {token for token in (256, 257) if matcher.fork().accept_token(token)} == expected
