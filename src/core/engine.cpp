@@ -369,26 +369,24 @@ uint32_t Engine::scope_after(const Thread& t, ScopeRole role) {
 }
 
 template <typename F>
-StateId Engine::with_scopes(StateId state, F changed) {
+StateId Engine::with(StateId state, uint32_t Thread::* part, F changed) {
   std::vector<Thread> all(threads(state).begin(), threads(state).end());
   bool same = true;
   for (Thread& t : all) {
-    uint32_t before = std::exchange(t.scope, changed(t.scope));
-    same = same && t.scope == before;
+    uint32_t before = std::exchange(t.*part, changed(t.*part));
+    same = same && t.*part == before;
   }
   return same ? state : intern(all);
 }
 
 StateId Engine::textless(StateId state) {
-  std::vector<Thread> all(threads(state).begin(), threads(state).end());
-  bool same = true;
-  for (Thread& t : all)
-    if (t.text != kNoText && !is_some_text(t.text)) t.text = kSomeText, same = false;
-  return same ? state : intern(all);
+  return with(state, &Thread::text,
+              [](uint32_t text) { return text == kNoText || is_some_text(text) ? text : kSomeText; });
 }
 
 StateId Engine::untracked(StateId state) {
-  return with_scopes(state, [](uint32_t scope) { return NameScopes::known(scope) ? NameScopes::kUntracked : scope; });
+  return with(state, &Thread::scope,
+              [](uint32_t scope) { return NameScopes::known(scope) ? NameScopes::kUntracked : scope; });
 }
 
 StateId Engine::generalised(StateId state) {
@@ -427,7 +425,7 @@ StateId Engine::forgetful(StateId state) {
 }
 
 StateId Engine::unnamed(StateId state) {
-  return with_scopes(state, [this](uint32_t scope) {
+  return with(state, &Thread::scope, [this](uint32_t scope) {
     return NameScopes::in_name(scope) ? scopes_.forgetful(scopes_.name(scope).second) : scope;
   });
 }

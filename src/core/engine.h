@@ -185,9 +185,9 @@ class Engine {
   // The lexeme and the scope with which `group` begins at a boundary: names that the scope has had are taken out.
   std::pair<Node, uint32_t> begin_scope(const Thread& boundary, Node group);
   uint32_t scope_after(const Thread& ended, ScopeRole role);
-  // The state with each thread's scope changed; itself if none is.
+  // The state with one part of each thread changed; itself if none is.
   template <typename F>
-  StateId with_scopes(StateId state, F changed);
+  StateId with(StateId state, uint32_t Thread::* part, F changed);
   bool thread_accepts(const Thread& thread);
   bool blocks_close(ParserState parser, Indentation::State indentation);
   // Is this a place where blocks are made by indentation?

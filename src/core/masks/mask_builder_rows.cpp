@@ -28,20 +28,21 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, const Ranges* s
   // What a newline leads to depends on the width read, which rows do not know.
   if (engine_.indentation() && engine_.indentation()->is_newline(thread.group)) return false;
   const LexRowCache::Plan& plan = rows_.plan(thread.lexeme);
-  if (!plan.broad) return false;
+  // What is left of a row where texts are taken out of it is not told from what `skip` takes out.
+  if (!plan.broad || (plan.excludes && skip)) return false;
   bool keeps_plain = !plain_taken && !skip && place == TokenTrie::kRoot && thread.competing == kNone &&
                      !plan.excludes && rows_.outlasts_plain(plan.first);
-  // What is excluded stands in the vocabulary's trie.
+  // Where texts are taken out, all tokens are looked at.
   const bool others_only = plain_taken && !plan.excludes;
-  const TokenTrie& trie = others_only ? vocabulary_.plain().others() : vocabulary_.trie();
+  const TokenTrie& whole = vocabulary_.trie();
+  const TokenTrie& trie = others_only ? vocabulary_.plain().others() : whole;
   Contribution c{&rows_.row(plan.first, thread.competing, trie, place), skip ? *skip : Ranges{}};
   // White space between lexemes: what stands behind it is better taken from rows of its own, place by place.
   if (thread.competing != kNone && c.row->mostly_left_over()) return false;
   for (auto [characters, last] : plan.ends) {
-    const LexRow& row = rows_.row(characters, kNone, vocabulary_.trie(), place);
-    const TokenTrie& trie = vocabulary_.trie();
+    const LexRow& row = rows_.row(characters, kNone, whole, place);
     if (engine_.lexicon().nullable(characters))
-      if (uint32_t child = trie.child(place, last)) c.except.push_back(trie.token_range(child));
+      if (uint32_t child = whole.child(place, last)) c.except.push_back(whole.token_range(child));
     for (const auto& exit : row.exits())
       for (uint32_t node : row.places_after(*exit, last)) {
         auto [first, end] = row.trie().token_range(node);
@@ -81,7 +82,7 @@ bool MaskBuilder::take_row(const Thread& thread, uint32_t place, const Ranges* s
     t.lexeme = plan.rest;
     t.obligation = thread.obligation;
     if (plan.excludes)
-      walk(vocabulary_.trie(), place, {&t, 1}, true, looked_at.empty() ? nullptr : &looked_at);
+      walk(whole, place, {&t, 1}, true, looked_at.empty() ? nullptr : &looked_at);
     else
       more.push_back(t);
   }

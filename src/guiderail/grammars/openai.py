@@ -30,14 +30,10 @@ def request_grammar(request: Mapping[str, Any], style: str = "hermes") -> Gramma
         response_format = request.get("response_format") or {"type": "text"}
         if response_format.get("type") != "text":
             raise GrammarError("response_format and tools in one request: which of them holds is the model's choice")
-        from guiderail.grammars.tools import tools_grammar
+        from guiderail.grammars.grammar import Grammar
 
-        return tools_grammar(
-            request["tools"],
-            style,
-            _choice(request.get("tool_choice")),
-            parallel=request.get("parallel_tool_calls", True),
-        )
+        choice, parallel = _choice(request.get("tool_choice")), request.get("parallel_tool_calls", True)
+        return Grammar.from_tools(request["tools"], style, choice, parallel=parallel)
     if request.get("response_format"):
         return _response_format(request["response_format"])
     raise GrammarError("the request has neither response_format nor tools: nothing is constrained")

@@ -67,12 +67,15 @@ class Tags(NamedTuple):
     end: str  # of each call
     one_block: bool = False  # is `begin` there once, for all calls?
     words: bool = False  # Python's for JSON's
+    break_first: bool = False  # may a line break stand before the first call?
 
 
 QWEN = Tags(
     "<tool_call>", "\n<function={}>\n", "<parameter={}>\n", "\n</parameter>", "</function>\n</tool_call>", words=True
 )
-GLM = Tags("<tool_call>", "{}\n", "<arg_key>{}</arg_key>\n<arg_value>", "</arg_value>", "</tool_call>")
+GLM = Tags(
+    "<tool_call>", "{}\n", "<arg_key>{}</arg_key>\n<arg_value>", "</arg_value>", "</tool_call>", break_first=True
+)
 MINIMAX = Tags(
     "<minimax:tool_call>\n",
     '<invoke name="{}">\n',

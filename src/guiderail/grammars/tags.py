@@ -202,12 +202,12 @@ _GAPS = ("\n", "\n\n")
 def tags_grammar(
     tags: Any,
     *,
-    triggers: Sequence[str] | None = None,
-    at_least: int = 0,
-    at_most: int | None = None,
-    free_text: bool = True,
-    markers: Iterable[str] = (),
-    think: tuple[str, str] | None = None,
+    triggers: Sequence[str] | None,
+    at_least: int,
+    at_most: int | None,
+    free_text: bool,
+    markers: Iterable[str],
+    think: tuple[str, str] | None,
 ) -> Grammar:
     """See the module, and `Grammar.from_tags`."""
     if isinstance(tags, Mapping):

@@ -85,13 +85,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 
 def tools_grammar(
-    tools: Iterable[Any],
-    style: str = "hermes",
-    choice: str = "auto",
-    *,
-    parallel: bool = True,
-    think: tuple[str, str] | None = None,
-    strict: bool = False,
+    tools: Iterable[Any], style: str, choice: str, *, parallel: bool, think: tuple[str, str] | None, strict: bool
 ) -> Grammar:
     """See the module, and `Grammar.from_tools`."""
     if style not in STYLES:
@@ -342,7 +336,7 @@ def _tagged(tags: Tags) -> Callable[[Composite, list[_Tool], str, bool], int]:
         body = composite.choice("call", [tagged_call(composite, tags, tool.name, tool.parameters) for tool in tools])
         one = composite.choice("tool call", [[*composite.literal(tags.begin), body]])
         calls = _list(composite, one, composite.literal("\n"), parallel)
-        if choice == "required" and tags is GLM:
+        if choice == "required" and tags.break_first:
             calls = composite.choice("required calls", [[calls], [*composite.literal("\n"), calls]])
         return _surrounded(composite, [composite.triggered(tags.begin)], body, calls, choice, parallel)
 
